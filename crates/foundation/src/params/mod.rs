@@ -1,0 +1,34 @@
+//! Parameters: one declaration gives the flag, the variable, the type, the bounds, the help and the reference.
+//!
+//! ```
+//! podkit_foundation::params! {
+//!     /// What the example takes.
+//!     pub struct Params {
+//!         /// Connections at most, over all workers.
+//!         max_connections: u32 { default: Some("10000"), bounds: Some((1, 1_000_000)) },
+//!         /// The application's certificate authority.
+//!         client_ca: Option<std::path::PathBuf> { live: true },
+//!     }
+//! }
+//! # use podkit_foundation::params::*;
+//! # fn main() {
+//! let values = Values::gather(Params::PARAMS.iter(), &|_| vec![], &|_| None);
+//! assert_eq!(Params::from_values(&values).unwrap().max_connections, 10_000);
+//! # }
+//! ```
+//!
+//! Parsing has no effects: flags and variables become [`Values`] (text with its origin), and a [`ParamSet`]
+//! turns those into typed fields or one [`ParamError`] line.
+
+mod addr;
+mod decl;
+mod types;
+mod values;
+
+pub use addr::{Addr, Scheme, Upstream, Where};
+pub use decl::{Param, ParamSet};
+pub use types::{ParamShape, ParamType, Rate, Size};
+pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! The pod runner: a Kubernetes Pod on one Linux machine, without a daemon.
+//!
+//! `manifest` (text → objects, strictly) → `plan` (objects → what to do, nothing left to look up) →
+//! `runner` (one supervisor per pod: order, probes, restarts, events) → `sandbox` (namespaces, mounts, the
+//! single-threaded stage that becomes a container) with `volume`, `image`, `probe`; `sys` holds the raw system calls.
+
+pub mod plan;

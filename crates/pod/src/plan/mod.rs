@@ -1,0 +1,287 @@
+//! A pod, resolved: everything the runner needs and nothing left to look up. Made by `plan::build` from a
+//! checked manifest; the runner, the sandbox and the volumes read these types and never see YAML.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One pod to run. (Kubernetes API: v1 Pod.)
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodPlan {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`, `default` when absent.
+    pub namespace: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.hostname`, or the pod's name (at most 63 bytes).
+    pub hostname: String,
+    /// `spec.shareProcessNamespace`: one PID namespace for all containers.
+    pub share_process_namespace: bool,
+    /// `spec.restartPolicy`.
+    pub restart_policy: RestartPolicy,
+    /// `spec.terminationGracePeriodSeconds`, 30 s when absent.
+    pub grace: Duration,
+    /// `spec.volumes`.
+    pub volumes: Vec<VolumePlan>,
+    /// `spec.initContainers` (those with `restartPolicy: Always` are sidecars), then `spec.containers`, in the
+    /// order of the file: the order in which they start.
+    pub containers: Vec<ContainerPlan>,
+}
+
+/// `spec.restartPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// Whatever the exit code.
+    Always,
+    /// When the exit code is not 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// What part a container plays in the order of start and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Runs to its end before the next one starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: runs beside the others, starts before and stops after them.
+    Sidecar,
+    /// One of `spec.containers`.
+    Main,
+}
+
+/// One container. (Kubernetes API: v1 Container.)
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerPlan {
+    /// `name`.
+    pub name: String,
+    /// Its part in the order.
+    pub role: Role,
+    /// `image` as written in the file, for people.
+    pub image: String,
+    /// Where the root file system comes from.
+    pub source: ImageSource,
+    /// `command`, with `$(VAR)` expanded. Empty: the image's entrypoint.
+    pub command: Vec<String>,
+    /// `args`, with `$(VAR)` expanded. Empty: the image's own when `command` is empty too.
+    pub args: Vec<String>,
+    /// `workingDir`.
+    pub working_dir: Option<PathBuf>,
+    /// `env` and `envFrom`, resolved and expanded, later names winning, in order.
+    pub env: Vec<(String, String)>,
+    /// `volumeMounts`, in order.
+    pub mounts: Vec<MountPlan>,
+    /// `ports`.
+    pub ports: Vec<PortPlan>,
+    /// `resources`.
+    pub resources: Resources,
+    /// `startupProbe`.
+    pub startup: Option<ProbePlan>,
+    /// `readinessProbe`.
+    pub readiness: Option<ProbePlan>,
+    /// `livenessProbe`.
+    pub liveness: Option<ProbePlan>,
+    /// `lifecycle.postStart`.
+    pub post_start: Option<Action>,
+    /// `lifecycle.preStop`.
+    pub pre_stop: Option<Action>,
+    /// `securityContext` of the container over the pod's.
+    pub security: Security,
+}
+
+/// Where a container's root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The running podkit binary, alone in its file system as `/podkit`.
+    Itself,
+    /// The machine's own programs, read-only.
+    Host,
+    /// A directory that is a root file system; read-only below a private writable layer.
+    Rootfs(PathBuf),
+}
+
+/// `securityContext`, as far as it is honoured.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Security {
+    /// `runAsUser`.
+    pub uid: Option<u32>,
+    /// `runAsGroup`.
+    pub gid: Option<u32>,
+    /// `readOnlyRootFilesystem`.
+    pub read_only_root: bool,
+    /// `allowPrivilegeEscalation: false`: no_new_privs.
+    pub no_new_privileges: bool,
+    /// `capabilities.add`, without `CAP_`, upper case; `ALL` is every one.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`, likewise.
+    pub drop_capabilities: Vec<String>,
+}
+
+/// `resources`. `None`: not limited. Requests become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// `limits.cpu` in thousandths of a core.
+    pub cpu_limit_milli: Option<u64>,
+    /// `limits.memory` in bytes.
+    pub memory_limit_bytes: Option<u64>,
+    /// `requests.cpu` in thousandths of a core (the limit when absent, as the API server defaults it).
+    pub cpu_request_milli: Option<u64>,
+    /// `requests.memory` in bytes (likewise).
+    pub memory_request_bytes: Option<u64>,
+}
+
+/// One volume.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VolumePlan {
+    /// `name`.
+    pub name: String,
+    /// What it holds.
+    pub kind: VolumeKind,
+}
+
+/// What a volume holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VolumeKind {
+    /// `emptyDir` on disk. Over its limit the pod is evicted, as the kubelet does.
+    EmptyDir {
+        /// `sizeLimit` in bytes.
+        limit_bytes: Option<u64>,
+    },
+    /// `emptyDir` with `medium: Memory`: a tmpfs, whose size is the limit.
+    Memory {
+        /// `sizeLimit` in bytes.
+        limit_bytes: Option<u64>,
+    },
+    /// `hostPath`.
+    HostPath {
+        /// `path`.
+        path: PathBuf,
+        /// `type`.
+        expect: HostPathType,
+    },
+    /// `configMap` or `secret`: files published behind the kubelet's `..data` link.
+    Files {
+        /// By relative path below the mount; no `..`, no leading slash (checked).
+        files: BTreeMap<String, FilePlan>,
+        /// A secret lives in memory (tmpfs), as the kubelet keeps it.
+        secret: bool,
+    },
+}
+
+/// One file of a `configMap` or `secret` volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePlan {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// `items[].mode` or `defaultMode` (0644).
+    pub mode: u32,
+}
+
+/// `hostPath.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPathType {
+    /// `""`: no check.
+    Unset,
+    /// Made when absent, 0755.
+    DirectoryOrCreate,
+    /// Must exist.
+    Directory,
+    /// Made when absent, 0644; its directory must exist.
+    FileOrCreate,
+    /// Must exist.
+    File,
+    /// Must exist.
+    Socket,
+    /// Must exist.
+    CharDevice,
+    /// Must exist.
+    BlockDevice,
+}
+
+/// One entry of `volumeMounts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPlan {
+    /// The volume's name; it exists in [`PodPlan::volumes`].
+    pub volume: String,
+    /// `mountPath`, absolute.
+    pub path: PathBuf,
+    /// `subPath`, relative, without `..`; resolved inside the volume so that links can't lead out.
+    pub sub_path: Option<String>,
+    /// `readOnly`.
+    pub read_only: bool,
+}
+
+/// One entry of `ports`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortPlan {
+    /// `name`.
+    pub name: Option<String>,
+    /// `containerPort`.
+    pub port: u16,
+    /// `hostPort`: listens on all addresses (or `host_ip`) and dials the pod's own address.
+    pub host_port: Option<u16>,
+    /// `hostIP`.
+    pub host_ip: Option<std::net::IpAddr>,
+    /// `protocol`: TCP or UDP.
+    pub protocol: Protocol,
+}
+
+/// `protocol` of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One probe with all its numbers. (Kubernetes API: v1 Probe.)
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProbePlan {
+    /// What is done.
+    pub action: Action,
+    /// `initialDelaySeconds`.
+    pub initial_delay: Duration,
+    /// `periodSeconds`.
+    pub period: Duration,
+    /// `timeoutSeconds`.
+    pub timeout: Duration,
+    /// `successThreshold`.
+    pub success_threshold: u32,
+    /// `failureThreshold`.
+    pub failure_threshold: u32,
+    /// `terminationGracePeriodSeconds` of the probe.
+    pub grace: Option<Duration>,
+}
+
+/// What a probe or a hook does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `exec.command`, in the container.
+    Exec(Vec<String>),
+    /// `httpGet`: 200 to 399 is good.
+    Http {
+        /// `scheme: HTTPS`: TLS without verification, as the kubelet does.
+        tls: bool,
+        /// `host`; none: the pod's address.
+        host: Option<String>,
+        /// `port`, names resolved.
+        port: u16,
+        /// `path`, `/` when absent.
+        path: String,
+        /// `httpHeaders`.
+        headers: Vec<(String, String)>,
+    },
+    /// `tcpSocket`: connects.
+    Tcp {
+        /// `host`; none: the pod's address.
+        host: Option<String>,
+        /// `port`, names resolved.
+        port: u16,
+    },
+    /// `sleep` (hooks only).
+    Sleep(Duration),
+}
