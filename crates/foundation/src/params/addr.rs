@@ -38,18 +38,26 @@ impl ParamType for Addr {
             return match path {
                 "" => Err("the path is missing".to_owned()),
                 // sun_path has 108 bytes with the final NUL (unix(7)).
-                _ if path.len() > 107 => Err("a unix socket's path has at most 107 bytes".to_owned()),
+                _ if path.len() > 107 => {
+                    Err("a unix socket's path has at most 107 bytes".to_owned())
+                }
                 _ => Ok(Self::Unix(PathBuf::from(path))),
             };
         }
         let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
-        let port: u16 =
-            port.parse().map_err(|_| format!("\"{port}\" is not a port (0 to 65535)"))?;
+        let port: u16 = port
+            .parse()
+            .map_err(|_| format!("\"{port}\" is not a port (0 to 65535)"))?;
         if host.is_empty() {
             return Ok(Self::Port(port));
         }
-        if let Some(inner) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            let ip: Ipv6Addr = inner.parse().map_err(|_| format!("\"{inner}\" is not IPv6"))?;
+        if let Some(inner) = host
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            let ip: Ipv6Addr = inner
+                .parse()
+                .map_err(|_| format!("\"{inner}\" is not IPv6"))?;
             return Ok(Self::Ip(ip.into(), port));
         }
         if host.contains(':') {
@@ -121,7 +129,8 @@ pub struct Upstream {
 
 impl ParamType for Upstream {
     const TYPE_NAME: &'static str = "upstream";
-    const EXPECTED: &'static str = "[h2c://|https://]host:port or unix:/path, then ;weight=N ;priority=N ;server-name=NAME";
+    const EXPECTED: &'static str =
+        "[h2c://|https://]host:port or unix:/path, then ;weight=N ;priority=N ;server-name=NAME";
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(';');
@@ -144,8 +153,14 @@ impl ParamType for Upstream {
             server_name: None,
         };
         for option in parts {
-            let (key, value) = option.split_once('=').ok_or_else(|| format!("\"{option}\" has no ="))?;
-            let number = || value.parse().map_err(|_| format!("{key}=\"{value}\" is not a whole number"));
+            let (key, value) = option
+                .split_once('=')
+                .ok_or_else(|| format!("\"{option}\" has no ="))?;
+            let number = || {
+                value
+                    .parse()
+                    .map_err(|_| format!("{key}=\"{value}\" is not a whole number"))
+            };
             match key {
                 "weight" => upstream.weight = number()?,
                 "priority" => upstream.priority = number()?,
@@ -173,7 +188,12 @@ fn parse_place(text: &str) -> Result<Where, String> {
     if let Some(service) = text.strip_prefix("k8s:") {
         return Ok(Where::Kubernetes(service.to_owned()));
     }
-    Addr::parse(text.strip_suffix('/').filter(|_| !text.starts_with("unix:")).unwrap_or(text)).map(Where::Addr)
+    Addr::parse(
+        text.strip_suffix('/')
+            .filter(|_| !text.starts_with("unix:"))
+            .unwrap_or(text),
+    )
+    .map(Where::Addr)
 }
 
 impl fmt::Display for Upstream {

@@ -142,7 +142,11 @@ impl ParamType for String {
     const EXPECTED: &'static str = "a text that is not empty";
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err(String::new()) } else { Ok(text.to_owned()) }
+        if text.is_empty() {
+            Err(String::new())
+        } else {
+            Ok(text.to_owned())
+        }
     }
 }
 
@@ -151,7 +155,11 @@ impl ParamType for PathBuf {
     const EXPECTED: &'static str = "a path";
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err(String::new()) } else { Ok(Self::from(text)) }
+        if text.is_empty() {
+            Err(String::new())
+        } else {
+            Ok(Self::from(text))
+        }
     }
 }
 
@@ -171,7 +179,10 @@ impl ParamType for Duration {
             _ => return Err(String::new()),
         };
         let count: u64 = number.parse().map_err(|_| String::new())?;
-        count.checked_mul(scale).map(Self::from_millis).ok_or_else(String::new)
+        count
+            .checked_mul(scale)
+            .map(Self::from_millis)
+            .ok_or_else(String::new)
     }
 
     fn magnitude(&self) -> Option<u64> {
@@ -180,7 +191,7 @@ impl ParamType for Duration {
 }
 
 /// A duration the way it is typed: the largest unit that loses nothing.
-pub fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
     match millis {
         0 => "0s".to_owned(),
@@ -249,7 +260,10 @@ impl ParamType for Rate {
             "h" => Duration::from_secs(3_600),
             _ => return Err(String::new()),
         };
-        Ok(Self { count: count.parse().map_err(|_| String::new())?, per })
+        Ok(Self {
+            count: count.parse().map_err(|_| String::new())?,
+            per,
+        })
     }
 
     fn magnitude(&self) -> Option<u64> {

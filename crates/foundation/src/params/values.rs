@@ -44,7 +44,9 @@ impl ParamError {
     pub fn new(field: &str, why: impl fmt::Display) -> Self {
         let flag = field.replace('_', "-");
         let variable = field.to_uppercase();
-        Self { line: format!("--{flag} (PODKIT_{variable}): {why}") }
+        Self {
+            line: format!("--{flag} (PODKIT_{variable}): {why}"),
+        }
     }
 }
 
@@ -72,7 +74,10 @@ impl Values {
             } else if let Some(text) = variable(&param.variable()).filter(|text| !text.is_empty()) {
                 (vec![text], Origin::Variable)
             } else {
-                (param.default.map(str::to_owned).into_iter().collect(), Origin::Default)
+                (
+                    param.default.map(str::to_owned).into_iter().collect(),
+                    Origin::Default,
+                )
             };
             let split = |text: String| -> Vec<String> {
                 match param.commas {
@@ -80,7 +85,11 @@ impl Values {
                     false => vec![text],
                 }
             };
-            let raws = texts.into_iter().flat_map(split).map(|text| Raw { text, origin }).collect();
+            let raws = texts
+                .into_iter()
+                .flat_map(split)
+                .map(|text| Raw { text, origin })
+                .collect();
             given.insert(param.field, (*param, raws));
         }
         Self { given }
@@ -88,14 +97,24 @@ impl Values {
 
     /// The typed value of a field.
     pub fn get<T: ParamShape>(&self, field: &'static str) -> Result<T, ParamError> {
-        let (param, raws) = self.given.get(field).expect("every declared field was gathered");
+        let (param, raws) = self
+            .given
+            .get(field)
+            .expect("every declared field was gathered");
         let texts: Vec<&str> = raws.iter().map(|raw| raw.text.as_str()).collect();
         let wrong = |text: &str, why: &str| {
             let shown = if param.secret { "***" } else { text };
-            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            let why = if why.is_empty() {
+                String::new()
+            } else {
+                format!(" ({why})")
+            };
             ParamError::new(
                 field,
-                format!("\"{shown}\" is not right{why}; expected {}", param.expectation()),
+                format!(
+                    "\"{shown}\" is not right{why}; expected {}",
+                    param.expectation()
+                ),
             )
         };
         if texts.is_empty() && !T::OPTIONAL {
@@ -104,7 +123,10 @@ impl Values {
         }
         let value = T::collect(&texts).map_err(|(text, why)| wrong(&text, &why))?;
         if let Some((low, high)) = param.bounds
-            && value.magnitudes().iter().any(|&found| found < low || found > high)
+            && value
+                .magnitudes()
+                .iter()
+                .any(|&found| found < low || found > high)
         {
             return Err(wrong(&texts.join(","), "out of range"));
         }
@@ -115,7 +137,10 @@ impl Values {
     pub fn shown(&self) -> impl Iterator<Item = (&Param, Vec<Raw>)> {
         self.given.values().map(|(param, raws)| {
             let mask = |raw: &Raw| match param.secret {
-                true => Raw { text: "***".to_owned(), ..raw.clone() },
+                true => Raw {
+                    text: "***".to_owned(),
+                    ..raw.clone()
+                },
                 false => raw.clone(),
             };
             (param, raws.iter().map(mask).collect())
