@@ -1,1 +1,131 @@
-//! (being written)
+//! The surface of a module: everything that people type at it or read from it, declared in one place. `explain`, the
+//! reference pages, the image labels, `check` and the contract test derive from it.
+
+use crate::params::Param;
+
+/// The groups of `podkit --help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Beside an application, to add to it.
+    Sidecars,
+    /// Between an application and the world it calls.
+    Ambassadors,
+    /// In front of an application's interfaces, to make them alike.
+    Adapters,
+    /// In front of applications.
+    Serving,
+    /// To put things around.
+    TryingOut,
+}
+
+impl Group {
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Sidecars => "Sidecars",
+            Self::Ambassadors => "Ambassadors",
+            Self::Adapters => "Adapters",
+            Self::Serving => "Serving",
+            Self::TryingOut => "Trying out",
+        }
+    }
+}
+
+/// A module, as documented.
+#[derive(Debug, Clone, Copy)]
+pub struct ModuleSpec {
+    /// What people type: `tls`.
+    pub name: &'static str,
+    /// Where `--help` lists it.
+    pub group: Group,
+    /// One line for `--help`.
+    pub summary: &'static str,
+    /// A paragraph or a few (Markdown) for the reference.
+    pub about: &'static str,
+    /// The port of `--admin` by default.
+    pub admin_port: u16,
+    /// Has a data path, and so `--workers`.
+    pub data_path: bool,
+    /// Its own parameters, in sets (a set may be shared with other modules).
+    pub params: &'static [&'static [Param]],
+    /// What it listens on besides `--admin`.
+    pub ports: &'static [Port],
+    /// What it answers besides the contract's endpoints.
+    pub endpoints: &'static [Endpoint],
+    /// Files it reads or writes.
+    pub files: &'static [FileUse],
+    /// What a feature needs of its surroundings.
+    pub needs: &'static [Need],
+    /// Its own metrics.
+    pub metrics: &'static [Metric],
+}
+
+/// A port a module listens on.
+#[derive(Debug, Clone, Copy)]
+pub struct Port {
+    /// The parameter that sets it: `listen`.
+    pub param: &'static str,
+    /// The default port, for EXPOSE.
+    pub port: Option<u16>,
+    /// What is spoken there: `HTTPS`.
+    pub protocol: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// An endpoint of the admin server.
+#[derive(Debug, Clone, Copy)]
+pub struct Endpoint {
+    /// Its path.
+    pub path: &'static str,
+    /// What it answers.
+    pub doc: &'static str,
+    /// Answers on the pod's own address too, not only on its loopback.
+    pub open: bool,
+}
+
+/// A file a module reads or writes.
+#[derive(Debug, Clone, Copy)]
+pub struct FileUse {
+    /// The parameter or path that names it.
+    pub name: &'static str,
+    /// What it is, and when it is read again.
+    pub doc: &'static str,
+}
+
+/// What a feature needs of its surroundings.
+#[derive(Debug, Clone, Copy)]
+pub struct Need {
+    /// The feature.
+    pub feature: &'static str,
+    /// What it needs, in words.
+    pub doc: &'static str,
+    /// The same, for `check` to look at.
+    pub kind: NeedKind,
+}
+
+/// What `check` can look for in a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NeedKind {
+    /// `shareProcessNamespace: true`.
+    SharedPid,
+    /// The application's user id, or a capability (without `CAP_`).
+    SameUserOr(&'static str),
+    /// A capability (without `CAP_`).
+    Capability(&'static str),
+    /// A program beside it.
+    Program(&'static str),
+}
+
+/// A metric of a module's own.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Its name, as the Prometheus format shows it.
+    pub name: &'static str,
+    /// counter, gauge, histogram or info.
+    pub kind: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub doc: &'static str,
+}
