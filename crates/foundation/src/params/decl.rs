@@ -34,6 +34,8 @@ pub struct Param {
     pub secret: bool,
     /// Several values in one text are separated by commas.
     pub commas: bool,
+    /// The flag's one-letter form.
+    pub short: Option<char>,
 }
 
 impl Param {
@@ -54,6 +56,7 @@ impl Param {
             live: false,
             secret: false,
             commas: T::MANY,
+            short: None,
         }
     }
 
@@ -164,6 +167,7 @@ macro_rules! choices {
 
         impl $name {
             /// The word that people type.
+            #[allow(dead_code, reason = "not every choice is shown")]
             $vis fn word(self) -> &'static str {
                 match self { $( Self::$variant => $word, )* }
             }

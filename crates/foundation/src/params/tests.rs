@@ -1,3 +1,5 @@
+#![allow(dead_code, reason = "a declaration is tested, not every field of it")]
+
 use super::*;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,6 +1,15 @@
 //! The surface of a module: everything that people type at it or read from it, declared in one place. `explain`, the
 //! reference pages, the image labels, `check` and the contract test derive from it.
 
+pub mod common;
+pub mod diff;
+pub mod json;
+pub mod labels;
+pub mod render;
+
+#[cfg(test)]
+mod tests;
+
 use crate::params::Param;
 
 /// The groups of `podkit --help`.
