@@ -5,3 +5,7 @@
 //! single-threaded stage that becomes a container) with `volume`, `image`, `probe`; `sys` holds the raw system calls.
 
 pub mod plan;
+pub mod cgroup;
+pub mod net;
+pub mod probe;
+pub mod volume;

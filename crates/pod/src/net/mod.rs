@@ -1,0 +1,160 @@
+//! The pod's network seen from the supervisor: sockets that live in the pod's network namespace, its address, and the
+//! ports of the machine that lead into it.
+//!
+//! ```text
+//!   machine                      │ pod (network namespace)
+//!   127.0.0.1:P, [::1]:P ────────┼─► 127.0.0.1:P, else ADDRESS:P     containerPort, as `kubectl port-forward` does
+//!   0.0.0.0:H, [::]:H ───────────┼─► ADDRESS:P                       hostPort: loopback-only services stay private
+//!   probes, hooks ───────────────┼─► ADDRESS:P                       as the kubelet's
+//! ```
+//!
+//! A socket stays for life in the namespace where it was made. So one small thread has entered the pod's namespace and
+//! does nothing but make sockets; connecting and copying happen on the supervisor's own thread. No veth, bridge or packet
+//! filter is needed for that, nor any capability once the namespace is there.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::oneshot;
+
+mod address;
+mod forward;
+mod holder;
+mod netlink;
+mod publish;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+pub use address::AddressLease;
+pub use publish::{PublishError, Published, Publisher};
+
+/// The thread makes one system call at a time; its stack is what it costs.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// The pod's network namespace, entered.
+#[derive(Debug)]
+pub struct PodNet {
+    address: Ipv4Addr,
+    /// Dropped first: that ends the thread.
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Request {
+    family: AddressFamily,
+    kind: SocketType,
+    made: oneshot::Sender<io::Result<OwnedFd>>,
+}
+
+impl PodNet {
+    /// Enters the namespace with a thread of its own, sets `lo` up and gives the pod its address (as a /32 on `lo`). As
+    /// container runtimes do, ports below 1024 and ping are open to every user id inside. An error says which step failed.
+    pub fn enter(netns: OwnedFd, address: Ipv4Addr) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel::<Request>();
+        let (ready, is_ready) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("pod-net".to_string())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                let entered = set_up(&netns, address);
+                drop(netns);
+                let failed = entered.is_err();
+                // The other end waits for exactly this.
+                let told = ready.send(entered);
+                if failed || told.is_err() {
+                    return;
+                }
+                for request in inbox {
+                    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                    let made = socket_with(request.family, request.kind, flags, None);
+                    // Who asked may have given up.
+                    let _unwanted = request.made.send(made.map_err(io::Error::from));
+                }
+            })?;
+        is_ready
+            .recv()
+            .map_err(|_| io::Error::other("the pod's network thread ended"))??;
+        Ok(Self {
+            address,
+            requests: Some(requests),
+            thread: Some(thread),
+        })
+    }
+
+    /// The pod's own address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Connects from inside the pod.
+    pub async fn connect(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        let fd = self.socket(target, SocketType::STREAM).await?;
+        TcpSocket::from_std_stream(std::net::TcpStream::from(fd))
+            .connect(target)
+            .await
+    }
+
+    /// A UDP socket of the pod, connected to `target`.
+    pub async fn connect_udp(&self, target: SocketAddr) -> io::Result<UdpSocket> {
+        let fd = self.socket(target, SocketType::DGRAM).await?;
+        let socket = UdpSocket::from_std(std::net::UdpSocket::from(fd))?;
+        socket.connect(target).await?;
+        Ok(socket)
+    }
+
+    async fn socket(&self, target: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+        let family = match target.ip() {
+            IpAddr::V4(_) => AddressFamily::INET,
+            IpAddr::V6(_) => AddressFamily::INET6,
+        };
+        let (made, is_made) = oneshot::channel();
+        let request = Request { family, kind, made };
+        let gone = || io::Error::other("the pod's network thread has ended");
+        self.requests
+            .as_ref()
+            .and_then(|requests| requests.send(request).ok())
+            .ok_or_else(gone)?;
+        is_made.await.map_err(|_| gone())?
+    }
+}
+
+impl Drop for PodNet {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the pod's network thread has panicked");
+        }
+    }
+}
+
+fn set_up(netns: &OwnedFd, address: Ipv4Addr) -> io::Result<()> {
+    let step =
+        |what: &'static str| move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
+    move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
+        .map_err(io::Error::from)
+        .map_err(step("entering the pod's network namespace"))?;
+    let route = netlink::Route::open().map_err(step("opening rtnetlink in the pod"))?;
+    route.lo_up().map_err(step("setting the pod's lo up"))?;
+    route
+        .lo_add(address)
+        .map_err(step("giving the pod its address"))?;
+    // containerd and CRI-O open these by default, Docker too. Where /proc/sys is read-only the pod starts without.
+    for (file, value) in [
+        ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
+        ("/proc/sys/net/ipv4/ping_group_range", "0 2147483647"),
+    ] {
+        if let Err(error) = std::fs::write(file, value) {
+            tracing::debug!(file, %error, "not opened to the pod's users");
+        }
+    }
+    Ok(())
+}
