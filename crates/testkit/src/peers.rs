@@ -136,7 +136,7 @@ mod tests {
         let (plain, ours, theirs) = (free_addr(), free_addr(), free_addr());
         let server = format!(
             "server {{ listen {plain}; location / {{ return 200 fixed; }} }}\n\
-             server {{ listen {ours} ssl; ssl_certificate DIR/server.crt; ssl_certificate_key DIR/server.key;\n\
+             server {{ listen {ours} ssl; ssl_certificate DIR/server.crt; ssl_certificate_key DIR/server.key; ssl_protocols TLSv1.3;\n\
              location / {{ proxy_pass http://{plain}; }} }}"
         );
         let _nginx = nginx(&server, Some(&pair), plain, None);
