@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -23,6 +24,16 @@ impl Server {
     /// Its directory.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+}
+
+impl Drop for Server {
+    /// Asks it to end first: nginx's worker outlives a master that was killed.
+    fn drop(&mut self) {
+        if !self.process.has_ended() {
+            self.process.signal(rustix::process::Signal::TERM);
+            self.process.ends_within(Duration::from_secs(5));
+        }
     }
 }
 

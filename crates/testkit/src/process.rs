@@ -165,7 +165,12 @@ impl Process {
 
     /// Whether it has ended (it may still be a zombie).
     pub fn has_ended(&self) -> bool {
-        self.ended.is_some() || self.poll_end(Duration::ZERO)
+        self.ends_within(Duration::ZERO)
+    }
+
+    /// Whether it ends within this time: returns when it does, and at the latest then.
+    pub fn ends_within(&self, longest: Duration) -> bool {
+        self.ended.is_some() || self.poll_end(longest)
     }
 
     /// Waits for its end. Panics with everything it wrote when the deadline passes first.
