@@ -8,4 +8,5 @@ pub mod plan;
 pub mod cgroup;
 pub mod net;
 pub mod probe;
+pub mod runner;
 pub mod volume;

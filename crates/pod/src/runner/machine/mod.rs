@@ -1,0 +1,458 @@
+//! What a pod does next: a state machine without I/O.
+//!
+//! The supervisor tells it what happened ([`Input`]) and when ([`Now`]); it answers with what to do ([`Action`])
+//! and with the next moment at which it wants to be asked ([`Machine::wake_at`]). Nothing here opens, starts, waits
+//! or reads a clock, so that order, restarts, gating and stops are tested without a process.
+//!
+//! ```text
+//!            Begin        init, sidecar, …, main, main         all mains ended, Stop, Evict, a failed init
+//!   Pending ───────▶ cursor ─────────────────────▶ Running ─────────────────────▶ stopping ──▶ Finished
+//!
+//!   a container:  Idle ─▶ Starting ─▶ Up ─▶ Stopping{PreStop ▶ AwaitTurn ▶ Term ▶ Killed} ─▶ Ended
+//!                            ▲────── BackOff ◀──┴── exit, when it is to run again
+//! ```
+//!
+//! The rules are the kubelet's (v1.29 and later, with native sidecars), from `kuberuntime_manager.computePodActions`,
+//! `kuberuntime_container.killContainer`, `kuberuntime_termination_order` and `kubelet_pods.getPhase`.
+//! `start.rs` brings containers up, `stop.rs` down.
+
+mod backoff;
+mod start;
+mod status;
+mod stop;
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant, SystemTime};
+
+pub use backoff::FIRST_STEP;
+pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
+
+use crate::plan::{PodPlan, ProbePlan, RestartPolicy, Role};
+use backoff::BackOff;
+
+/// A container, by its place in [`PodPlan::containers`].
+pub(crate) type Id = usize;
+
+/// The moment of an input: for waiting, and for people.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) at: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+/// What happened. `run` is the run that it happened to (0, then one more for each restart), so that what arrives
+/// late about an earlier run can't hit the present one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Input {
+    /// The sandbox and the volumes are there.
+    Begin,
+    /// The container's program executes.
+    Started { id: Id, run: u32 },
+    /// It could not be started.
+    StartFailed { id: Id, run: u32, why: String },
+    /// The postStart hook came to its end.
+    PostStartDone { id: Id, run: u32, failed: bool },
+    /// The preStop hook came to its end, or its time was over.
+    PreStopDone { id: Id, run: u32, failed: bool },
+    /// What the probes have concluded, thresholds counted.
+    Probed { id: Id, run: u32, verdict: Verdict },
+    /// The first process ended.
+    Exited { id: Id, run: u32, exit: Exit },
+    /// The pod used more than it may: it ends as Failed.
+    Evict { message: String },
+    /// Stop in order within the grace period.
+    Stop,
+    /// Kill everything now.
+    Kill,
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// A conclusion of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The startup probe succeeded.
+    StartupPassed,
+    /// The startup probe failed for good.
+    StartupFailed,
+    /// What the readiness probe says now.
+    Ready(bool),
+    /// The liveness probe failed for good.
+    LivenessFailed,
+}
+
+/// Which probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeKind {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Start the container; answer with `Started` or `StartFailed`.
+    Start { id: Id, run: u32 },
+    /// Run the postStart hook; answer with `PostStartDone`.
+    PostStart { id: Id, run: u32 },
+    /// Run the preStop hook for at most `limit`; answer with `PreStopDone`.
+    PreStop { id: Id, run: u32, limit: Duration },
+    /// Ask the container to end (its stop signal), or end it (SIGKILL).
+    Signal { id: Id, run: u32, kill: bool },
+    /// Begin to probe.
+    Probe { id: Id, run: u32, kind: ProbeKind },
+    /// End all its probes.
+    StopProbes { id: Id },
+    /// Tell people.
+    Event(Event),
+    /// The container's status is another.
+    ContainerChanged { id: Id },
+    /// The pod's phase or readiness is another.
+    PodChanged,
+    /// All containers have ended for good: take the pod apart.
+    Finished,
+}
+
+/// A Kubernetes event. (Kubernetes API: v1 Event.)
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    /// `type`: Warning rather than Normal.
+    pub(crate) warning: bool,
+    /// `reason`.
+    pub(crate) reason: &'static str,
+    /// The container that it is about; none: the pod.
+    pub(crate) container: Option<Id>,
+    /// `message`.
+    pub(crate) message: String,
+}
+
+/// How the pod came to its end, for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EndedBy {
+    /// All main containers ended for good.
+    Completion,
+    /// An init container failed under `restartPolicy: Never`.
+    InitFailure,
+    /// Over a limit.
+    Eviction,
+    /// The container of `--exit-code-from` ended.
+    Chosen,
+    /// Asked to.
+    Request,
+}
+
+#[derive(Debug)]
+struct PodStop {
+    by: EndedBy,
+    deadline: Instant,
+    /// A main container had failed for good before anyone asked.
+    failed_before: bool,
+    /// Everything was killed at once.
+    forced: bool,
+}
+
+#[derive(Debug)]
+struct Container {
+    name: String,
+    role: Role,
+    image: String,
+    post_start: bool,
+    pre_stop: bool,
+    startup: Option<ProbeGrace>,
+    readiness: bool,
+    liveness: Option<ProbeGrace>,
+    stage: Stage,
+    run: u32,
+    started_at: Option<SystemTime>,
+    backoff: BackOff,
+    status: ContainerStatus,
+}
+
+/// A probe's own `terminationGracePeriodSeconds`.
+#[derive(Debug, Clone, Copy)]
+struct ProbeGrace(Option<Duration>);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Stage {
+    /// Its turn has not come.
+    Idle,
+    /// Asked for; the answer is not there yet.
+    Starting,
+    /// Its program runs.
+    Up {
+        /// The postStart hook is under way.
+        post_start: bool,
+    },
+    /// It is being ended.
+    Stopping(stop::Stopping),
+    /// It ended and will start again.
+    BackOff { ended: Instant, until: Instant },
+    /// It ended for good, or will never begin.
+    Ended,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pod: String,
+    policy: RestartPolicy,
+    grace: Duration,
+    exit_code_from: Option<Id>,
+    containers: Vec<Container>,
+    /// The first container whose turn has not passed.
+    cursor: Id,
+    begun: bool,
+    phase: Phase,
+    ready: bool,
+    stop: Option<PodStop>,
+    finished: bool,
+    actions: Vec<Action>,
+}
+
+impl Machine {
+    /// A pod that has not begun. `first_step` is that of the back-off; when the container `exit_code_from` ends,
+    /// the pod stops.
+    pub(crate) fn new(plan: &PodPlan, first_step: Duration, exit_code_from: Option<Id>) -> Self {
+        let grace = |probe: &Option<ProbePlan>| probe.as_ref().map(|probe| ProbeGrace(probe.grace));
+        let containers = plan.containers.iter().map(|container| Container {
+            name: container.name.clone(),
+            role: container.role,
+            image: container.image.clone(),
+            post_start: container.post_start.is_some(),
+            pre_stop: container.pre_stop.is_some(),
+            startup: grace(&container.startup),
+            readiness: container.readiness.is_some(),
+            liveness: grace(&container.liveness),
+            stage: Stage::Idle,
+            run: 0,
+            started_at: None,
+            backoff: BackOff::new(first_step),
+            status: ContainerStatus {
+                state: State::Waiting {
+                    reason: "PodInitializing",
+                    message: String::new(),
+                    until: None,
+                },
+                last: None,
+                restarts: 0,
+                ready: false,
+                started: false,
+            },
+        });
+        Self {
+            pod: format!("{}_{}", plan.name, plan.namespace),
+            policy: plan.restart_policy,
+            grace: plan.grace,
+            exit_code_from,
+            containers: containers.collect(),
+            cursor: 0,
+            begun: false,
+            phase: Phase::Pending,
+            ready: false,
+            stop: None,
+            finished: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes what happened, and says what to do about it, in this order.
+    pub(crate) fn on(&mut self, now: Now, input: Input) -> Vec<Action> {
+        if !self.finished {
+            self.take(now, input);
+            self.tick(now);
+            self.advance(now);
+            self.conclude();
+        }
+        std::mem::take(&mut self.actions)
+    }
+
+    fn take(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Begin => self.begun = true,
+            Input::Started { id, run } => {
+                if self.is(id, run, |stage| *stage == Stage::Starting) {
+                    self.started(now, id);
+                }
+            }
+            Input::StartFailed { id, run, why } => {
+                if self.is(id, run, |stage| *stage == Stage::Starting) {
+                    self.start_failed(now, id, why);
+                }
+            }
+            Input::PostStartDone { id, run, failed } => {
+                if self.is(id, run, |stage| *stage == Stage::Up { post_start: true }) {
+                    self.post_start_done(now, id, failed);
+                }
+            }
+            Input::PreStopDone { id, run, failed } => {
+                if self.is(id, run, |stage| matches!(stage, Stage::Stopping(_))) {
+                    self.pre_stop_done(now, id, failed);
+                }
+            }
+            Input::Probed { id, run, verdict } => {
+                if self.is(id, run, |stage| *stage == Stage::Up { post_start: false }) {
+                    self.probed(now, id, verdict);
+                }
+            }
+            Input::Exited { id, run, exit } => {
+                if self.is(id, run, |stage| {
+                    matches!(stage, Stage::Up { .. } | Stage::Stopping(_))
+                }) {
+                    self.exited(now, id, exit);
+                }
+            }
+            Input::Evict { message } => {
+                if self.stop.is_none() {
+                    self.event(true, "Evicted", None, message);
+                    // The kubelet's eviction leaves no grace, which killContainer raises to its minimum.
+                    self.stop_pod(now, EndedBy::Eviction, Duration::ZERO);
+                }
+            }
+            Input::Stop => self.stop_pod(now, EndedBy::Request, self.grace),
+            Input::Kill => self.kill_pod(now),
+            Input::Tick => {}
+        }
+    }
+
+    fn is(&self, id: Id, run: u32, expected: impl Fn(&Stage) -> bool) -> bool {
+        let container = &self.containers[id];
+        container.run == run && expected(&container.stage)
+    }
+
+    /// When to be asked again, at the latest. None: only when something happens.
+    pub(crate) fn wake_at(&self) -> Option<Instant> {
+        let due = |container: &Container| match &container.stage {
+            Stage::BackOff { until, .. } => Some(*until),
+            Stage::Stopping(stopping) => stopping.due(),
+            _ => None,
+        };
+        self.containers.iter().filter_map(due).min()
+    }
+
+    /// What is known of a container.
+    pub(crate) fn status(&self, id: Id) -> &ContainerStatus {
+        &self.containers[id].status
+    }
+
+    /// `status.phase`.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The condition `Ready`.
+    pub(crate) fn ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The condition `Initialized`: all init containers have ended well and all sidecars have started.
+    pub(crate) fn initialized(&self) -> bool {
+        self.containers
+            .get(self.cursor)
+            .is_none_or(|next| next.role == Role::Main)
+    }
+
+    /// It is on its way to its end.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// `status.reason`: `Evicted`, or nothing.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        let evicted = matches!(&self.stop, Some(stop) if stop.by == EndedBy::Eviction);
+        evicted.then_some("Evicted")
+    }
+
+    /// The exit code of `podkit run` once finished: 0 when all went well, 1 when the pod failed, was evicted or had
+    /// to be killed at once; with `--exit-code-from` that container's own (1 when it has none).
+    pub(crate) fn exit_code(&self) -> u8 {
+        if let Some(id) = self.exit_code_from {
+            let code = match &self.containers[id].status.state {
+                State::Terminated(end) => end.code,
+                _ => 1,
+            };
+            // An exit code is a byte by its nature; what is not (never, from wait(2)) is a failure.
+            return u8::try_from(code).unwrap_or(1);
+        }
+        let Some(stop) = &self.stop else { return 1 };
+        match stop.by {
+            EndedBy::Completion => u8::from(self.phase != Phase::Succeeded),
+            EndedBy::InitFailure | EndedBy::Eviction => 1,
+            EndedBy::Chosen | EndedBy::Request => u8::from(stop.forced || stop.failed_before),
+        }
+    }
+
+    /// Marks what follows from the containers' states: the pod's phase, its readiness, its end.
+    fn conclude(&mut self) {
+        let of_note = |container: &&Container| container.role != Role::Init;
+        let ready = self.stop.is_none()
+            && self.cursor == self.containers.len()
+            && self
+                .containers
+                .iter()
+                .filter(of_note)
+                .all(|container| container.status.ready);
+        let up = |container: &Container| {
+            container.role == Role::Main && matches!(container.stage, Stage::Up { .. })
+        };
+        let mut phase = self.phase;
+        if phase == Phase::Pending && self.containers.iter().any(up) {
+            phase = Phase::Running;
+        }
+        let finished = self.stop.is_some()
+            && self
+                .containers
+                .iter()
+                .all(|container| container.stage == Stage::Ended);
+        if finished {
+            phase = self.last_phase();
+        }
+        if (ready, phase) != (self.ready, self.phase) {
+            (self.ready, self.phase) = (ready, phase);
+            self.actions.push(Action::PodChanged);
+        }
+        if finished {
+            self.finished = true;
+            self.actions.push(Action::Finished);
+        }
+    }
+
+    /// `getPhase` of a pod whose containers have all ended for good.
+    fn last_phase(&self) -> Phase {
+        let by = self.stop.as_ref().map(|stop| stop.by);
+        let well = |container: &Container| match &container.status.state {
+            State::Terminated(end) => end.code == 0,
+            _ => false,
+        };
+        let all_well = self
+            .containers
+            .iter()
+            .filter(|container| container.role == Role::Main)
+            .all(well);
+        match by {
+            Some(EndedBy::InitFailure | EndedBy::Eviction) => Phase::Failed,
+            _ if all_well => Phase::Succeeded,
+            _ => Phase::Failed,
+        }
+    }
+
+    fn event(
+        &mut self,
+        warning: bool,
+        reason: &'static str,
+        container: Option<Id>,
+        message: String,
+    ) {
+        self.actions.push(Action::Event(Event {
+            warning,
+            reason,
+            container,
+            message,
+        }));
+    }
+
+    fn changed(&mut self, id: Id) {
+        self.actions.push(Action::ContainerChanged { id });
+    }
+}

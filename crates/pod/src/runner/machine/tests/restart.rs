@@ -1,0 +1,201 @@
+//! Who starts again, and when.
+
+use super::*;
+
+fn app(policy: RestartPolicy) -> Story {
+    let mut story = Story::new(&plan(policy, vec![container("app", Role::Main)]));
+    story.begin();
+    story.started("app");
+    story
+}
+
+#[test]
+fn the_kubelets_schedule() {
+    let mut story = app(RestartPolicy::Always);
+    assert_eq!(story.exited("app", 1), ["start app"], "the first at once");
+    let mut clock = Duration::ZERO;
+    for wait in [10, 20, 40, 80, 160, 300, 300] {
+        story.started("app");
+        assert_eq!(story.exited("app", 1), NOTHING);
+        clock += wait * S;
+        assert_eq!(story.wake(), Some(clock), "after {wait} s");
+        assert_eq!(story.at(clock - S / 10), NOTHING);
+        assert_eq!(story.at(clock), ["start app"]);
+    }
+    assert_eq!(story.status("app").restarts, 8);
+    // Ten minutes of running and it starts over.
+    story.started("app");
+    story.at(clock + 600 * S + S);
+    assert_eq!(story.exited("app", 1), ["start app"]);
+    story.started("app");
+    assert_eq!(story.exited("app", 1), NOTHING);
+    assert_eq!(story.wake(), Some(clock + 611 * S));
+}
+
+#[test]
+fn a_first_step_scales_the_whole_schedule() {
+    let mut back_off = backoff::BackOff::new(S);
+    let mut now = Instant::now();
+    let mut waits = vec![];
+    for _ in 0..8 {
+        let wait = back_off.wait(now);
+        waits.push(wait.as_secs());
+        back_off.restarted(now, now + wait);
+        now += wait;
+    }
+    assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30, 30]);
+    assert_eq!(back_off.wait(now + 61 * S), Duration::ZERO);
+}
+
+#[test]
+fn crash_loop_is_shown_with_its_end_and_the_last_state() {
+    let mut story = app(RestartPolicy::Always);
+    story.exited("app", 1);
+    story.started("app");
+    let (id, run) = story.id("app");
+    let events = story.events(Input::Exited {
+        id,
+        run,
+        exit: exit(137),
+    });
+    assert_eq!(
+        events,
+        ["BackOff Back-off 10s restarting failed container app in pod web_default"]
+    );
+    let status = story.status("app");
+    let State::Waiting { reason, until, .. } = &status.state else {
+        panic!("{status:?}")
+    };
+    assert_eq!(*reason, "CrashLoopBackOff");
+    assert_eq!(*until, Some(story.begin + 10 * S));
+    let last = status.last.as_ref().unwrap();
+    assert_eq!(
+        (last.code, last.signal, last.reason),
+        (137, Some(9), "Error")
+    );
+}
+
+#[test]
+fn on_failure_restarts_only_failures_and_success_ends_the_pod() {
+    let mut story = app(RestartPolicy::OnFailure);
+    assert_eq!(story.exited("app", 3), ["start app"]);
+    story.started("app");
+    assert_eq!(story.exited("app", 0), ["finished"]);
+    assert_eq!(story.machine.phase(), Phase::Succeeded);
+    assert_eq!(story.machine.exit_code(), 0);
+}
+
+#[test]
+fn never_fails_the_pod_and_its_sidecars_are_stopped() {
+    let containers = vec![
+        container("one", Role::Sidecar),
+        container("two", Role::Sidecar),
+        container("app", Role::Main),
+    ];
+    let mut story = Story::new(&plan(RestartPolicy::Never, containers));
+    story.begin();
+    story.started("one");
+    story.started("two");
+    story.started("app");
+    assert_eq!(story.exited("app", 7), ["TERM two"]);
+    assert_eq!(story.exited("two", 0), ["TERM one"]);
+    assert_eq!(story.exited("one", 0), ["finished"]);
+    assert_eq!(story.machine.phase(), Phase::Failed);
+    assert_eq!(story.machine.exit_code(), 1);
+}
+
+#[test]
+fn sidecars_restart_under_never() {
+    let containers = vec![
+        container("proxy", Role::Sidecar),
+        container("app", Role::Main),
+    ];
+    let mut story = Story::new(&plan(RestartPolicy::Never, containers));
+    story.begin();
+    story.started("proxy");
+    story.started("app");
+    assert_eq!(story.exited("proxy", 0), ["start proxy"]);
+}
+
+#[test]
+fn an_init_container_that_fails_is_restarted_or_fails_the_pod() {
+    let containers = || vec![container("init", Role::Init), container("app", Role::Main)];
+    let mut story = Story::new(&plan(RestartPolicy::Always, containers()));
+    story.begin();
+    story.started("init");
+    assert_eq!(story.exited("init", 1), ["start init"]);
+    story.started("init");
+    assert_eq!(story.exited("init", 0), ["start app"]);
+
+    let mut story = Story::new(&plan(RestartPolicy::Never, containers()));
+    story.begin();
+    story.started("init");
+    assert_eq!(story.exited("init", 1), ["finished"]);
+    assert_eq!(story.machine.phase(), Phase::Failed);
+    assert_eq!(story.machine.exit_code(), 1);
+}
+
+#[test]
+fn a_failed_liveness_probe_ends_it_with_the_probes_grace() {
+    let mut plan = plan(RestartPolicy::Always, vec![container("app", Role::Main)]);
+    plan.containers[0].liveness = probe(Some(5 * S));
+    plan.containers[0].pre_stop = Some(Do::Exec(vec![]));
+    let mut story = Story::new(&plan);
+    story.begin();
+    story.started("app");
+    assert_eq!(
+        story.probed("app", Verdict::LivenessFailed),
+        ["preStop app 5s"]
+    );
+    assert_eq!(story.hook("app", false), ["TERM app"]);
+    assert_eq!(story.at(5 * S), ["KILL app"]);
+    assert_eq!(story.exited("app", 137), ["start app"]);
+}
+
+#[test]
+fn a_failed_startup_probe_says_so() {
+    let mut plan = plan(RestartPolicy::Never, vec![container("app", Role::Main)]);
+    plan.containers[0].startup = probe(None);
+    let mut story = Story::new(&plan);
+    story.begin();
+    story.started("app");
+    let verdict = Verdict::StartupFailed;
+    assert_eq!(
+        story.events(Input::Probed {
+            id: 0,
+            run: 0,
+            verdict
+        }),
+        ["Killing Container app failed startup probe"]
+    );
+}
+
+#[test]
+fn a_program_that_cannot_be_started_counts_as_a_failed_run() {
+    let mut story = Story::new(&plan(
+        RestartPolicy::Always,
+        vec![container("app", Role::Main)],
+    ));
+    story.begin();
+    let fail = |run| Input::StartFailed {
+        id: 0,
+        run,
+        why: "exec /nope: no such file".to_owned(),
+    };
+    assert_eq!(story.on(fail(0)), ["start app"]);
+    assert_eq!(story.on(fail(1)), NOTHING);
+    assert_eq!(story.wake(), Some(10 * S));
+    let last = story.status("app").last.clone().unwrap();
+    assert_eq!((last.code, last.reason), (128, "StartError"));
+}
+
+#[test]
+fn out_of_memory_is_named_only_when_it_ended_the_run() {
+    let oom = |code| Exit {
+        code,
+        signal: None,
+        oom: true,
+    };
+    assert_eq!(oom(137).reason(), "OOMKilled");
+    assert_eq!(oom(0).reason(), "Completed");
+}

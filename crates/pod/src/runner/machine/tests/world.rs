@@ -1,0 +1,287 @@
+//! Any sequence of happenings, sane and insane, against a model of the world that only knows processes.
+//!
+//! Checked: no container is started twice at a time, or after the pod's stop; a main container only when every
+//! init container has ended well and every sidecar was up once; every signal meets a process; whatever
+//! happened, a stop comes to its end within the grace period and nothing still runs then.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Start {
+        pick: usize,
+        fails: bool,
+    },
+    Exit {
+        pick: usize,
+        code: i32,
+    },
+    Hook {
+        id: Id,
+        failed: bool,
+    },
+    Probe {
+        id: Id,
+        verdict: Verdict,
+    },
+    Pass(u64),
+    /// Something about a run that isn't there.
+    Stale {
+        id: Id,
+        run: u32,
+    },
+    Stop,
+    Kill,
+    Evict,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let id = 0usize..6;
+    let verdict = prop_oneof![
+        Just(Verdict::StartupPassed),
+        Just(Verdict::StartupFailed),
+        any::<bool>().prop_map(Verdict::Ready),
+        Just(Verdict::LivenessFailed),
+    ];
+    let code = prop_oneof![Just(0), Just(1), Just(137)];
+    prop_oneof![
+        6 => (id.clone(), prop::bool::weighted(0.1)).prop_map(|(pick, fails)| Op::Start { pick, fails }),
+        4 => (id.clone(), code).prop_map(|(pick, code)| Op::Exit { pick, code }),
+        3 => (id.clone(), any::<bool>()).prop_map(|(id, failed)| Op::Hook { id, failed }),
+        4 => (id.clone(), verdict).prop_map(|(id, verdict)| Op::Probe { id, verdict }),
+        4 => (0u64..700).prop_map(Op::Pass),
+        1 => (id, 0u32..3).prop_map(|(id, run)| Op::Stale { id, run }),
+        1 => prop_oneof![8 => Just(Op::Stop), 1 => Just(Op::Kill), 1 => Just(Op::Evict)],
+    ]
+}
+
+fn any_plan() -> impl Strategy<Value = PodPlan> {
+    let bits = any::<u8>();
+    let policy = prop_oneof![
+        Just(RestartPolicy::Always),
+        Just(RestartPolicy::OnFailure),
+        Just(RestartPolicy::Never)
+    ];
+    let before = vec((any::<bool>(), bits), 0..4);
+    let mains = vec(any::<u8>(), 1..3);
+    (policy, before, mains).prop_map(|(policy, before, mains)| {
+        let before = before.into_iter().enumerate().map(|(at, (sidecar, bits))| {
+            let role = if sidecar { Role::Sidecar } else { Role::Init };
+            (format!("i{at}"), role, bits)
+        });
+        let mains = mains
+            .into_iter()
+            .enumerate()
+            .map(|(at, bits)| (format!("m{at}"), Role::Main, bits));
+        let build = |(name, role, bits): (String, Role, u8)| {
+            let mut made = container(&name, role);
+            if role != Role::Init {
+                let on = |bit: u8| bits & (1 << bit) != 0;
+                made.startup = on(0).then(|| probe(None)).flatten();
+                made.readiness = on(1).then(|| probe(None)).flatten();
+                made.liveness = on(2).then(|| probe(Some(7 * S))).flatten();
+                made.post_start = on(3).then(|| Do::Exec(vec![]));
+                made.pre_stop = on(4).then(|| Do::Exec(vec![]));
+            }
+            made
+        };
+        plan(policy, before.chain(mains).map(build).collect())
+    })
+}
+
+/// What the kernel would know.
+struct World {
+    plan: PodPlan,
+    machine: Machine,
+    now: Now,
+    /// Asked to start, by container.
+    starting: BTreeMap<Id, u32>,
+    running: BTreeMap<Id, u32>,
+    killed: Vec<Id>,
+    was_up: Vec<bool>,
+    ended_well: Vec<bool>,
+    stopping: bool,
+    finished: bool,
+}
+
+impl World {
+    fn new(plan: PodPlan) -> Self {
+        let count = plan.containers.len();
+        Self {
+            machine: Machine::new(&plan, S, None),
+            plan,
+            now: Now {
+                at: Instant::now(),
+                wall: SystemTime::UNIX_EPOCH,
+            },
+            starting: BTreeMap::new(),
+            running: BTreeMap::new(),
+            killed: vec![],
+            was_up: vec![false; count],
+            ended_well: vec![false; count],
+            stopping: false,
+            finished: false,
+        }
+    }
+
+    fn tell(&mut self, input: Input) {
+        let actions = self.machine.on(self.now, input);
+        assert!(!self.finished || actions.is_empty(), "acts after its end");
+        for action in actions {
+            self.take(action);
+        }
+        self.stopping |= self.machine.stopping();
+    }
+
+    fn take(&mut self, action: Action) {
+        match action {
+            Action::Start { id, run } => {
+                assert!(!self.stopping, "starts {id} while stopping");
+                assert!(!self.running.contains_key(&id), "{id} runs twice");
+                assert!(self.starting.insert(id, run).is_none(), "{id} starts twice");
+                self.may_start(id);
+            }
+            Action::Signal { id, run, kill } => {
+                assert_eq!(self.running.get(&id), Some(&run), "no such process");
+                if kill {
+                    self.killed.push(id);
+                }
+            }
+            Action::PostStart { id, run }
+            | Action::PreStop { id, run, .. }
+            | Action::Probe { id, run, .. } => {
+                assert_eq!(self.running.get(&id), Some(&run), "nothing to do it in");
+            }
+            Action::Finished => {
+                assert!(self.running.is_empty() && self.starting.is_empty());
+                self.finished = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn may_start(&self, id: Id) {
+        for (before, other) in self.plan.containers[..id].iter().enumerate() {
+            match other.role {
+                Role::Init => assert!(self.ended_well[before], "{id} overtakes {before}"),
+                Role::Sidecar => assert!(self.was_up[before], "{id} overtakes {before}"),
+                Role::Main => {}
+            }
+        }
+    }
+
+    fn start(&mut self, id: Id, fails: bool) {
+        let Some(run) = self.starting.remove(&id) else {
+            return;
+        };
+        if fails {
+            let why = String::new();
+            self.tell(Input::StartFailed { id, run, why });
+        } else {
+            self.running.insert(id, run);
+            self.was_up[id] = true;
+            self.tell(Input::Started { id, run });
+        }
+    }
+
+    fn exit(&mut self, id: Id, code: i32) {
+        let Some(run) = self.running.remove(&id) else {
+            return;
+        };
+        self.killed.retain(|killed| *killed != id);
+        self.ended_well[id] = code == 0;
+        let exit = exit(code);
+        self.tell(Input::Exited { id, run, exit });
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now.at += time;
+        self.now.wall += time;
+        self.tell(Input::Tick);
+    }
+
+    fn apply(&mut self, op: Op) {
+        let count = self.plan.containers.len();
+        match op {
+            Op::Start { pick, fails } => {
+                let ids: Vec<Id> = self.starting.keys().copied().collect();
+                if let Some(id) = ids.get(pick % ids.len().max(1)) {
+                    self.start(*id, fails);
+                }
+            }
+            Op::Exit { pick, code } => {
+                let ids: Vec<Id> = self.running.keys().copied().collect();
+                if let Some(id) = ids.get(pick % ids.len().max(1)) {
+                    self.exit(*id, code);
+                }
+            }
+            Op::Hook { id, failed } => {
+                let id = id % count;
+                let run = self.running.get(&id).copied().unwrap_or(9);
+                self.tell(Input::PostStartDone { id, run, failed });
+                self.tell(Input::PreStopDone { id, run, failed });
+            }
+            Op::Probe { id, verdict } => {
+                let id = id % count;
+                let run = self.running.get(&id).copied().unwrap_or(9);
+                self.tell(Input::Probed { id, run, verdict });
+            }
+            Op::Pass(seconds) => self.pass(Duration::from_secs(seconds)),
+            Op::Stale { id, run } => {
+                let id = id % count;
+                let present = self.machine.containers[id].run;
+                let run = if run == present { run + 1 } else { run };
+                let exit = exit(0);
+                self.tell(Input::Exited { id, run, exit });
+                self.tell(Input::Started { id, run });
+            }
+            Op::Stop => self.tell(Input::Stop),
+            Op::Kill => self.tell(Input::Kill),
+            Op::Evict => self.tell(Input::Evict {
+                message: String::new(),
+            }),
+        }
+    }
+
+    /// Stops it; only what is killed ends. Answers how long it took.
+    fn stop(&mut self) -> Duration {
+        let asked = self.now.at;
+        self.tell(Input::Stop);
+        for _ in 0..200 {
+            for id in self.starting.keys().copied().collect::<Vec<_>>() {
+                self.start(id, false);
+            }
+            for id in self.killed.clone() {
+                self.exit(id, 137);
+            }
+            if self.finished {
+                return self.now.at - asked;
+            }
+            if let Some(wake) = self.machine.wake_at() {
+                self.now.at = self.now.at.max(wake);
+                self.tell(Input::Tick);
+            }
+        }
+        panic!("no end: {:?}", self.machine);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_story_keeps_the_rules_and_comes_to_its_end(
+        plan in any_plan(),
+        ops in vec(op(), 0..80),
+    ) {
+        let mut world = World::new(plan);
+        world.tell(Input::Begin);
+        for op in ops {
+            world.apply(op);
+        }
+        let took = if world.finished { Duration::ZERO } else { world.stop() };
+        prop_assert!(took <= 32 * S, "took {took:?}");
+        prop_assert!(world.running.is_empty());
+    }
+}
