@@ -1,1 +1,365 @@
-//! The volumes of a pod.
+//! The volumes of a pod: made before its first container, bound into each, removed after the last.
+//!
+//! ```text
+//!   BASE/NAME   emptyDir            a directory, 0777
+//!               emptyDir (Memory)   a tmpfs of its limit, 1777
+//!               configMap           a directory: ..2026_07_01_12_00_00.1/…  ..data → it  KEY → ..data/KEY   (atomic)
+//!               secret              the same in a tmpfs that is not swapped
+//!   (nothing)   hostPath            the path itself, checked
+//! ```
+//!
+//! Modes, names and links are the kubelet's, so that an application can't tell the difference. The tmpfs mounts are made in the
+//! supervisor's private mount namespace and vanish with it. What is handed out is an open descriptor of the file or directory
+//! to bind, not a path: a container that swaps a directory for a link between the look and the mount gains nothing.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, chmod, openat};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use crate::plan::{FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
+
+mod atomic;
+mod host_path;
+mod remove;
+mod sub_path;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use remove::remove_tree;
+pub use usage::OverLimit;
+
+/// Beside its files a secret's tmpfs holds their next version while it is swapped in, and directories.
+const SECRET_BYTES_SPARE: u64 = 1024 * 1024;
+
+/// A volume that can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// A step failed.
+    #[error("volume {volume}: {doing}: {cause}")]
+    Io {
+        /// The volume.
+        volume: String,
+        /// What was being done, to which path.
+        doing: String,
+        /// What came of it.
+        #[source]
+        cause: io::Error,
+    },
+    /// The directory of all volumes.
+    #[error("volumes directory {path}: {cause}")]
+    Base {
+        /// The directory.
+        path: String,
+        /// What came of it.
+        #[source]
+        cause: io::Error,
+    },
+    /// A hostPath is not what its `type` says.
+    #[error("volume {volume}: hostPath type check failed: {path} is not {expected}")]
+    HostPathType {
+        /// The volume.
+        volume: String,
+        /// The path.
+        path: String,
+        /// `a directory`.
+        expected: &'static str,
+    },
+    /// A subPath that links lead out of its volume.
+    #[error("subPath {sub_path:?} of volume {volume} leads out of the volume")]
+    Escape {
+        /// The volume.
+        volume: String,
+        /// The subPath.
+        sub_path: String,
+    },
+    /// The pod has no such volume.
+    #[error("there is no such volume: {volume}")]
+    Unknown {
+        /// The volume.
+        volume: String,
+    },
+}
+
+impl VolumeError {
+    fn io(volume: &str, doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let (volume, doing) = (volume.to_string(), doing.into());
+        move |cause| Self::Io {
+            volume,
+            doing,
+            cause,
+        }
+    }
+}
+
+/// What to bind into a container.
+#[derive(Debug)]
+pub struct Source {
+    /// The file or directory, opened with O_PATH in the supervisor's mount namespace.
+    pub fd: OwnedFd,
+    /// By `readOnly`, or because the kubelet mounts such a volume in no other way (configMap, secret).
+    pub read_only: bool,
+}
+
+/// The volumes of one pod.
+#[derive(Debug)]
+pub struct Volumes {
+    base: PathBuf,
+    volumes: BTreeMap<String, Volume>,
+    scan: usage::Scan,
+}
+
+#[derive(Debug)]
+struct Volume {
+    /// Where it is: below the base, or the hostPath.
+    path: PathBuf,
+    /// A tmpfs is mounted there.
+    mounted: bool,
+    /// It holds published files: read-only for containers.
+    files: bool,
+}
+
+impl Volumes {
+    /// Makes every volume of the pod below `base`, which is made when absent and emptied of what a dead supervisor of the
+    /// same pod left. On an error nothing is left.
+    pub fn prepare(plan: &PodPlan, base: &Path) -> Result<Self, VolumeError> {
+        let mut made = Self {
+            base: base.to_path_buf(),
+            volumes: BTreeMap::new(),
+            scan: usage::Scan::default(),
+        };
+        match made.make_all(plan) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                if let Err(leftover) = made.remove() {
+                    tracing::warn!(path = %base.display(), error = %leftover, "a volume could not be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn make_all(&mut self, plan: &PodPlan) -> Result<(), VolumeError> {
+        let failed = |cause| VolumeError::Base {
+            path: self.base.display().to_string(),
+            cause,
+        };
+        remove_tree(&self.base).map_err(failed)?;
+        if !plan.volumes.is_empty() {
+            std::fs::create_dir_all(&self.base).map_err(failed)?;
+            // Others reach the volumes through their containers only.
+            let closed = chmod(&self.base, Mode::from_raw_mode(0o700));
+            closed.map_err(io::Error::from).map_err(failed)?;
+        }
+        for volume in &plan.volumes {
+            self.make(plan, volume)?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, plan: &PodPlan, volume: &VolumePlan) -> Result<(), VolumeError> {
+        let name = &volume.name;
+        let path = match &volume.kind {
+            VolumeKind::HostPath { path, .. } => path.clone(),
+            _ => self.base.join(name),
+        };
+        let doing = |what: &str| VolumeError::io(name, format!("{what} {}", path.display()));
+        let mut mounted = false;
+        match &volume.kind {
+            VolumeKind::HostPath { path, expect } => host_path::check(name, path, *expect)?,
+            VolumeKind::EmptyDir { .. } | VolumeKind::Files { secret: false, .. } => {
+                make_open(&path).map_err(doing("making"))?;
+            }
+            VolumeKind::Memory { limit_bytes } => {
+                make_open(&path).map_err(doing("making"))?;
+                let size = memory_bytes(plan, *limit_bytes, ram_bytes());
+                mount_tmpfs(&path, size).map_err(doing("mounting a tmpfs on"))?;
+                mounted = true;
+            }
+            VolumeKind::Files {
+                secret: true,
+                files,
+            } => {
+                make_open(&path).map_err(doing("making"))?;
+                // Room for the old and the new version at once, each file in whole pages.
+                let bytes: u64 = files.values().map(|f| f.bytes.len() as u64 + 4096).sum();
+                mount_tmpfs(
+                    &path,
+                    SECRET_BYTES_SPARE + 4 * bytes.max(SECRET_BYTES_SPARE),
+                )
+                .map_err(doing("mounting a tmpfs on"))?;
+                mounted = true;
+            }
+        }
+        self.volumes.insert(
+            name.clone(),
+            Volume {
+                path: path.clone(),
+                mounted,
+                files: matches!(volume.kind, VolumeKind::Files { .. }),
+            },
+        );
+        if let VolumeKind::Files { files, .. } = &volume.kind {
+            atomic::publish(&path, files).map_err(doing("writing"))?;
+        }
+        if let VolumeKind::EmptyDir {
+            limit_bytes: Some(limit),
+        } = volume.kind
+        {
+            self.scan.watch(name, &path, limit);
+        }
+        Ok(())
+    }
+
+    /// What a mount shows, opened. A `subPath` that is not there yet becomes a directory, as the kubelet makes it. A file
+    /// of a configMap that is mounted by subPath does not follow later updates: neither does it on Kubernetes.
+    pub fn source(&self, mount: &MountPlan) -> Result<Source, VolumeError> {
+        let name = &mount.volume;
+        let volume = self.volumes.get(name).ok_or_else(|| VolumeError::Unknown {
+            volume: name.clone(),
+        })?;
+        let root = openat(
+            CWD,
+            &volume.path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(io::Error::from)
+        .map_err(VolumeError::io(
+            name,
+            format!("opening {}", volume.path.display()),
+        ))?;
+        let fd = match mount.sub_path.as_deref() {
+            None | Some("") => root,
+            Some(sub_path) => match sub_path::open(&root, Path::new(sub_path)) {
+                Ok(fd) => fd,
+                Err(sub_path::SubPathError::Escape) => {
+                    return Err(VolumeError::Escape {
+                        volume: name.clone(),
+                        sub_path: sub_path.to_string(),
+                    });
+                }
+                Err(sub_path::SubPathError::Io(cause)) => {
+                    return Err(VolumeError::io(
+                        name,
+                        format!("opening subPath {sub_path:?}"),
+                    )(cause));
+                }
+            },
+        };
+        Ok(Source {
+            fd,
+            read_only: mount.read_only || volume.files,
+        })
+    }
+
+    /// Replaces the files of a configMap or secret volume in one step; whoever reads sees all of the old or all of the
+    /// new ones. False when they were the same already. On an error (a full disk) the old ones stay.
+    pub fn update(
+        &self,
+        volume: &str,
+        files: &BTreeMap<String, FilePlan>,
+    ) -> Result<bool, VolumeError> {
+        let known = self.volumes.get(volume).filter(|known| known.files);
+        let known = known.ok_or_else(|| VolumeError::Unknown {
+            volume: volume.to_string(),
+        })?;
+        let doing = format!("writing {}", known.path.display());
+        atomic::publish(&known.path, files).map_err(VolumeError::io(volume, doing))
+    }
+
+    /// Looks a little further for a disk emptyDir that is over its `sizeLimit`: at most `entries_max` directory entries
+    /// each call, round after round, so that no volume can hold the supervisor up however many files it has. The kubelet looks
+    /// every ten seconds; a call each second with some thousand entries is no slower for the usual volume.
+    pub fn over_limit(&mut self, entries_max: usize) -> Option<OverLimit> {
+        self.scan.step(entries_max)
+    }
+
+    /// Whether [`Volumes::over_limit`] has anything to look at.
+    pub fn has_limits(&self) -> bool {
+        !self.scan.is_empty()
+    }
+
+    /// Unmounts and deletes everything that was made, following no link and entering no foreign mount. Goes on after an
+    /// error and returns the first.
+    pub fn remove(&mut self) -> Result<(), VolumeError> {
+        let mut first = Ok(());
+        for (name, volume) in std::mem::take(&mut self.volumes) {
+            if volume.mounted
+                && let Err(error) = unmount(&volume.path, UnmountFlags::DETACH)
+                && first.is_ok()
+            {
+                let doing = format!("unmounting {}", volume.path.display());
+                first = Err(VolumeError::io(&name, doing)(error.into()));
+            }
+        }
+        self.scan = usage::Scan::default();
+        let removed = remove_tree(&self.base).map_err(|cause| VolumeError::Base {
+            path: self.base.display().to_string(),
+            cause,
+        });
+        first.and(removed)
+    }
+}
+
+/// A directory that anyone may write to, whatever the umask. (Kubernetes: the emptyDir's `perm`, 0777.)
+fn make_open(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    Ok(chmod(path, Mode::from_raw_mode(0o777))?)
+}
+
+/// Size of a memory volume in bytes: its limit, the memory limit of the pod where all its containers have one, and
+/// half of the machine's memory (the kernel's default), whichever is least. (Kubernetes: `calculateEmptyDirMemorySize`, which has
+/// all of the node's memory in the last place; a machine that people work at should survive it.)
+fn memory_bytes(plan: &PodPlan, limit: Option<u64>, ram: u64) -> u64 {
+    let limits = |initial: bool| {
+        plan.containers
+            .iter()
+            .filter(move |c| (c.role == Role::Init) == initial)
+            .map(|c| c.resources.memory_limit_bytes)
+    };
+    let together: Option<u64> = limits(false).sum();
+    let largest: Option<u64> = limits(true).try_fold(0, |most, limit| Some(limit?.max(most)));
+    let pod = together.zip(largest).map(|(t, l)| t.max(l));
+    let candidates = [limit, pod, Some(ram / 2)];
+    let least = candidates
+        .into_iter()
+        .flatten()
+        .filter(|bytes| *bytes > 0)
+        .min();
+    least.unwrap_or(ram / 2)
+}
+
+fn ram_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.totalram) * u64::from(info.mem_unit)
+}
+
+/// A tmpfs of a size in bytes; not swapped out where the kernel (6.4) and the privileges allow to ask for that, as the kubelet does.
+fn mount_tmpfs(path: &Path, size: u64) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    let options =
+        |more: &str| CString::new(format!("size={size},mode=1777{more}")).map_err(io::Error::from);
+    match mount(
+        "tmpfs",
+        path,
+        "tmpfs",
+        flags,
+        Some(options(",noswap")?.as_c_str()),
+    ) {
+        Err(Errno::INVAL | Errno::PERM) => Ok(mount(
+            "tmpfs",
+            path,
+            "tmpfs",
+            flags,
+            Some(options("")?.as_c_str()),
+        )?),
+        other => Ok(other?),
+    }
+}
