@@ -13,6 +13,7 @@ pub mod net;
 pub mod peers;
 pub mod podkit;
 pub mod process;
+pub mod reference;
 pub mod stats;
 pub mod tls;
 
@@ -90,6 +91,11 @@ pub enum Need {
 }
 
 impl Need {
+    /// Whether the machine has it.
+    pub fn met(&self) -> bool {
+        self.missing().is_none()
+    }
+
     fn missing(&self) -> Option<String> {
         match self {
             Self::Root if !rustix::process::geteuid().is_root() => Some("root".to_owned()),

@@ -1,0 +1,60 @@
+//! `cargo xtask bench NAME`: podkit and its peers in one run, pinned alike, in interleaved rounds, so that what disturbs the
+//! machine disturbs all of them. A figure is the median of its rounds; what is compared is the ratio.
+//!
+//! The server that is measured has core 0; the load generator and the upstream have core 1.
+
+mod pod;
+mod report;
+mod size;
+mod tls;
+mod topz;
+
+use anyhow::{Result, bail};
+
+use crate::build::release;
+
+/// The core of what is measured.
+const SERVER_CORE: usize = 0;
+/// The core of everything else.
+const LOAD_CORE: usize = 1;
+
+/// How long and how often.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    /// Rounds; each measures every peer once.
+    rounds: usize,
+    /// Seconds of load in a round, per peer.
+    seconds: u64,
+    /// Writes no report.
+    quick: bool,
+}
+
+pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
+    let effort = if quick {
+        Effort {
+            rounds: 1,
+            seconds: 1,
+            quick,
+        }
+    } else {
+        Effort {
+            rounds: 7,
+            seconds: 3,
+            quick,
+        }
+    };
+    let binary = release()?;
+    match name {
+        "tls" => tls::run(&binary, effort),
+        "pod" => pod::run(&binary, effort),
+        "topz" => topz::run(&binary, effort),
+        "size" => size::run(&binary, effort),
+        "all" => {
+            size::run(&binary, effort)?;
+            topz::run(&binary, effort)?;
+            pod::run(&binary, effort)?;
+            tls::run(&binary, effort)
+        }
+        _ => bail!("\"{name}\" is not a benchmark: pod, tls, topz, size, all"),
+    }
+}

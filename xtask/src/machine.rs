@@ -1,0 +1,104 @@
+//! What the tests and benchmarks need of the machine, and how it gets there: by apt, as root, on Debian and its children.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use podkit_testkit::program;
+
+use crate::build::run;
+
+/// A program and the package that has it.
+pub(crate) type Wanted = (&'static str, &'static str);
+
+/// For the tests: a real nginx, HAProxy and browser, openssl and curl as the README uses them, network namespaces.
+pub(crate) const FOR_TESTS: &[Wanted] = &[
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("chromium", "chromium"),
+    ("chromedriver", "chromium-driver"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+    ("ip", "iproute2"),
+    ("unshare", "util-linux"),
+];
+
+/// For the benchmarks: the peers and a load generator.
+pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("catatonit", "catatonit"),
+    ("iptables", "iptables"),
+    ("wrk", "wrk"),
+    ("prometheus-process-exporter", "prometheus-process-exporter"),
+    ("top", "procps"),
+    ("taskset", "util-linux"),
+];
+
+/// Installs what is missing, when this is root and there is apt; says what stays missing.
+pub(crate) fn provide(wanted: &[Wanted]) -> Result<()> {
+    let missing: Vec<&Wanted> = wanted
+        .iter()
+        .filter(|(name, _)| program(name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let root = podkit_testkit::Need::Root.met();
+    if !root || program("apt-get").is_none() {
+        println!(
+            "xtask: missing {}: tests that need them are skipped; as root they would be installed (apt-get install {})",
+            missing
+                .iter()
+                .map(|(name, _)| *name)
+                .collect::<Vec<_>>()
+                .join(", "),
+            packages.join(" ")
+        );
+        return Ok(());
+    }
+    println!("xtask: installing {}", packages.join(" "));
+    install(&packages)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    // A package starts its service when it is installed unless this file says no; one that is there is left alone.
+    let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n").context("/usr/sbin/policy-rc.d")?;
+        run(Command::new("chmod").arg("755").arg(policy))?;
+    }
+    let apt = |args: &[&str]| {
+        run(Command::new("apt-get")
+            .args(["--quiet=2", "--option=DPkg::Lock::Timeout=120"])
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()))
+    };
+    let mut args = vec!["install", "--yes", "--no-install-recommends"];
+    args.extend(packages);
+    let done = apt(&["update"]).and_then(|()| apt(&args));
+    if ours {
+        std::fs::remove_file(policy).context("/usr/sbin/policy-rc.d")?;
+    }
+    done
+}
+
+/// The programs of this name for a benchmark: installed, or an error that names what it lacks.
+pub(crate) fn require(names: &[&str]) -> Result<()> {
+    let wanted = FOR_BENCHMARKS
+        .iter()
+        .filter(|(name, _)| names.contains(name));
+    let wanted: Vec<Wanted> = wanted.copied().collect();
+    provide(&wanted)?;
+    for (name, package) in &wanted {
+        if program(name).is_none() {
+            bail!("{name} is missing (Debian package {package})");
+        }
+    }
+    Ok(())
+}
