@@ -1,1 +1,3 @@
-//! placeholder
+//! Sidecars: containers that extend and improve the one they stand beside, which doesn't know of them.
+
+pub mod topz;
