@@ -6,6 +6,7 @@
 
 pub mod plan;
 pub mod cgroup;
+pub mod manifest;
 pub mod net;
 pub mod probe;
 pub mod runner;

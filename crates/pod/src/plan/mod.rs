@@ -1,9 +1,26 @@
 //! A pod, resolved: everything the runner needs and nothing left to look up. Made by `plan::build` from a
 //! checked manifest; the runner, the sandbox and the volumes read these types and never see YAML.
 
+mod build;
+mod env;
+mod expand;
+mod facts;
+mod host;
+mod images;
+mod probes;
+mod resources;
+mod volumes;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use build::build;
+pub use facts::{Facts, FactsFor, Options};
+pub(crate) use images::Reference;
 
 /// One pod to run. (Kubernetes API: v1 Pod.)
 #[derive(Debug, Clone, PartialEq)]

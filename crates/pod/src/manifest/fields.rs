@@ -1,0 +1,527 @@
+//! The one table that decides every field of a manifest: honoured, ignored, or refused.
+//!
+//! By the API's own type names, so that it reads like the API reference. A field that k8s-openapi knows and this table
+//! doesn't fails a test (`tests::every_field_is_decided`): a new Kubernetes version can't slip a field past it.
+//! Types that only occur below ignored or refused fields have no rows.
+
+use super::node::{Node, Value};
+
+/// What becomes of a field.
+#[derive(Clone, Copy)]
+pub(super) enum Verdict {
+    /// Read, and done.
+    Honoured,
+    /// No meaning on one machine; the reason.
+    Ignored(&'static str),
+    /// Set by the API server in what `kubectl get -o yaml` prints: ignored without a look inside.
+    ServerSet,
+    /// Refused; the reason.
+    Refused(&'static str),
+    /// Refused: a later version will have it.
+    Later,
+    /// Like [`Verdict::Later`], except for values that ask for what is done anyway.
+    LaterUnless(fn(&Node) -> bool),
+    /// Refused for a reason, except for values that ask for what is done anyway.
+    RefusedUnless(fn(&Node) -> bool, &'static str),
+}
+
+use Verdict::{Honoured, Ignored, Later, LaterUnless, Refused, RefusedUnless, ServerSet};
+
+fn is_false(node: &Node) -> bool {
+    matches!(node.value, Value::Bool(false, _))
+}
+
+fn is_true(node: &Node) -> bool {
+    matches!(node.value, Value::Bool(true, _))
+}
+
+/// A profile that asks for no confinement, which is what there is.
+fn unconfined(node: &Node) -> bool {
+    node.get("type").and_then(Node::as_str) == Some("Unconfined")
+}
+
+const SCHEDULING: &str = "nothing is scheduled on one machine";
+const NO_API: &str = "there is no API server to talk to";
+const CLUSTER_STORAGE: &str =
+    "a cluster's storage; mount it on this machine and use a hostPath volume";
+
+/// What becomes of `field` of `kind`; `None` for types that aren't decided here.
+pub(super) fn verdict(kind: &str, field: &str) -> Option<Verdict> {
+    let (_, rows) = TYPES.iter().find(|(name, _)| *name == kind)?;
+    rows.iter()
+        .find(|(name, _)| *name == field)
+        .map(|(_, verdict)| *verdict)
+}
+
+/// The type that has a field of this name, for fields that were written at the wrong level.
+pub(super) fn owner(field: &str) -> Option<&'static str> {
+    const LEVELS: [&str; 8] = [
+        "Pod",
+        "PodSpec",
+        "Container",
+        "SecurityContext",
+        "PodSecurityContext",
+        "ObjectMeta",
+        "Probe",
+        "VolumeMount",
+    ];
+    LEVELS
+        .into_iter()
+        .find(|kind| verdict(kind, field).is_some())
+}
+
+/// Type name → its fields.
+pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
+    (
+        "Pod",
+        &[
+            ("apiVersion", Honoured),
+            ("kind", Honoured),
+            ("metadata", Honoured),
+            ("spec", Honoured),
+            ("status", ServerSet),
+        ],
+    ),
+    (
+        "ConfigMap",
+        &[
+            ("apiVersion", Honoured),
+            ("kind", Honoured),
+            ("metadata", Honoured),
+            ("data", Honoured),
+            ("binaryData", Honoured),
+            ("immutable", Honoured),
+        ],
+    ),
+    (
+        "Secret",
+        &[
+            ("apiVersion", Honoured),
+            ("kind", Honoured),
+            ("metadata", Honoured),
+            ("data", Honoured),
+            ("stringData", Honoured),
+            ("immutable", Honoured),
+            ("type", Honoured),
+        ],
+    ),
+    (
+        "ObjectMeta",
+        &[
+            ("name", Honoured),
+            ("namespace", Honoured),
+            ("labels", Honoured),
+            ("annotations", Honoured),
+            (
+                "generateName",
+                Refused("nothing makes names up here; give metadata.name"),
+            ),
+            ("creationTimestamp", ServerSet),
+            ("deletionGracePeriodSeconds", ServerSet),
+            ("deletionTimestamp", ServerSet),
+            ("generation", ServerSet),
+            ("managedFields", ServerSet),
+            ("resourceVersion", ServerSet),
+            ("selfLink", ServerSet),
+            ("uid", ServerSet),
+            (
+                "finalizers",
+                Ignored("there is no API server that deletes objects"),
+            ),
+            (
+                "ownerReferences",
+                Ignored("there is no API server that deletes objects"),
+            ),
+        ],
+    ),
+    (
+        "PodSpec",
+        &[
+            ("activeDeadlineSeconds", Later),
+            ("affinity", Ignored(SCHEDULING)),
+            ("automountServiceAccountToken", Ignored(NO_API)),
+            ("containers", Honoured),
+            ("dnsConfig", Later),
+            (
+                "dnsPolicy",
+                LaterUnless(|n| n.as_str().is_some_and(|policy| policy != "None")),
+            ),
+            (
+                "enableServiceLinks",
+                Ignored("there are no Services to make variables of"),
+            ),
+            (
+                "ephemeralContainers",
+                Refused("the API server takes these for running pods only; use `podkit exec`"),
+            ),
+            (
+                "evictionResponders",
+                Ignored("nothing is drained on one machine"),
+            ),
+            ("hostAliases", Later),
+            ("hostIPC", LaterUnless(is_false)),
+            ("hostNetwork", LaterUnless(is_false)),
+            ("hostPID", LaterUnless(is_false)),
+            ("hostUsers", LaterUnless(is_true)),
+            ("hostname", Honoured),
+            ("hostnameOverride", Later),
+            (
+                "imagePullSecrets",
+                Ignored("nothing is pulled from a registry in this version"),
+            ),
+            ("initContainers", Honoured),
+            ("nodeName", Ignored("this machine is the node")),
+            ("nodeSelector", Ignored(SCHEDULING)),
+            (
+                "os",
+                RefusedUnless(
+                    |n| n.get("name").and_then(Node::as_str) == Some("linux"),
+                    "this machine runs Linux",
+                ),
+            ),
+            ("overhead", Ignored(SCHEDULING)),
+            ("preemptionPolicy", Ignored(SCHEDULING)),
+            ("priority", Ignored(SCHEDULING)),
+            ("priorityClassName", Ignored(SCHEDULING)),
+            (
+                "readinessGates",
+                Refused("nothing here sets pod conditions, so the pod would never be ready"),
+            ),
+            (
+                "resourceClaims",
+                Refused("devices are handed out by a cluster's drivers"),
+            ),
+            ("resources", Later),
+            ("restartPolicy", Honoured),
+            (
+                "runtimeClassName",
+                Refused("asks for another runtime (a stronger isolation, perhaps) than there is"),
+            ),
+            ("schedulerName", Ignored(SCHEDULING)),
+            (
+                "schedulingGates",
+                Refused("a gated pod doesn't start, and nothing here removes gates"),
+            ),
+            ("schedulingGroup", Ignored(SCHEDULING)),
+            ("securityContext", Honoured),
+            ("serviceAccount", Ignored(NO_API)),
+            (
+                "serviceAccountName",
+                Ignored("there is no API server to talk to; only a fieldRef reads it"),
+            ),
+            ("setHostnameAsFQDN", LaterUnless(is_false)),
+            ("shareProcessNamespace", Honoured),
+            ("subdomain", Later),
+            ("terminationGracePeriodSeconds", Honoured),
+            ("tolerations", Ignored(SCHEDULING)),
+            ("topologySpreadConstraints", Ignored(SCHEDULING)),
+            ("volumes", Honoured),
+        ],
+    ),
+    (
+        "PodSecurityContext",
+        &[
+            ("appArmorProfile", LaterUnless(unconfined)),
+            ("fsGroup", Later),
+            (
+                "fsGroupChangePolicy",
+                Ignored("there is no fsGroup in this version"),
+            ),
+            ("runAsGroup", Honoured),
+            ("runAsNonRoot", Honoured),
+            ("runAsUser", Honoured),
+            ("seLinuxChangePolicy", Ignored("SELinux labels are not set")),
+            ("seLinuxOptions", Later),
+            ("seccompProfile", LaterUnless(unconfined)),
+            ("supplementalGroups", Later),
+            ("supplementalGroupsPolicy", Later),
+            ("sysctls", Later),
+            ("windowsOptions", Refused("this machine runs Linux")),
+        ],
+    ),
+    (
+        "Container",
+        &[
+            ("args", Honoured),
+            ("command", Honoured),
+            ("env", Honoured),
+            ("envFrom", Honoured),
+            ("image", Honoured),
+            (
+                "imagePullPolicy",
+                Ignored("images are on this machine already; nothing is pulled in this version"),
+            ),
+            ("lifecycle", Honoured),
+            ("livenessProbe", Honoured),
+            ("name", Honoured),
+            ("ports", Honoured),
+            ("readinessProbe", Honoured),
+            (
+                "resizePolicy",
+                Ignored("resources are not changed while a container runs"),
+            ),
+            ("resources", Honoured),
+            ("restartPolicy", Honoured),
+            ("restartPolicyRules", Later),
+            ("securityContext", Honoured),
+            ("startupProbe", Honoured),
+            ("stdin", LaterUnless(is_false)),
+            ("stdinOnce", LaterUnless(is_false)),
+            (
+                "terminationMessagePath",
+                Ignored("a container's last message is not kept in this version; its logs are"),
+            ),
+            (
+                "terminationMessagePolicy",
+                Ignored("a container's last message is not kept in this version; its logs are"),
+            ),
+            ("tty", LaterUnless(is_false)),
+            ("volumeDevices", Refused(CLUSTER_STORAGE)),
+            ("volumeMounts", Honoured),
+            ("workingDir", Honoured),
+        ],
+    ),
+    (
+        "SecurityContext",
+        &[
+            ("allowPrivilegeEscalation", Honoured),
+            ("appArmorProfile", LaterUnless(unconfined)),
+            ("capabilities", Honoured),
+            ("privileged", LaterUnless(is_false)),
+            ("procMount", LaterUnless(|n| n.as_str() == Some("Default"))),
+            ("readOnlyRootFilesystem", Honoured),
+            ("runAsGroup", Honoured),
+            ("runAsNonRoot", Honoured),
+            ("runAsUser", Honoured),
+            ("seLinuxOptions", Later),
+            ("seccompProfile", LaterUnless(unconfined)),
+            ("windowsOptions", Refused("this machine runs Linux")),
+        ],
+    ),
+    ("Capabilities", &[("add", Honoured), ("drop", Honoured)]),
+    (
+        "EnvVar",
+        &[
+            ("name", Honoured),
+            ("value", Honoured),
+            ("valueFrom", Honoured),
+        ],
+    ),
+    (
+        "EnvVarSource",
+        &[
+            ("configMapKeyRef", Honoured),
+            ("fieldRef", Honoured),
+            ("fileKeyRef", Later),
+            ("resourceFieldRef", Honoured),
+            ("secretKeyRef", Honoured),
+        ],
+    ),
+    (
+        "ConfigMapKeySelector",
+        &[
+            ("name", Honoured),
+            ("key", Honoured),
+            ("optional", Honoured),
+        ],
+    ),
+    (
+        "SecretKeySelector",
+        &[
+            ("name", Honoured),
+            ("key", Honoured),
+            ("optional", Honoured),
+        ],
+    ),
+    (
+        "ObjectFieldSelector",
+        &[("apiVersion", Honoured), ("fieldPath", Honoured)],
+    ),
+    (
+        "ResourceFieldSelector",
+        &[
+            ("containerName", Honoured),
+            ("divisor", Honoured),
+            ("resource", Honoured),
+        ],
+    ),
+    (
+        "EnvFromSource",
+        &[
+            ("configMapRef", Honoured),
+            ("prefix", Honoured),
+            ("secretRef", Honoured),
+        ],
+    ),
+    (
+        "ConfigMapEnvSource",
+        &[("name", Honoured), ("optional", Honoured)],
+    ),
+    (
+        "SecretEnvSource",
+        &[("name", Honoured), ("optional", Honoured)],
+    ),
+    (
+        "ResourceRequirements",
+        &[
+            (
+                "claims",
+                Refused("devices are handed out by a cluster's drivers"),
+            ),
+            ("limits", Honoured),
+            ("requests", Honoured),
+        ],
+    ),
+    (
+        "ContainerPort",
+        &[
+            ("containerPort", Honoured),
+            ("hostIP", Honoured),
+            ("hostPort", Honoured),
+            ("name", Honoured),
+            ("protocol", Honoured),
+        ],
+    ),
+    (
+        "Probe",
+        &[
+            ("exec", Honoured),
+            ("failureThreshold", Honoured),
+            ("grpc", Later),
+            ("httpGet", Honoured),
+            ("initialDelaySeconds", Honoured),
+            ("periodSeconds", Honoured),
+            ("successThreshold", Honoured),
+            ("tcpSocket", Honoured),
+            ("terminationGracePeriodSeconds", Honoured),
+            ("timeoutSeconds", Honoured),
+        ],
+    ),
+    ("ExecAction", &[("command", Honoured)]),
+    (
+        "HTTPGetAction",
+        &[
+            ("host", Honoured),
+            ("httpHeaders", Honoured),
+            ("path", Honoured),
+            ("port", Honoured),
+            ("protocol", Later),
+            ("scheme", Honoured),
+        ],
+    ),
+    ("HTTPHeader", &[("name", Honoured), ("value", Honoured)]),
+    ("TCPSocketAction", &[("host", Honoured), ("port", Honoured)]),
+    ("SleepAction", &[("seconds", Honoured)]),
+    (
+        "Lifecycle",
+        &[
+            ("postStart", Honoured),
+            ("preStop", Honoured),
+            ("stopSignal", Later),
+        ],
+    ),
+    (
+        "LifecycleHandler",
+        &[
+            ("exec", Honoured),
+            ("httpGet", Honoured),
+            ("sleep", Honoured),
+            (
+                "tcpSocket",
+                Refused("deprecated, and Kubernetes fails such a hook when it runs"),
+            ),
+        ],
+    ),
+    (
+        "VolumeMount",
+        &[
+            ("bindMountOptions", Later),
+            ("mountPath", Honoured),
+            (
+                "mountPropagation",
+                LaterUnless(|n| n.as_str() == Some("None")),
+            ),
+            ("name", Honoured),
+            ("readOnly", Honoured),
+            (
+                "recursiveReadOnly",
+                LaterUnless(|n| n.as_str() == Some("Disabled")),
+            ),
+            ("subPath", Honoured),
+            ("subPathExpr", Later),
+        ],
+    ),
+    (
+        "Volume",
+        &[
+            ("name", Honoured),
+            ("configMap", Honoured),
+            ("downwardAPI", Later),
+            ("emptyDir", Honoured),
+            ("ephemeral", Later),
+            ("hostPath", Honoured),
+            ("image", Later),
+            ("persistentVolumeClaim", Later),
+            ("projected", Later),
+            ("secret", Honoured),
+            ("awsElasticBlockStore", Refused(CLUSTER_STORAGE)),
+            ("azureDisk", Refused(CLUSTER_STORAGE)),
+            ("azureFile", Refused(CLUSTER_STORAGE)),
+            ("cephfs", Refused(CLUSTER_STORAGE)),
+            ("cinder", Refused(CLUSTER_STORAGE)),
+            ("csi", Refused(CLUSTER_STORAGE)),
+            ("fc", Refused(CLUSTER_STORAGE)),
+            ("flexVolume", Refused(CLUSTER_STORAGE)),
+            ("flocker", Refused(CLUSTER_STORAGE)),
+            ("gcePersistentDisk", Refused(CLUSTER_STORAGE)),
+            (
+                "gitRepo",
+                Refused("deprecated and unsafe; use a git-sync sidecar with an emptyDir"),
+            ),
+            ("glusterfs", Refused(CLUSTER_STORAGE)),
+            ("iscsi", Refused(CLUSTER_STORAGE)),
+            ("nfs", Refused(CLUSTER_STORAGE)),
+            ("photonPersistentDisk", Refused(CLUSTER_STORAGE)),
+            ("portworxVolume", Refused(CLUSTER_STORAGE)),
+            ("quobyte", Refused(CLUSTER_STORAGE)),
+            ("rbd", Refused(CLUSTER_STORAGE)),
+            ("scaleIO", Refused(CLUSTER_STORAGE)),
+            ("storageos", Refused(CLUSTER_STORAGE)),
+            ("vsphereVolume", Refused(CLUSTER_STORAGE)),
+        ],
+    ),
+    (
+        "ConfigMapVolumeSource",
+        &[
+            ("defaultMode", Honoured),
+            ("items", Honoured),
+            ("name", Honoured),
+            ("optional", Honoured),
+        ],
+    ),
+    (
+        "SecretVolumeSource",
+        &[
+            ("defaultMode", Honoured),
+            ("items", Honoured),
+            ("optional", Honoured),
+            ("secretName", Honoured),
+        ],
+    ),
+    (
+        "KeyToPath",
+        &[("key", Honoured), ("mode", Honoured), ("path", Honoured)],
+    ),
+    (
+        "EmptyDirVolumeSource",
+        &[
+            ("medium", Honoured),
+            ("mode", Later),
+            ("sizeLimit", Honoured),
+        ],
+    ),
+    (
+        "HostPathVolumeSource",
+        &[("path", Honoured), ("type", Honoured)],
+    ),
+];

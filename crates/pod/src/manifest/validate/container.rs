@@ -1,0 +1,373 @@
+//! Containers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
+use super::{Notes, all_containers, one_of, probe, security, unique, within};
+use crate::manifest::names;
+use crate::manifest::node::Path;
+use crate::manifest::quantity::Quantity;
+
+pub(super) fn container(
+    container: &Container,
+    spec: &PodSpec,
+    init: bool,
+    at: &Path,
+    notes: &mut Notes<'_>,
+) {
+    if container.name.is_empty() {
+        notes.error(&at.key("name"), "a container needs a name");
+    } else {
+        notes.name(&at.key("name"), names::dns_label(&container.name));
+    }
+    match container.image.as_deref() {
+        None | Some("") => notes.error(&at.key("image"), "a container needs an image"),
+        Some(image) if image.trim() != image => {
+            notes.error(&at.key("image"), "space around the image");
+        }
+        Some(_) => {}
+    }
+    one_of(
+        container.image_pull_policy.as_deref(),
+        &["Always", "IfNotPresent", "Never"],
+        &at.key("imagePullPolicy"),
+        notes,
+    );
+    role(container, init, at, notes);
+    if let Some(dir) = container
+        .working_dir
+        .as_deref()
+        .filter(|dir| !dir.is_empty())
+        && !dir.starts_with('/')
+    {
+        notes.error(&at.key("workingDir"), format!("{dir:?} has to be absolute"));
+    }
+    texts(container, at, notes);
+    ports(container.ports.as_deref().unwrap_or_default(), at, notes);
+    for (i, variable) in container.env.iter().flatten().enumerate() {
+        env(variable, &at.item("env", i), notes);
+    }
+    env_from(container, at, notes);
+    resources(container, &at.key("resources"), notes);
+    mounts(container, spec, at, notes);
+    probe::probes(container, at, notes);
+    if let Some(lifecycle) = &container.lifecycle {
+        let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+        probe::lifecycle(lifecycle, grace, &at.key("lifecycle"), notes);
+    }
+    if let Some(context) = &container.security_context {
+        security::container(context, &at.key("securityContext"), notes);
+    }
+}
+
+/// What goes with being an init container, a sidecar or a main container.
+fn role(container: &Container, init: bool, at: &Path, notes: &mut Notes<'_>) {
+    let policy = container.restart_policy.as_deref();
+    let path = at.key("restartPolicy");
+    match policy {
+        Some("Always") if init => return,
+        Some(policy) if init => notes.error(
+            &path,
+            format!("{policy:?}: an init container takes Always only, which makes it a sidecar"),
+        ),
+        Some(_) => notes.error(
+            &path,
+            "not supported yet for containers other than init containers",
+        ),
+        None => {}
+    }
+    if !init {
+        return;
+    }
+    let not_for_init = [
+        ("lifecycle", container.lifecycle.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("livenessProbe", container.liveness_probe.is_some()),
+    ];
+    for (field, given) in not_for_init {
+        if given {
+            notes.error(
+                &at.key(field),
+                "an init container has none; with restartPolicy: Always it is a sidecar and may",
+            );
+        }
+    }
+}
+
+/// The kernel ends texts at a NUL.
+fn texts(container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    let lists = [("command", &container.command), ("args", &container.args)];
+    for (list, texts) in lists {
+        for (i, text) in texts.iter().flatten().enumerate() {
+            if text.contains('\0') {
+                notes.error(&at.item(list, i), "a NUL byte can't be passed to a program");
+            }
+        }
+    }
+}
+
+fn ports(ports: &[ContainerPort], at: &Path, notes: &mut Notes<'_>) {
+    for (i, port) in ports.iter().enumerate() {
+        let at = at.item("ports", i);
+        within(
+            Some(port.container_port.into()),
+            1,
+            65535,
+            &at.key("containerPort"),
+            notes,
+        );
+        within(
+            port.host_port.filter(|p| *p != 0).map(i64::from),
+            1,
+            65535,
+            &at.key("hostPort"),
+            notes,
+        );
+        if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+            notes.name(&at.key("name"), names::port_name(name));
+        }
+        match port.protocol.as_deref() {
+            Some("SCTP") => notes.error(&at.key("protocol"), "SCTP is not supported yet"),
+            protocol => one_of(protocol, &["TCP", "UDP"], &at.key("protocol"), notes),
+        }
+        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty())
+            && ip.parse::<IpAddr>().is_err()
+        {
+            notes.error(&at.key("hostIP"), format!("{ip:?} is not an IP address"));
+        }
+    }
+    unique(
+        ports.iter().enumerate().map(|(i, p)| {
+            (
+                p.name.clone().unwrap_or_default(),
+                at.item("ports", i).key("name"),
+            )
+        }),
+        "port",
+        notes,
+    );
+}
+
+/// A port of the machine can be taken once.
+pub(super) fn host_ports(spec: &PodSpec, at: &Path, notes: &mut Notes<'_>) {
+    let mut seen: HashMap<(i32, &str, &str), String> = HashMap::new();
+    for (list, i, container) in all_containers(spec) {
+        // Init containers run one after another; sidecars stay.
+        if list == "initContainers" && container.restart_policy.is_none() {
+            continue;
+        }
+        for (j, port) in container.ports.iter().flatten().enumerate() {
+            let Some(number) = port.host_port.filter(|number| *number != 0) else {
+                continue;
+            };
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let ip = port.host_ip.as_deref().unwrap_or("");
+            if let Some(first) = seen.insert((number, protocol, ip), container.name.clone()) {
+                let path = at.item(list, i).item("ports", j).key("hostPort");
+                notes.error(
+                    &path,
+                    format!("port {number} of the machine is taken by container {first:?}"),
+                );
+            }
+        }
+    }
+}
+
+fn env(variable: &EnvVar, at: &Path, notes: &mut Notes<'_>) {
+    notes.name(&at.key("name"), names::env_name(&variable.name));
+    if variable.value.as_deref().unwrap_or_default().contains('\0') {
+        notes.error(&at.key("value"), "a NUL byte can't be in a variable");
+    }
+    let Some(from) = &variable.value_from else {
+        return;
+    };
+    let at = at.key("valueFrom");
+    if variable
+        .value
+        .as_deref()
+        .is_some_and(|value| !value.is_empty())
+    {
+        notes.error(&at, "both value and valueFrom");
+    }
+    let given = [
+        from.config_map_key_ref.is_some(),
+        from.secret_key_ref.is_some(),
+        from.field_ref.is_some(),
+        from.resource_field_ref.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() != 1 {
+        notes.error(
+            &at,
+            "give one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef",
+        );
+    }
+    let references = [
+        (
+            "configMapKeyRef",
+            from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key)),
+        ),
+        (
+            "secretKeyRef",
+            from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key)),
+        ),
+    ];
+    for (field, reference) in references {
+        let Some((name, key)) = reference else {
+            continue;
+        };
+        let at = at.key(field);
+        if name.is_empty() {
+            notes.error(&at.key("name"), "a name is missing");
+        }
+        if key.is_empty() {
+            notes.error(&at.key("key"), "a key is missing");
+        }
+    }
+    if let Some(field) = &from.field_ref
+        && field
+            .api_version
+            .as_deref()
+            .is_some_and(|version| version != "v1")
+    {
+        notes.error(&at.key("fieldRef").key("apiVersion"), "has to be v1");
+    }
+}
+
+fn env_from(container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    for (i, source) in container.env_from.iter().flatten().enumerate() {
+        let at = at.item("envFrom", i);
+        if let Some(prefix) = source.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
+            notes.name(&at.key("prefix"), names::env_name(prefix));
+        }
+        if source.config_map_ref.is_some() == source.secret_ref.is_some() {
+            notes.error(&at, "give one of configMapRef and secretRef");
+        }
+        let references = [
+            (
+                "configMapRef",
+                source.config_map_ref.as_ref().map(|r| &r.name),
+            ),
+            ("secretRef", source.secret_ref.as_ref().map(|r| &r.name)),
+        ];
+        for (field, name) in references {
+            if name.is_some_and(String::is_empty) {
+                notes.error(&at.key(field).key("name"), "a name is missing");
+            }
+        }
+    }
+}
+
+fn resources(container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    let Some(resources) = &container.resources else {
+        return;
+    };
+    let limits = amounts(resources.limits.as_ref(), &at.key("limits"), notes);
+    let requests = amounts(resources.requests.as_ref(), &at.key("requests"), notes);
+    for (name, request) in requests {
+        if let Some(limit) = limits.get(name).filter(|limit| **limit < request) {
+            notes.error(
+                &at.key("requests").key(name.to_owned()),
+                format!("asks for {request}, more than the limit of {limit}"),
+            );
+        }
+    }
+}
+
+fn amounts<'a>(
+    given: Option<&'a BTreeMap<String, ApiQuantity>>,
+    at: &Path,
+    notes: &mut Notes<'_>,
+) -> BTreeMap<&'a str, Quantity> {
+    let mut amounts = BTreeMap::new();
+    for (name, text) in given.into_iter().flatten() {
+        let path = at.key(name.clone());
+        let amount = match text.0.parse::<Quantity>() {
+            Ok(amount) if amount.is_negative() => {
+                notes.error(&path, "can't be negative");
+                continue;
+            }
+            Ok(amount) => amount,
+            Err(error) => {
+                notes.error(&path, error.to_string());
+                continue;
+            }
+        };
+        match name.as_str() {
+            "cpu" => {}
+            "memory" => {
+                if amount.is_fractional() {
+                    notes.warning(
+                        &path,
+                        format!("{:?} is {amount} bytes; did you mean M or Mi?", text.0),
+                    );
+                }
+            }
+            "ephemeral-storage" => notes.add(
+                super::Severity::Ignored,
+                &path,
+                "use of the disk is not limited for a container; sizeLimit of an emptyDir is",
+            ),
+            other => {
+                let hint = super::super::nearest(other, ["cpu", "memory"])
+                    .map(|near| format!("; did you mean {near}?"))
+                    .unwrap_or_default();
+                notes.error(
+                    &path,
+                    format!("the resource {other:?} is not supported{hint}"),
+                );
+            }
+        }
+        amounts.insert(name.as_str(), amount);
+    }
+    amounts
+}
+
+fn mounts(container: &Container, spec: &PodSpec, at: &Path, notes: &mut Notes<'_>) {
+    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+    let volumes = spec.volumes.as_deref().unwrap_or_default();
+    for (i, mount) in mounts.iter().enumerate() {
+        let at = at.item("volumeMounts", i);
+        if mount.name.is_empty() {
+            notes.error(&at.key("name"), "the volume's name is missing");
+        } else if !volumes.iter().any(|volume| volume.name == mount.name) {
+            let near = super::super::nearest(&mount.name, volumes.iter().map(|v| v.name.as_str()));
+            let hint = near
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
+            notes.error(
+                &at.key("name"),
+                format!("there is no volume {:?}{hint}", mount.name),
+            );
+        }
+        let path = &mount.mount_path;
+        if path.is_empty() {
+            notes.error(&at.key("mountPath"), "a mountPath is missing");
+        } else if !path.starts_with('/') {
+            notes.error(&at.key("mountPath"), format!("{path:?} has to be absolute"));
+        } else if path.contains(':') || path.contains('\0') {
+            notes.error(&at.key("mountPath"), "may not have a colon or a NUL byte");
+        } else if path.split('/').any(|part| part == "..") {
+            notes.error(&at.key("mountPath"), "may not have ..");
+        } else if path.trim_matches('/').is_empty() {
+            notes.error(
+                &at.key("mountPath"),
+                "the root itself can't be mounted over",
+            );
+        }
+        if let Some(sub_path) = mount.sub_path.as_deref() {
+            notes.name(&at.key("subPath"), names::descending(sub_path));
+        }
+    }
+    unique(
+        mounts.iter().enumerate().map(|(i, m)| {
+            let path = m.mount_path.trim_end_matches('/').to_owned();
+            (path, at.item("volumeMounts", i).key("mountPath"))
+        }),
+        "mount at",
+        notes,
+    );
+}
