@@ -11,3 +11,6 @@ pub mod net;
 pub mod probe;
 pub mod runner;
 pub mod volume;
+pub mod image;
+pub mod sandbox;
+mod sys;

@@ -1,0 +1,191 @@
+//! The supervisor's private mounts: a namespace of its own, and in it a small file system with what the stages need.
+//!
+//! It is mounted over `/proc/driver`, a directory that every Linux has and that nothing in a pod needs, so that no
+//! directory has to be made, and removed, on the host. In it:
+//!
+//! - `podkit`: this binary, on a read-only mount of its own. The stage is executed from it and the `podkit` image shows
+//!   it, so that whoever opens `/proc/PID/exe` finds a file that can't be written (CVE-2019-5736). A sealed copy in memory was
+//!   rejected: it would cost the binary's size for each supervisor. The file stays reachable when it is replaced on disk.
+//! - `pause`: the program of the init. `dev`: the device nodes of containers. `root`: where a container's root is put together.
+//! - `empty`: what masked directories show. `shm`: the pods' `/dev/shm`.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
+use rustix::thread::UnshareFlags;
+
+use super::error::{Doing, Failed, SandboxError};
+use crate::sys;
+
+pub(super) mod tree;
+
+use tree::{attach, clone_tree, new_filesystem};
+
+/// Where the private file system is.
+pub(super) const AREA: &str = "/proc/driver";
+
+/// The devices of every container: name, major, minor. (OCI runtime specification, config-linux, default devices)
+pub(super) const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// The private mounts of this process, entered. Copies mean the same.
+#[derive(Debug, Clone)]
+pub struct PrivateMounts {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    area: OwnedFd,
+    binary: OwnedFd,
+    pause: OwnedFd,
+    pid_namespace: OwnedFd,
+}
+
+impl PrivateMounts {
+    /// The root of the private file system.
+    pub(super) fn area(&self) -> BorrowedFd<'_> {
+        self.inner.area.as_fd()
+    }
+
+    /// This binary, on its read-only mount.
+    pub(super) fn binary(&self) -> BorrowedFd<'_> {
+        self.inner.binary.as_fd()
+    }
+
+    /// The init's program.
+    pub(super) fn pause(&self) -> BorrowedFd<'_> {
+        self.inner.pause.as_fd()
+    }
+
+    /// The PID namespace that this process's other children belong to.
+    pub(super) fn pid_namespace(&self) -> BorrowedFd<'_> {
+        self.inner.pid_namespace.as_fd()
+    }
+}
+
+/// Gives this process a mount namespace of its own, in which the host's mounts appear but nothing leads back, and puts
+/// the private file system into it. To be called once, by root, before any thread is started: a thread keeps the namespaces
+/// that it was born with.
+pub fn enter_private_mounts() -> Result<PrivateMounts, SandboxError> {
+    let uid = rustix::process::geteuid();
+    if !uid.is_root() {
+        return Err(SandboxError::NeedsRoot { uid: uid.as_raw() });
+    }
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(SandboxError::Threads);
+    }
+    Ok(enter()?)
+}
+
+fn enter() -> Result<PrivateMounts, Failed> {
+    // Before the namespace: afterwards the link leads to a mount of another one, which can't be cloned.
+    let binary = clone_tree(rustix::fs::CWD, "/proc/self/exe", false)
+        .and_then(|binary| protect(binary, MountAttrFlags::MOUNT_ATTR_NODEV))
+        .doing(|| "clone the mount of podkit's binary".into())?;
+
+    sys::unshare(UnshareFlags::NEWNS).doing(|| "make a private mount namespace".into())?;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| "open /".into())?;
+    sys::set_mount_attributes(
+        &root,
+        MountAttrFlags::empty(),
+        MountPropagationFlags::DOWNSTREAM,
+        true,
+    )
+    .doing(|| "make the mounts private".into())?;
+
+    let area = new_filesystem(
+        "tmpfs",
+        &[("mode", "0700"), ("size", "256k"), ("nr_inodes", "1024")],
+        MountAttrFlags::MOUNT_ATTR_NOSUID,
+    )
+    .and_then(|area| attach(&area, rustix::fs::CWD, AREA).map(|()| area))
+    .doing(|| format!("mount the private file system on {AREA}"))?;
+    for directory in ["dev", "root", "empty", "shm"] {
+        rustix::fs::mkdirat(&area, directory, Mode::from_raw_mode(0o755))
+            .doing(|| format!("make {AREA}/{directory}"))?;
+    }
+    make_devices(&area)?;
+
+    write_file(&area, "podkit", &[]).doing(|| "make the place of podkit's binary".into())?;
+    attach(&binary, &area, "podkit").doing(|| "mount podkit's binary".into())?;
+    write_file(&area, "pause", &sys::pause_program())
+        .and_then(|()| clone_tree(&area, "pause", false))
+        .and_then(|pause| protect(pause, MountAttrFlags::MOUNT_ATTR_NODEV))
+        .and_then(|pause| attach(&pause, &area, "pause"))
+        .doing(|| "make the program of the init".into())?;
+
+    let open = |name: &str| {
+        rustix::fs::openat(&area, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .doing(|| format!("open {AREA}/{name}"))
+    };
+    let (binary, pause) = (open("podkit")?, open("pause")?);
+    let pid_namespace = rustix::fs::open(
+        "/proc/self/ns/pid",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .doing(|| "open /proc/self/ns/pid".into())?;
+    Ok(PrivateMounts {
+        inner: Arc::new(Inner {
+            area,
+            binary,
+            pause,
+            pid_namespace,
+        }),
+    })
+}
+
+/// Read-only, without set-user-id, private to its namespace.
+fn protect(mount: OwnedFd, more: MountAttrFlags) -> std::io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | more;
+    sys::set_mount_attributes(&mount, attributes, MountPropagationFlags::PRIVATE, true)?;
+    Ok(mount)
+}
+
+fn write_file(area: &OwnedFd, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(area, name, flags, Mode::from_raw_mode(0o555))?;
+    std::fs::File::from(file).write_all(bytes)
+}
+
+/// Device nodes of our own: a container that changes the mode of its `/dev/null` does not change the machine's. Where
+/// making nodes is not permitted, the machine's are shown.
+fn make_devices(area: &OwnedFd) -> Result<(), Failed> {
+    for (name, major, minor) in DEVICES {
+        let path = CString::new(format!("dev/{name}")).doing(|| "name a device".into())?;
+        let mode = Mode::from_raw_mode(0o666);
+        match rustix::fs::mknodat(
+            area,
+            &path,
+            FileType::CharacterDevice,
+            mode,
+            makedev(major, minor),
+        ) {
+            Ok(()) => rustix::fs::chmodat(area, &path, mode, AtFlags::empty())
+                .doing(|| format!("set the mode of {AREA}/dev/{name}"))?,
+            Err(_) => write_file(area, &format!("dev/{name}"), &[])
+                .and_then(|()| clone_tree(rustix::fs::CWD, format!("/dev/{name}"), false))
+                .and_then(|device| attach(&device, area, format!("dev/{name}")))
+                .doing(|| format!("mount /dev/{name}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Takes a mount of the private file system away, and its directory.
+pub(super) fn remove(area: BorrowedFd<'_>, directory: &str) -> std::io::Result<()> {
+    unmount(format!("{AREA}/{directory}"), UnmountFlags::DETACH)?;
+    Ok(rustix::fs::unlinkat(area, directory, AtFlags::REMOVEDIR)?)
+}

@@ -1,0 +1,214 @@
+//! A process in the pod: the first of a container, or a command in one. A direct child of the supervisor.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+
+use super::wire::Identity;
+use crate::sys;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The code as containers have it: 128 and the signal's number for a signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+
+    /// Whether it ended with code 0.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// A process of the pod. A handle: copies mean the same process, and dropping them does not end it.
+#[derive(Debug, Clone)]
+pub struct Process {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pid: i32,
+    pid_in_pod: Option<i32>,
+    pidfd: OwnedFd,
+    mount_namespace: Option<u64>,
+    status: Mutex<Option<ExitStatus>>,
+    warnings: Vec<String>,
+    identity: Arc<Identity>,
+}
+
+impl Process {
+    pub(super) fn new(
+        pidfd: OwnedFd,
+        warnings: Vec<String>,
+        identity: Arc<Identity>,
+    ) -> io::Result<Self> {
+        let pid = pid_of(pidfd.as_fd())?;
+        let inner = Inner {
+            pid,
+            pid_in_pod: pid_in_pod(pid),
+            pidfd,
+            mount_namespace: mount_namespace(pid),
+            status: Mutex::new(None),
+            warnings,
+            identity,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Its id as the host sees it.
+    pub fn pid(&self) -> i32 {
+        self.inner.pid
+    }
+
+    /// Its id in the pod's PID namespace; none when it had ended before that could be read.
+    pub fn pid_in_pod(&self) -> Option<i32> {
+        self.inner.pid_in_pod
+    }
+
+    /// Its pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.inner.pidfd.as_fd()
+    }
+
+    /// What was asked for and could not be had, a line each.
+    pub fn warnings(&self) -> &[String] {
+        &self.inner.warnings
+    }
+
+    pub(super) fn identity(&self) -> &Arc<Identity> {
+        &self.inner.identity
+    }
+
+    /// The inode of its mount namespace, which tells a container's processes from others in a shared PID namespace.
+    pub(super) fn mount_namespace(&self) -> Option<u64> {
+        self.inner.mount_namespace
+    }
+
+    /// Sends a signal. A process that has ended is not an error.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match pidfd_send_signal(&self.inner.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How it ended, if it has. Reaps it the first time.
+    pub fn try_wait(&self) -> io::Result<Option<ExitStatus>> {
+        let mut status = self
+            .inner
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if status.is_none() {
+            *status = reap(self.pidfd())?;
+        }
+        Ok(*status)
+    }
+
+    /// Waits for its end and says how it ended. Can be called again, from many places, and dropped.
+    ///
+    /// Needs a tokio runtime with I/O.
+    pub async fn exited(&self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.try_wait()? {
+            return Ok(status);
+        }
+        // A descriptor of its own: epoll takes each only once, and there may be several who wait.
+        let pidfd = sys::watch_readable(self.inner.pidfd.try_clone()?)?;
+        loop {
+            let mut ready = pidfd.readable().await?;
+            if let Some(status) = self.try_wait()? {
+                return Ok(status);
+            }
+            ready.clear_ready();
+        }
+    }
+
+    /// The same without a runtime, for at most `timeout`; none when it still runs.
+    pub fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
+        wait_readable(self.pidfd(), Instant::now() + timeout)?;
+        self.try_wait()
+    }
+}
+
+/// Waits until a pidfd says that its process has ended, or until `deadline`.
+pub(super) fn wait_readable(pidfd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Reaps a child that has ended; none when it runs.
+pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
+    let status = waitid(
+        WaitId::PidFd(pidfd),
+        WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+    )?;
+    Ok(status.map(
+        |status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => ExitStatus::Code(code),
+            (None, signal) => ExitStatus::Signal(signal.unwrap_or(0)),
+        },
+    ))
+}
+
+/// The process id that a pidfd stands for, in this process's PID namespace. (proc(5), fdinfo)
+pub(super) fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+}
+
+/// The second number of `NSpid`: the first is the host's, the third (if any) the container's own.
+fn pid_in_pod(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn mount_namespace(pid: i32) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Some(std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino())
+}

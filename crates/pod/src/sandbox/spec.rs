@@ -1,0 +1,182 @@
+//! What the caller says about a pod, a container and a command in it.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::Root;
+use crate::plan::Security;
+
+/// A pod to be: what all its containers share.
+#[derive(Debug, Clone)]
+pub struct SandboxSpec {
+    /// The host name, at most 63 bytes.
+    pub hostname: String,
+    /// One PID namespace for all containers, with the pod's init as its PID 1. Otherwise each has its own, below the pod's.
+    pub share_process_namespace: bool,
+    /// The `cgroup.procs` files that the pod's init writes itself into.
+    pub cgroups: Vec<PathBuf>,
+    /// The size of the shared `/dev/shm`, in bytes.
+    pub shm_bytes: u64,
+}
+
+impl SandboxSpec {
+    /// What Kubernetes gives a pod that asks for nothing: PIDs apart, 64 MiB of shared memory.
+    pub fn new(hostname: impl Into<String>) -> Self {
+        Self {
+            hostname: hostname.into(),
+            share_process_namespace: false,
+            cgroups: Vec::new(),
+            shm_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A container to be.
+#[derive(Debug)]
+pub struct ContainerStart {
+    /// Where its root file system comes from.
+    pub root: Root,
+    /// The program and its arguments; a program without a slash is looked up in `PATH`, inside the root.
+    pub argv: Vec<String>,
+    /// The environment. `PATH`, `HOME` and `HOSTNAME` are added where missing.
+    pub env: Vec<(String, String)>,
+    /// The working directory, `/` when none; made when absent.
+    pub cwd: Option<PathBuf>,
+    /// Volumes and files, in any order: parents are mounted first.
+    pub mounts: Vec<Mount>,
+    /// User, capabilities, read-only root.
+    pub security: Security,
+    /// Supplementary groups, beside those that the image's `/etc/group` gives the user.
+    pub groups: Vec<u32>,
+    /// The `cgroup.procs` files (of any hierarchy) that it writes itself into, last before it drops its privileges.
+    pub cgroups: Vec<PathBuf>,
+    /// Standard input, output and error.
+    pub stdio: Stdio,
+    /// `oom_score_adj`, -1000 to 1000. What the machine does not permit becomes a warning.
+    pub oom_score_adj: Option<i32>,
+    /// Resource limits. What the machine does not permit is clamped, with a warning.
+    pub rlimits: Vec<Rlimit>,
+}
+
+impl ContainerStart {
+    /// A container with nothing but a root and a command.
+    pub fn new(root: Root, argv: Vec<String>) -> Self {
+        Self {
+            root,
+            argv,
+            env: Vec::new(),
+            cwd: None,
+            mounts: Vec::new(),
+            security: Security::default(),
+            groups: Vec::new(),
+            cgroups: Vec::new(),
+            stdio: Stdio::default(),
+            oom_score_adj: None,
+            rlimits: Vec::new(),
+        }
+    }
+}
+
+/// A command to be run in a container that runs, as the same user, with the same environment and limits.
+#[derive(Debug)]
+pub struct ExecSpec {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Standard input, output and error.
+    pub stdio: Stdio,
+}
+
+/// Standard input, output and error; `/dev/null` where none. A pipe is given to the container's user, so that
+/// `/dev/stdout` can be opened by its path.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Descriptor 0.
+    pub stdin: Option<OwnedFd>,
+    /// Descriptor 1.
+    pub stdout: Option<OwnedFd>,
+    /// Descriptor 2.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Something of the host that a container sees at a path.
+#[derive(Debug)]
+pub struct Mount {
+    /// What is seen.
+    pub source: MountSource,
+    /// Where, absolute; resolved inside the container's root and made when absent.
+    pub target: PathBuf,
+    /// Not writable through this mount, nor through any below it.
+    pub read_only: bool,
+    /// When the target can't be made (a read-only directory of the `host` image), go on with a warning.
+    pub optional: bool,
+}
+
+impl Mount {
+    /// A writable mount of a host path.
+    pub fn path(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
+        Self {
+            source: MountSource::Path(source.into()),
+            target: target.into(),
+            read_only: false,
+            optional: false,
+        }
+    }
+
+    /// A writable mount of an opened file or directory.
+    pub fn fd(source: OwnedFd, target: impl Into<PathBuf>) -> Self {
+        Self {
+            source: MountSource::Fd(source),
+            target: target.into(),
+            read_only: false,
+            optional: false,
+        }
+    }
+
+    /// The same, read-only when `read_only`.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// The same, skipped with a warning where the target can't be made.
+    pub fn optional(mut self) -> Self {
+        self.optional = true;
+        self
+    }
+}
+
+/// What a [`Mount`] shows.
+#[derive(Debug)]
+pub enum MountSource {
+    /// A file or directory by its path, as the supervisor's mount namespace has it; links are followed.
+    Path(PathBuf),
+    /// A file or directory that the supervisor opened (`O_PATH` is enough), such as a subPath whose links were resolved
+    /// inside its volume; or a detached mount.
+    Fd(OwnedFd),
+}
+
+/// A resource limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Which.
+    pub kind: RlimitKind,
+    /// The soft limit; none: unlimited.
+    pub soft: Option<u64>,
+    /// The hard limit; none: unlimited.
+    pub hard: Option<u64>,
+}
+
+/// The resource limits that can be set. (setrlimit(2))
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RlimitKind {
+    /// `RLIMIT_NOFILE`, descriptors.
+    Nofile,
+    /// `RLIMIT_NPROC`, processes of the user.
+    Nproc,
+    /// `RLIMIT_CORE`, bytes of a core file.
+    Core,
+    /// `RLIMIT_MEMLOCK`, bytes of locked memory.
+    Memlock,
+}

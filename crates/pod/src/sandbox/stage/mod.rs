@@ -1,0 +1,277 @@
+//! The stage: this binary, executed anew with one thread, that makes one process of the pod and ends.
+//!
+//! It gets a [`Job`] over its socket, joins namespaces, and forks the process beside itself (`CLONE_PARENT`), so that the
+//! supervisor is its parent. The child does the rest: mounts, cgroups, privileges, exec. Whatever fails goes back over the
+//! socket with the step and the error; a successful exec closes it.
+
+mod accounts;
+mod cgroups;
+mod paths;
+mod root;
+mod run;
+mod standard;
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::process::DumpableBehavior;
+use rustix::system::sethostname;
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+
+use super::error::{Doing, Failed};
+use super::private::AREA;
+use super::private::tree::{attach, clone_tree, new_filesystem};
+use super::wire::{self, Job, MountJob, Reply, Run, SourceJob};
+use crate::image::Root;
+use crate::sys;
+
+/// argv[0] of a stage.
+pub(super) const STAGE: &CStr = c"podkit-stage";
+
+/// Becomes the stage, and does not return, when this process was started as one. To be the first thing that `main` calls,
+/// before any thread is started.
+pub fn run_if_stage() {
+    let mut args = std::env::args_os();
+    if args
+        .next()
+        .is_none_or(|name| name.as_bytes() != STAGE.to_bytes())
+    {
+        return;
+    }
+    let number = args.next().and_then(|number| number.to_str()?.parse().ok());
+    sys::exit_now(match number.map(stage) {
+        Some(Ok(())) => 0,
+        _ => 1,
+    })
+}
+
+/// Why the start is over.
+enum Failure {
+    Step(Failed),
+    NotFound(String),
+}
+
+impl From<Failed> for Failure {
+    fn from(failed: Failed) -> Self {
+        Self::Step(failed)
+    }
+}
+
+/// What the stage and its child report to.
+struct Reporter {
+    socket: UnixStream,
+}
+
+impl Reporter {
+    fn warn(&self, line: String) {
+        // A supervisor that is gone needs no warning.
+        drop(wire::send_reply(&self.socket, &Reply::Warning(line), None));
+    }
+
+    fn fail(&self, failure: Failure) {
+        let reply = match failure {
+            Failure::Step(Failed { step, errno }) => Reply::Failed { step, errno },
+            Failure::NotFound(program) => Reply::NotFound(program),
+        };
+        drop(wire::send_reply(&self.socket, &reply, None));
+    }
+}
+
+fn stage(number: RawFd) -> io::Result<()> {
+    // Before anything else: from here on no process of the pod may look into this one.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    sys::mark_all_close_on_exec(3)?;
+    let reporter = Reporter {
+        socket: UnixStream::from(sys::inherited(number)?),
+    };
+    let job = wire::receive_job(&reporter.socket)?;
+    let started = match job {
+        Job::Pod {
+            hostname,
+            pipe,
+            pause,
+            cgroups,
+        } => pod(&reporter, &hostname, pipe, pause, &cgroups),
+        Job::Container {
+            init,
+            own_pids,
+            root,
+            mounts,
+            read_only_root,
+            shm,
+            run,
+        } => {
+            let filesystem = Filesystem {
+                root,
+                read_only: read_only_root,
+                shm,
+                mounts: Vec::new(),
+            };
+            container(&reporter, init, own_pids, filesystem, mounts, run)
+        }
+        Job::Exec { container, run } => exec(&reporter, container, &run),
+    };
+    if let Err(failure) = started {
+        reporter.fail(failure);
+    }
+    Ok(())
+}
+
+/// Forks the process, reports it, and ends the stage; the child goes on.
+fn continue_as_child(
+    reporter: &Reporter,
+    namespaces: i32,
+    child: impl FnOnce() -> Result<Infallible, Failure>,
+) -> Result<(), Failure> {
+    match sys::fork_sibling(namespaces).doing(|| "fork".into())? {
+        Some(pidfd) => Ok(
+            wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
+                .doing(|| "report the new process".into())?,
+        ),
+        None => {
+            let Err(failure) = child();
+            reporter.fail(failure);
+            sys::exit_now(127)
+        }
+    }
+}
+
+fn inherited(number: RawFd, what: &str) -> Result<OwnedFd, Failed> {
+    sys::inherited(number).doing(|| format!("take over {what}"))
+}
+
+/// A descriptor of the private `/dev/null`, whatever the container's own has become.
+fn null() -> Result<OwnedFd, Failed> {
+    let path = format!("{AREA}/dev/null");
+    rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| format!("open {path}"))
+}
+
+/// Makes the pod's namespaces and its init: an empty read-only root, no capability, and the pause program.
+fn pod(
+    reporter: &Reporter,
+    hostname: &str,
+    pipe: RawFd,
+    pause: RawFd,
+    procs: &[std::path::PathBuf],
+) -> Result<(), Failure> {
+    let (pipe, pause) = (
+        inherited(pipe, "the init's pipe")?,
+        inherited(pause, "the init's program")?,
+    );
+    let (cgroups, null) = (cgroups::open(procs)?, null()?);
+    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
+        .doing(|| "make the pod's namespaces".into())?;
+    sethostname(hostname.as_bytes()).doing(|| "set the host name".into())?;
+    continue_as_child(reporter, libc::CLONE_NEWPID | libc::CLONE_NEWNS, || {
+        cgroups::join(&cgroups)?;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let root = new_filesystem("tmpfs", &[("size", "4k"), ("mode", "0555")], attributes)
+            .and_then(|root| attach(&root, rustix::fs::CWD, root::PLACE).map(|()| root))
+            .doing(|| "mount the init's root".into())?;
+        root::pivot(&root)?;
+        run::replace_stdio([&pipe, &null, &null])?;
+        run::detach_from_caller();
+        run::restrict_capabilities(0, true)?;
+        sys::ignore_child_exits();
+        sys::exec_fd(&pause, &[c"podkit-pause".to_owned()])
+            .doing(|| "exec the init".into())
+            .map_err(Failure::from)
+    })
+}
+
+/// The root file system of a container, as it will be.
+struct Filesystem {
+    root: Root,
+    read_only: bool,
+    shm: std::path::PathBuf,
+    mounts: Vec<Volume>,
+}
+
+/// One mount whose source is at hand.
+struct Volume {
+    tree: OwnedFd,
+    target: std::path::PathBuf,
+    read_only: bool,
+    optional: bool,
+}
+
+fn container(
+    reporter: &Reporter,
+    init: RawFd,
+    own_pids: bool,
+    mut filesystem: Filesystem,
+    mounts: Vec<MountJob>,
+    mut run: Run,
+) -> Result<(), Failure> {
+    let init = inherited(init, "the pod's init")?;
+    let stdio = run::take_stdio(&run.stdio, &null()?)?;
+    // Before the fork into a new mount namespace: a tree can be cloned only from one's own.
+    for MountJob {
+        source,
+        target,
+        read_only,
+        optional,
+    } in mounts
+    {
+        let tree = match source {
+            SourceJob::Path(path) => clone_tree(rustix::fs::CWD, &path, true)
+                .doing(|| format!("mount {}: open {}", target.display(), path.display()))?,
+            SourceJob::Fd(number) => inherited(number, "a volume").and_then(|fd| {
+                clone_tree(fd, c"", true).doing(|| format!("mount {}", target.display()))
+            })?,
+        };
+        filesystem.mounts.push(Volume {
+            tree,
+            target,
+            read_only,
+            optional,
+        });
+    }
+    let cgroups = cgroups::open(&run.identity.cgroups)?;
+    run::set_oom_score(reporter, run.identity.oom_score_adj);
+    let shared = ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    move_into_thread_name_spaces(init.as_fd(), shared)
+        .doing(|| "join the pod's namespaces".into())?;
+    let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
+    let views = std::mem::take(&mut run.identity.cgroups);
+    continue_as_child(reporter, namespaces, || {
+        let root = root::build(reporter, filesystem, &views)?;
+        root::pivot(&root)?;
+        cgroups::join(&cgroups)?;
+        if !cgroups.is_empty() {
+            sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
+        }
+        run::run(reporter, &run, stdio)
+    })
+}
+
+fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure> {
+    let container = inherited(container, "the container")?;
+    let stdio = run::take_stdio(&run.stdio, &null()?)?;
+    let cgroups = cgroups::open(&run.identity.cgroups)?;
+    run::set_oom_score(reporter, run.identity.oom_score_adj);
+    let all = ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::CONTROL_GROUP
+        | ThreadNameSpaceType::MOUNT;
+    move_into_thread_name_spaces(container.as_fd(), all)
+        .doing(|| "join the container's namespaces".into())?;
+    continue_as_child(reporter, 0, || {
+        cgroups::join(&cgroups)?;
+        run::run(reporter, run, stdio)
+    })
+}

@@ -1,0 +1,101 @@
+//! Places inside a container's root: found without leaving it, made where they are missing.
+//!
+//! Links in an image are resolved by the kernel with the container's root as their `/` (openat2(2), `RESOLVE_IN_ROOT`). A
+//! walk in user space was rejected: a container that runs beside can move what has been checked.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, openat, openat2, readlinkat};
+
+/// What is made when there is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File,
+}
+
+/// Components that may have to be made, and links that may have to be followed, for one place.
+const LIMIT: usize = 128;
+
+/// Opens (`O_PATH`) what is at `path` inside `root`; its last link is followed.
+pub(super) fn find(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    Ok(openat2(
+        root,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        resolve,
+    )?)
+}
+
+/// The same, made (directories 0755, file 0644) where it is missing. Where a link leads nowhere, its target is made.
+pub(super) fn place(root: impl AsFd, path: &Path, kind: Kind) -> io::Result<OwnedFd> {
+    let mut path = path.to_owned();
+    for _ in 0..LIMIT {
+        match find(&root, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                path = make_next(&root, &path, kind)?
+            }
+            found => return found,
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
+}
+
+/// Makes the first component that is missing, or gives the path that leads around a link which leads nowhere.
+fn make_next(root: impl AsFd, path: &Path, kind: Kind) -> io::Result<PathBuf> {
+    let components: Vec<Component<'_>> = path.components().collect();
+    let mut prefix = PathBuf::from("/");
+    for (index, component) in components.iter().enumerate() {
+        let Component::Normal(name) = component else {
+            prefix.push(component);
+            continue;
+        };
+        let next = prefix.join(name);
+        match find(&root, &next) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                prefix = next;
+                continue;
+            }
+        }
+        let parent = find(&root, &prefix)?;
+        let last = index + 1 == components.len();
+        let made = if last && kind == Kind::File {
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            openat(&parent, *name, flags, Mode::from_raw_mode(0o644)).map(drop)
+        } else {
+            mkdirat(&parent, *name, Mode::from_raw_mode(0o755))
+        };
+        match made {
+            Ok(()) => return Ok(path.to_owned()),
+            Err(rustix::io::Errno::EXIST) => {
+                let target = readlinkat(&parent, *name, Vec::new())?;
+                let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
+                let rest: PathBuf = components[index + 1..].iter().collect();
+                // An absolute target replaces the prefix.
+                let around = prefix.join(target);
+                return Ok(if last { around } else { around.join(rest) });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// Whether a place is in a proc file system, where volumes have no business.
+pub(super) fn is_proc(place: impl AsFd) -> io::Result<bool> {
+    Ok(fstatfs(place)?.f_type == libc::PROC_SUPER_MAGIC)
+}

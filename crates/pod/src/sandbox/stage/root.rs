@@ -1,0 +1,252 @@
+//! The root file system of a container: put together at a place in the private mounts, then made `/`.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinkat};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
+
+use super::paths::{self, Kind};
+use super::{Filesystem, Reporter, Volume, cgroups, standard};
+use crate::image::Root;
+use crate::sandbox::error::{Doing, Failed, reason};
+use crate::sandbox::private::AREA;
+use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
+use crate::sys;
+
+/// Where a root is put together: the same place in each mount namespace.
+pub(super) const PLACE: &str = "/proc/driver/root";
+
+/// What of the machine the `host` image shows, where it exists. Not its homes, its state, its temporary files.
+const HOST: [&str; 9] = [
+    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt",
+];
+
+/// The most that a container may write outside its volumes when its root is in memory. It counts against its memory limit.
+const ROOT_SIZE: &str = "1g";
+
+/// Mounts everything. Gives the finished root, not yet `/`.
+pub(super) fn build(
+    reporter: &Reporter,
+    filesystem: Filesystem,
+    cgroup_procs: &[PathBuf],
+) -> Result<OwnedFd, Failed> {
+    let Filesystem {
+        root: kind,
+        read_only,
+        shm,
+        mounts,
+    } = filesystem;
+    let root = match &kind {
+        Root::Itself | Root::Host => {
+            let options = [("mode", "0755"), ("size", ROOT_SIZE)];
+            new_filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
+        }
+        Root::Overlay { lower, upper, work } => overlay(lower, upper, work),
+    }
+    .and_then(|root| attach(&root, CWD, PLACE).map(|()| root))
+    .doing(|| match &kind {
+        Root::Overlay { lower, .. } => format!("mount an overlay of {}", lower.display()),
+        Root::Itself | Root::Host => "mount the root".into(),
+    })?;
+    // Host directories that get new mount points are writable until these are made.
+    let mut finish: Vec<OwnedFd> = Vec::new();
+    match &kind {
+        Root::Itself => fill_itself(&root)?,
+        Root::Host => fill_host(&root, &mounts, &mut finish)?,
+        Root::Overlay { .. } => {}
+    }
+    standard::mount(&root, &shm, &cgroups::views(cgroup_procs))?;
+    for volume in mounts {
+        mount_volume(reporter, &root, volume)?;
+    }
+    for mount in &finish {
+        read_only_here(mount).doing(|| "make the machine's directories read-only".into())?;
+    }
+    if read_only {
+        read_only_here(&root).doing(|| "make the root read-only".into())?;
+    }
+    Ok(root)
+}
+
+fn read_only_here(mount: &OwnedFd) -> io::Result<()> {
+    sys::set_mount_attributes(
+        mount,
+        MountAttrFlags::MOUNT_ATTR_RDONLY,
+        MountPropagationFlags::empty(),
+        false,
+    )
+}
+
+/// Makes `root` the root, and takes the old one with all its mounts out of this namespace. (pivot_root(2), "pivot_root(".", ".")")
+pub(super) fn pivot(root: &OwnedFd) -> Result<(), Failed> {
+    rustix::process::fchdir(root).doing(|| "enter the new root".into())?;
+    rustix::process::pivot_root(".", ".").doing(|| "pivot_root".into())?;
+    unmount(".", UnmountFlags::DETACH).doing(|| "leave the old root".into())?;
+    rustix::process::chdir("/").doing(|| "enter /".into())
+}
+
+/// Layers are named by descriptors, since a path with a colon or a comma means something else to overlayfs.
+fn overlay(lower: &Path, upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let open = |path: &Path| {
+        rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+    };
+    let (lower, upper, work) = (open(lower)?, open(upper)?, open(work)?);
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let (lower, upper, work) = (name(&lower), name(&upper), name(&work));
+    let options = [
+        ("lowerdir", lower.as_str()),
+        ("upperdir", upper.as_str()),
+        ("workdir", work.as_str()),
+    ];
+    new_filesystem("overlay", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
+}
+
+fn make_directories(root: &OwnedFd, directories: &[(&str, u32)]) -> Result<(), Failed> {
+    for (name, mode) in directories {
+        let step = || format!("make /{name}");
+        mkdirat(root, *name, Mode::from_raw_mode(*mode)).doing(step)?;
+        // Whatever the umask.
+        chmodat(
+            root,
+            *name,
+            Mode::from_raw_mode(*mode),
+            rustix::fs::AtFlags::empty(),
+        )
+        .doing(step)?;
+    }
+    Ok(())
+}
+
+const SKELETON: [(&str, u32); 8] = [
+    ("dev", 0o755),
+    ("proc", 0o555),
+    ("sys", 0o555),
+    ("run", 0o755),
+    ("tmp", 0o1777),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+    ("root", 0o700),
+];
+
+/// The `podkit` image: the running binary, read-only, and the directories that programs expect.
+fn fill_itself(root: &OwnedFd) -> Result<(), Failed> {
+    make_directories(root, &SKELETON)?;
+    make_directories(root, &[("etc", 0o755)])?;
+    let step = || "mount /podkit".to_owned();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let place = openat(root, "podkit", flags, Mode::from_raw_mode(0o555)).doing(step)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let binary = clone_tree(CWD, format!("{AREA}/podkit"), false).doing(step)?;
+    sys::set_mount_attributes(&binary, attributes, MountPropagationFlags::PRIVATE, false)
+        .doing(step)?;
+    attach(&binary, &place, c"").doing(step)
+}
+
+/// The `host` image: the machine's own programs, links kept as links, everything else private and empty.
+fn fill_host(root: &OwnedFd, mounts: &[Volume], finish: &mut Vec<OwnedFd>) -> Result<(), Failed> {
+    make_directories(root, &SKELETON)?;
+    for state in ["var/lib", "var/log", "var/cache", "var/run"] {
+        if state == "var/run" {
+            symlinkat("/run", root, state).doing(|| "make /var/run".into())?;
+        } else {
+            make_directories(root, &[(state, 0o755)])?;
+        }
+    }
+    let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .doing(|| "open /".into())?;
+    for name in HOST {
+        let source = Path::new("/").join(name);
+        let step = || format!("show the machine's /{name}");
+        let Ok(metadata) = source.symlink_metadata() else {
+            continue;
+        };
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(&source).doing(step)?;
+            symlinkat(target.as_path(), root, name).doing(step)?;
+            continue;
+        }
+        make_directories(root, &[(name, 0o755)])?;
+        // A mount point that the machine does not have can't be made in its directory: a layer in memory takes it.
+        let lacks = |volume: &Volume| {
+            volume.target.starts_with(&source) && paths::find(&host, &volume.target).is_err()
+        };
+        let mount = if mounts.iter().any(lacks) {
+            let mount = layered(name).doing(step)?;
+            finish.push(mount.try_clone().doing(step)?);
+            mount
+        } else {
+            let mount = clone_tree(CWD, &source, false).doing(step)?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
+            sys::set_mount_attributes(&mount, attributes, MountPropagationFlags::PRIVATE, false)
+                .doing(step)?;
+            mount
+        };
+        attach(&mount, root, name).doing(step)?;
+    }
+    Ok(())
+}
+
+/// A directory of the machine under a layer of memory.
+fn layered(name: &str) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let memory = new_filesystem(
+        "tmpfs",
+        &[("mode", "0700"), ("size", "1m")],
+        MountAttrFlags::empty(),
+    )?;
+    for layer in ["upper", "work"] {
+        mkdirat(&memory, layer, Mode::from_raw_mode(0o755))?;
+    }
+    let layers = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
+    overlay(
+        &Path::new("/").join(name),
+        &layers.join("upper"),
+        &layers.join("work"),
+    )
+}
+
+fn mount_volume(reporter: &Reporter, root: &OwnedFd, volume: Volume) -> Result<(), Failed> {
+    let Volume {
+        tree,
+        target,
+        read_only,
+        optional,
+    } = volume;
+    let step = || format!("mount {}", target.display());
+    // Devices stay shut, as the device cgroup of Kubernetes has it: root in a container may make device nodes.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    if read_only {
+        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+    }
+    sys::set_mount_attributes(&tree, attributes, MountPropagationFlags::PRIVATE, true)
+        .doing(step)?;
+    let stat = rustix::fs::fstat(&tree).doing(step)?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Directory,
+        _ => Kind::File,
+    };
+    let place = match paths::place(root, &target, kind) {
+        Err(error) if optional => {
+            let why = reason(error.raw_os_error().unwrap_or(libc::EIO));
+            reporter.warn(format!("{} is not mounted: {why}", target.display()));
+            return Ok(());
+        }
+        place => place.doing(step)?,
+    };
+    if paths::is_proc(&place).doing(step)? {
+        return Err(Failed {
+            step: format!("{}: nothing may be mounted in /proc", step()),
+            errno: libc::EPERM,
+        });
+    }
+    attach(&tree, place.as_fd(), OsStr::from_bytes(b"")).doing(step)
+}

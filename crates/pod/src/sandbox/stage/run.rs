@@ -1,0 +1,284 @@
+//! From a process in its place to the program: descriptors, limits, privileges, exec.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+
+use rustix::fs::{FileType, Mode};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+use super::{Failure, Reporter, accounts};
+use crate::sandbox::capability;
+use crate::sandbox::error::{Doing, Failed, reason};
+use crate::sandbox::spec::{Rlimit, RlimitKind};
+use crate::sandbox::wire::{Identity, Run};
+use crate::sys;
+
+/// Standard input, output, error: what was given, or the null device.
+pub(super) fn take_stdio(
+    numbers: &[Option<RawFd>; 3],
+    null: &OwnedFd,
+) -> Result<[OwnedFd; 3], Failed> {
+    let take = |number: Option<RawFd>| match number {
+        Some(number) => {
+            sys::inherited(number).doing(|| "take over standard input and output".into())
+        }
+        None => null.try_clone().doing(|| "open the null device".into()),
+    };
+    Ok([take(numbers[0])?, take(numbers[1])?, take(numbers[2])?])
+}
+
+/// Puts descriptors in the places of standard input, output, error.
+pub(super) fn replace_stdio(fds: [&OwnedFd; 3]) -> Result<(), Failed> {
+    let step = || "set standard input and output".to_owned();
+    rustix::stdio::dup2_stdin(fds[0]).doing(step)?;
+    rustix::stdio::dup2_stdout(fds[1]).doing(step)?;
+    rustix::stdio::dup2_stderr(fds[2]).doing(step)
+}
+
+/// A session of its own, default signals, the usual umask.
+pub(super) fn detach_from_caller() {
+    // Fails only for a process that leads a session already: then there is nothing to leave.
+    drop(rustix::process::setsid());
+    sys::reset_signals();
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+}
+
+/// Sets `oom_score_adj`, as far as the machine permits: lowering it needs CAP_SYS_RESOURCE.
+pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
+    let Some(score) = score else { return };
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        let why = reason(error.raw_os_error().unwrap_or(libc::EIO));
+        reporter.warn(format!(
+            "oom_score_adj stays as it is: {score} is refused ({why})"
+        ));
+    }
+}
+
+/// Executes the program. Returns only to say why not.
+pub(super) fn run(
+    reporter: &Reporter,
+    run: &Run,
+    stdio: [OwnedFd; 3],
+) -> Result<Infallible, Failure> {
+    let identity = &run.identity;
+    let uid = identity.uid.unwrap_or(0);
+    let account = accounts::look_up(uid);
+    let gid = identity.gid.unwrap_or(account.gid);
+    let mut env = identity.env.clone();
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".into(), account.home));
+    }
+    for fd in &stdio {
+        own_pipe(fd, uid);
+    }
+    let [stdin, stdout, stderr] = &stdio;
+    replace_stdio([stdin, stdout, stderr])?;
+    drop(stdio);
+    for limit in &identity.rlimits {
+        set_rlimit(reporter, *limit)?;
+    }
+    detach_from_caller();
+    // From here on only the socket is open: a working directory such as /proc/self/fd/7 can lead nowhere (CVE-2024-21626).
+    sys::close_all_but(&reporter.socket);
+    enter_directory(identity)?;
+
+    let mut groups = vec![gid];
+    for group in identity.groups.iter().chain(&account.groups) {
+        if !groups.contains(group) {
+            groups.push(*group);
+        }
+    }
+    warn_of_missing(reporter, identity)?;
+    become_user(uid, gid, &groups, identity)?;
+    exec(&run.argv, &env)
+}
+
+/// A pipe of the supervisor's belongs to root; `/dev/stdout` could not be opened by another user.
+fn own_pipe(fd: &OwnedFd, uid: u32) {
+    let is_pipe = rustix::fs::fstat(fd)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+    if uid != 0 && is_pipe {
+        // Where that is not permitted the descriptors themselves still work.
+        drop(rustix::fs::fchown(
+            fd,
+            Some(rustix::fs::Uid::from_raw(uid)),
+            None,
+        ));
+    }
+}
+
+fn set_rlimit(reporter: &Reporter, limit: Rlimit) -> Result<(), Failed> {
+    let resource = match limit.kind {
+        RlimitKind::Nofile => Resource::Nofile,
+        RlimitKind::Nproc => Resource::Nproc,
+        RlimitKind::Core => Resource::Core,
+        RlimitKind::Memlock => Resource::Memlock,
+    };
+    let wanted = rustix::process::Rlimit {
+        current: limit.soft,
+        maximum: limit.hard,
+    };
+    match setrlimit(resource, wanted) {
+        Err(rustix::io::Errno::PERM) => {}
+        result => return result.doing(|| format!("set the limit {:?}", limit.kind)),
+    }
+    let most = getrlimit(resource).maximum;
+    let least = |wanted: Option<u64>| match (wanted, most) {
+        (Some(wanted), Some(most)) => Some(wanted.min(most)),
+        (wanted, most) => wanted.or(most),
+    };
+    let clamped = rustix::process::Rlimit {
+        current: least(limit.soft),
+        maximum: least(limit.hard),
+    };
+    setrlimit(resource, clamped).doing(|| format!("set the limit {:?}", limit.kind))?;
+    reporter.warn(format!(
+        "the limit {:?} is clamped to the machine's {most:?}",
+        limit.kind
+    ));
+    Ok(())
+}
+
+/// Goes to the working directory, made when absent as container runtimes do.
+fn enter_directory(identity: &Identity) -> Result<(), Failed> {
+    let cwd = &identity.cwd;
+    let step = || format!("change to the working directory {}", cwd.display());
+    match std::fs::create_dir_all(cwd) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(error).doing(step);
+        }
+        _ => {}
+    }
+    rustix::process::chdir(cwd).doing(step)?;
+    // The kernel answers "(unreachable)" for a directory outside the root.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
+        Ok(_) => Err(Failed {
+            step: step(),
+            errno: libc::EPERM,
+        }),
+        Err(error) => Err(error).doing(step),
+    }
+}
+
+fn warn_of_missing(reporter: &Reporter, identity: &Identity) -> Result<(), Failed> {
+    let ours = rustix::thread::capabilities(None).doing(|| "read the capabilities".into())?;
+    let missing =
+        CapabilitySet::from_bits_retain(identity.wanted & identity.capabilities) - ours.permitted;
+    for (number, _) in capability::each(missing) {
+        reporter.warn(format!(
+            "the capability {} is not there to be given",
+            capability::name(number)
+        ));
+    }
+    Ok(())
+}
+
+fn become_user(uid: u32, gid: u32, groups: &[u32], identity: &Identity) -> Result<(), Failed> {
+    use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    // The bounding set first: dropping from it needs a capability that the user may not have.
+    restrict_bounding_set(identity.capabilities)?;
+    let groups: Vec<_> = groups
+        .iter()
+        .map(|gid| rustix::fs::Gid::from_raw(*gid))
+        .collect();
+    let (user, group) = (
+        rustix::fs::Uid::from_raw(uid),
+        rustix::fs::Gid::from_raw(gid),
+    );
+    set_thread_groups(&groups).doing(|| "set the groups".into())?;
+    set_thread_res_gid(group, group, group).doing(|| format!("become group {gid}"))?;
+    set_thread_res_uid(user, user, user).doing(|| format!("become user {uid}"))?;
+    // Another user than root has lost them with the change, as on Kubernetes.
+    let kept = if uid == 0 { identity.capabilities } else { 0 };
+    set_capabilities(kept, identity.no_new_privileges)
+}
+
+/// Leaves this process and whatever it executes with at most these capabilities.
+pub(super) fn restrict_capabilities(
+    capabilities: u64,
+    no_new_privileges: bool,
+) -> Result<(), Failed> {
+    restrict_bounding_set(capabilities)?;
+    set_capabilities(capabilities, no_new_privileges)
+}
+
+fn restrict_bounding_set(capabilities: u64) -> Result<(), Failed> {
+    use rustix::thread::{capability_is_in_bounding_set, remove_capability_from_bounding_set};
+    let others = CapabilitySet::from_bits_retain(!capabilities);
+    for (number, capability) in capability::each(others) {
+        match capability_is_in_bounding_set(capability) {
+            // Numbers above the kernel's last are invalid.
+            Err(_) => break,
+            Ok(false) => {}
+            Ok(true) => remove_capability_from_bounding_set(capability)
+                .doing(|| format!("drop the capability {}", capability::name(number)))?,
+        }
+    }
+    Ok(())
+}
+
+fn set_capabilities(capabilities: u64, no_new_privileges: bool) -> Result<(), Failed> {
+    let step = || "set the capabilities".to_owned();
+    rustix::thread::clear_ambient_capability_set().doing(step)?;
+    let ours = rustix::thread::capabilities(None).doing(step)?;
+    let kept = ours.permitted & CapabilitySet::from_bits_retain(capabilities);
+    // Nothing inheritable (CVE-2022-24769).
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).doing(step)?;
+    if no_new_privileges {
+        rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs".into())?;
+    }
+    Ok(())
+}
+
+/// Executes the program, looked up in the container's own `PATH` when it has no slash. (exec(3), execvp)
+fn exec(argv: &[String], env: &[(String, String)]) -> Result<Infallible, Failure> {
+    let string = |text: String| CString::new(text).doing(|| "pass the command".into());
+    let program = &argv[0];
+    let path = env
+        .iter()
+        .rev()
+        .find(|(name, _)| name == "PATH")
+        .map_or("", |(_, value)| value.as_str());
+    let candidates: Vec<String> = if program.contains('/') {
+        vec![program.clone()]
+    } else {
+        path.split(':')
+            .map(|directory| if directory.is_empty() { "." } else { directory })
+            .map(|directory| format!("{directory}/{program}"))
+            .collect()
+    };
+    let c_argv = argv
+        .iter()
+        .cloned()
+        .map(string)
+        .collect::<Result<Vec<_>, _>>()?;
+    let c_env = env
+        .iter()
+        .map(|(name, value)| string(format!("{name}={value}")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut refused = None;
+    for candidate in candidates {
+        let Err(error) = sys::exec(&string(candidate.clone())?, &c_argv, &c_env);
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let failed = Failed {
+            step: format!("exec {candidate}"),
+            errno,
+        };
+        match errno {
+            _ if program.contains('/') => return Err(failed.into()),
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => refused = Some(failed),
+            _ => return Err(failed.into()),
+        }
+    }
+    Err(refused.map_or_else(|| Failure::NotFound(program.clone()), Failure::from))
+}

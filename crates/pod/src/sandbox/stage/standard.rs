@@ -1,0 +1,214 @@
+//! The mounts that every container has: /proc, /sys, /dev and what is hidden or read-only in them.
+//!
+//! The lists are those of containerd 1.7 (`oci.defaultMounts`, `WithDefaultMaskedPaths`, `WithDefaultReadonlyPaths`),
+//! which Kubernetes calls `procMount: Default`. Every mount but the six device nodes is `nodev`: root in a container may make
+//! device nodes (CAP_MKNOD is a default), and the device cgroup that would shut them is not everywhere.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+
+use super::paths::{self, Kind};
+use crate::sandbox::error::{Doing, Failed};
+use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
+use crate::sandbox::private::{AREA, DEVICES};
+use crate::sys;
+
+const MASKED_PROC: [&str; 9] = [
+    "acpi",
+    "asound",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "timer_list",
+    "timer_stats",
+    "sched_debug",
+    "scsi",
+];
+const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+const NO_SUID_DEV: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
+const NOTHING: MountAttrFlags = NO_SUID_DEV.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const READ_ONLY: MountAttrFlags = NOTHING.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
+
+/// Mounts them in `root`: this process is in the container's namespaces already, which decides what proc, sysfs and mqueue
+/// show. `cgroups` are directories with their places below `/sys/fs/cgroup`.
+pub(super) fn mount(
+    root: &OwnedFd,
+    shm: &Path,
+    cgroups: &[(PathBuf, PathBuf)],
+) -> Result<(), Failed> {
+    proc(root)?;
+    dev(root, shm)?;
+    sysfs(root, cgroups)
+}
+
+fn put(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), Failed> {
+    paths::place(root, Path::new(path), Kind::Directory)
+        .and_then(|place| attach(mount, place, c""))
+        .doing(|| format!("mount {path}"))
+}
+
+fn proc(root: &OwnedFd) -> Result<(), Failed> {
+    let proc = new_filesystem("proc", &[], NOTHING).doing(|| "mount /proc".into())?;
+    put(root, &proc, "/proc")?;
+    for name in MASKED_PROC {
+        mask(&proc, name).doing(|| format!("mask /proc/{name}"))?;
+    }
+    for name in READ_ONLY_PROC {
+        read_only(&proc, name).doing(|| format!("make /proc/{name} read-only"))?;
+    }
+    Ok(())
+}
+
+/// Shows an empty directory or the null device in the place of something; nothing when it is not there.
+fn mask(at: &OwnedFd, name: &str) -> io::Result<()> {
+    let Some((place, directory)) = existing(at, name)? else {
+        return Ok(());
+    };
+    let cover = clone_tree(
+        CWD,
+        format!("{AREA}/{}", if directory { "empty" } else { "dev/null" }),
+        false,
+    )?;
+    let attributes = if directory {
+        READ_ONLY
+    } else {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    };
+    sys::set_mount_attributes(&cover, attributes, MountPropagationFlags::PRIVATE, false)?;
+    attach(&cover, place, c"")
+}
+
+fn read_only(at: &OwnedFd, name: &str) -> io::Result<()> {
+    let Some((place, _)) = existing(at, name)? else {
+        return Ok(());
+    };
+    let same = clone_tree(&place, c"", false)?;
+    sys::set_mount_attributes(&same, READ_ONLY, MountPropagationFlags::PRIVATE, false)?;
+    attach(&same, place, c"")
+}
+
+fn existing(at: &OwnedFd, name: &str) -> io::Result<Option<(OwnedFd, bool)>> {
+    match openat(
+        at,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(place) => {
+            let mode = rustix::fs::fstat(&place)?.st_mode;
+            Ok(Some((
+                place,
+                FileType::from_raw_mode(mode) == FileType::Directory,
+            )))
+        }
+    }
+}
+
+fn dev(root: &OwnedFd, shm: &Path) -> Result<(), Failed> {
+    let attributes = NO_SUID_DEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let dev = new_filesystem("tmpfs", &[("mode", "0755"), ("size", "64m")], attributes)
+        .doing(|| "mount /dev".into())?;
+    put(root, &dev, "/dev")?;
+    for (name, _, _) in DEVICES {
+        device(&dev, name).doing(|| format!("mount /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, &dev, name).doing(|| format!("make /dev/{name}"))?;
+    }
+    let directory = |name: &str| {
+        mkdirat(&dev, name, Mode::from_raw_mode(0o755)).doing(|| format!("make /dev/{name}"))
+    };
+
+    directory("pts")?;
+    let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    new_filesystem("devpts", &options, attributes)
+        .and_then(|pts| attach(&pts, &dev, "pts"))
+        .doing(|| "mount /dev/pts".into())?;
+
+    directory("shm")?;
+    clone_tree(CWD, shm, false)
+        .and_then(|shm| {
+            sys::set_mount_attributes(&shm, NOTHING, MountPropagationFlags::PRIVATE, false)?;
+            attach(&shm, &dev, "shm")
+        })
+        .doing(|| "mount /dev/shm".into())?;
+
+    directory("mqueue")?;
+    match new_filesystem("mqueue", &[], NOTHING).and_then(|mqueue| attach(&mqueue, &dev, "mqueue"))
+    {
+        // A kernel without POSIX message queues.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        result => result.doing(|| "mount /dev/mqueue".into()),
+    }
+}
+
+fn device(dev: &OwnedFd, name: &str) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let place = openat(dev, name, flags, Mode::from_raw_mode(0o666))?;
+    let node = clone_tree(CWD, format!("{AREA}/dev/{name}"), false)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    sys::set_mount_attributes(&node, attributes, MountPropagationFlags::PRIVATE, false)?;
+    attach(&node, place.as_fd(), c"")
+}
+
+fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
+    let sys = new_filesystem("sysfs", &[], READ_ONLY).doing(|| "mount /sys".into())?;
+    put(root, &sys, "/sys")?;
+    for name in MASKED_SYS {
+        mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
+    }
+    if cgroups.is_empty() {
+        return Ok(());
+    }
+    // Version 1 has a directory for each hierarchy, version 2 is the directory itself.
+    let step = || "mount /sys/fs/cgroup".to_owned();
+    if cgroups
+        .iter()
+        .all(|(_, place)| place != Path::new("/sys/fs/cgroup"))
+    {
+        let top =
+            new_filesystem("tmpfs", &[("mode", "0755"), ("size", "4k")], NOTHING).doing(step)?;
+        put(root, &top, "/sys/fs/cgroup")?;
+        for (directory, place) in cgroups {
+            paths::place(root, place, Kind::Directory)
+                .and_then(|place| show(directory, place))
+                .doing(step)?;
+        }
+        return sys::set_mount_attributes(
+            &top,
+            MountAttrFlags::MOUNT_ATTR_RDONLY,
+            MountPropagationFlags::empty(),
+            false,
+        )
+        .doing(step);
+    }
+    for (directory, place) in cgroups {
+        paths::find(root, place)
+            .and_then(|place| show(directory, place))
+            .doing(step)?;
+    }
+    Ok(())
+}
+
+fn show(directory: &Path, place: OwnedFd) -> io::Result<()> {
+    let view = clone_tree(CWD, directory, false)?;
+    sys::set_mount_attributes(&view, READ_ONLY, MountPropagationFlags::PRIVATE, false)?;
+    attach(&view, place, c"")
+}

@@ -1,0 +1,23 @@
+//! The raw system calls of the pod runner: what neither std nor rustix offers as a safe function.
+//!
+//! The only place of the project with `unsafe`. Each file wraps one family of calls in functions that are safe to
+//! call, or says in words what the caller has to keep. Everything else goes through rustix.
+#![allow(unsafe_code)]
+
+mod mounts;
+mod pause;
+mod process;
+mod spawn;
+mod watch;
+
+pub(crate) use mounts::set_mount_attributes;
+pub(crate) use pause::pause_program;
+pub(crate) use process::{
+    close_all_but, exec, exec_fd, exit_now, fork_sibling, ignore_child_exits, inherited,
+    mark_all_close_on_exec, reset_signals, unshare,
+};
+pub(crate) use spawn::spawn;
+pub(crate) use watch::watch_readable;
+
+#[cfg(test)]
+mod tests;

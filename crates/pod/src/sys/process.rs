@@ -1,0 +1,153 @@
+//! Calls that change what the calling process is: fork beside itself, execute, reset what it inherited.
+//!
+//! All but [`exit_now`] are made for the stage, a process with one thread that executes soon after.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use rustix::thread::UnshareFlags;
+
+/// Moves this thread into new namespaces. `CLONE_FILES`, the flag that makes the call unsafe, is refused with `EINVAL`.
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
+    if flags.contains(UnshareFlags::FILES) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the table of descriptors stays shared.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
+
+/// Forks a process whose parent is *our* parent, in the new namespaces of `namespaces` (`CLONE_NEW*`): `None` in the
+/// child, its pidfd (close-on-exec) in the caller. With `CLONE_PARENT` the child's exit signal is the caller's.
+///
+/// The caller must have one thread: the child gets a copy of that thread alone, and a lock that another thread held
+/// would never open. This is checked (`EBUSY`).
+pub(crate) fn fork_sibling(namespaces: i32) -> io::Result<Option<OwnedFd>> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let mut pidfd: i32 = -1;
+    // SAFETY: all zeros is a valid `clone_args`: no stack of its own means a copy of ours, as fork does.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces) as u32 as u64;
+    arguments.pidfd = (&raw mut pidfd) as u64;
+    // SAFETY: without CLONE_VM the child has its own copy of the memory, and with one thread (checked) no lock is held by
+    // a thread that it lacks; the arguments live across the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match result {
+        0 => Ok(None),
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel made the descriptor for this call and nothing else knows it.
+        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+    }
+}
+
+/// A NULL-terminated array of pointers to the strings, as execve wants it.
+fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+/// execve(2). Returns only to say why not.
+pub(crate) fn exec(path: &CStr, argv: &[CString], env: &[CString]) -> io::Result<Infallible> {
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with NULL and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Err(io::Error::last_os_error())
+}
+
+/// Executes an open file. Returns only to say why not.
+pub(crate) fn exec_fd(file: impl AsFd, argv: &[CString]) -> io::Result<Infallible> {
+    let argv = pointers(argv);
+    let env: [*const libc::c_char; 1] = [ptr::null()];
+    // SAFETY: both arrays end with NULL and their strings outlive the call; the path is a constant.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            env.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    Err(io::Error::last_os_error())
+}
+
+/// Ends the process at once: no destructors, no buffers. For the stage, which owns nothing that must be put back.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Every signal back to its default, none blocked: what is ignored or blocked would survive execve.
+pub(crate) fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is always valid; what can't be changed (SIGKILL, SIGSTOP, the C library's own) fails harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an emptied set is initialised, and no old set is asked for.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Ignores SIGCHLD: the kernel then reaps every child of this process by itself, over execve too.
+pub(crate) fn ignore_child_exits() {
+    // SAFETY: SIG_IGN is always valid for SIGCHLD.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
+/// Marks every descriptor from `first` on close-on-exec, whoever opened it. Linux 5.11.
+pub(crate) fn mark_all_close_on_exec(first: u32) -> io::Result<()> {
+    // SAFETY: no memory is passed, and nothing is closed now.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Closes every descriptor from 3 on but one. For a process that is about to execute or to end: whoever owned them must not
+/// be used or dropped any more.
+pub(crate) fn close_all_but(kept: impl AsFd) {
+    let kept = kept.as_fd().as_raw_fd() as u32;
+    for (first, last) in [(3, kept.saturating_sub(1)), (kept + 1, u32::MAX)] {
+        if first <= last {
+            // SAFETY: no memory is passed; the owners of the descriptors are not used again (see above).
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+    }
+}
+
+/// Takes a descriptor that this program was started with, by its number, and marks it close-on-exec. To be asked for once for
+/// each number, in the stage, where nothing else owns them.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD takes a number; a number that is not open is an error.
+    if number < 3 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and it was handed over by number for this one owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
