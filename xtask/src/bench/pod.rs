@@ -167,7 +167,9 @@ impl Podman {
         let started = Instant::now();
         run_command(
             "podman kube play",
-            self.command().args(["kube", "play"]).arg(file),
+            self.command()
+                .args(["kube", "play", "--build=false"])
+                .arg(file),
         )
         .ok();
         answer(ports);
@@ -194,13 +196,21 @@ impl Podman {
 }
 
 impl Drop for Podman {
-    /// Whatever a failed round left, and the mounts of the store.
+    /// Whatever a failed round left. The store's own mounts go too, or its directory can't. `podman system reset` would do it
+    /// all, and more than that: it takes networks away that are not this store's.
     fn drop(&mut self) {
-        let mut reset = self.command();
-        reset.args(["system", "reset", "--force"]);
-        let finished = run_command("podman system reset", &mut reset);
+        let mut remove = self.command();
+        remove.args(["pod", "rm", "--all", "--force"]);
+        let finished = run_command("podman pod rm", &mut remove);
         if finished.code != Some(0) {
-            eprintln!("podman system reset: {}", finished.err);
+            eprintln!("podman pod rm: {}", finished.err);
+        }
+        let store = self.dir.path().display().to_string();
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let below = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let below: Vec<&str> = below.filter(|path| path.starts_with(&store)).collect();
+        for path in below.into_iter().rev() {
+            run_command("umount", Command::new("umount").arg(path));
         }
     }
 }
