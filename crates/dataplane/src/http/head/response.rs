@@ -1,0 +1,134 @@
+//! The head of a response.
+
+use super::fields::{self, Field, Known, Span, collect, drop_hop_by_hop, refusal};
+use super::request::check_transfer_encoding;
+use super::{BodyKind, content_length};
+use crate::http::reject::Reject;
+
+/// A response's head, as offsets into the bytes that it was parsed from.
+#[derive(Debug, Clone, Default)]
+pub struct ResponseHead {
+    /// All fields in order.
+    pub fields: Vec<Field>,
+    facts: Option<Facts>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    status: u16,
+    /// Code and reason: what stands between the version and the line's end.
+    status_text: Span,
+    len: usize,
+    body: BodyKind,
+    keep_alive: bool,
+    upgrade: Option<Span>,
+}
+
+impl ResponseHead {
+    /// Parses the head that is the whole of `bytes`. `to_head`: it answers a HEAD request, and so has no body.
+    pub fn parse(&mut self, bytes: &[u8], max_fields: usize, to_head: bool) -> Result<(), Reject> {
+        self.facts = None;
+        let mut room = fields::UNPARSED;
+        let mut response = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut response,
+            bytes,
+            &mut room[..max_fields.min(super::MAX_FIELDS)],
+        );
+        match parsed {
+            Ok(httparse::Status::Complete(len)) if len == bytes.len() => {}
+            Ok(_) => return Err(Reject::Bad("the head is not complete")),
+            Err(error) => return Err(refusal(error)),
+        }
+        let (Some(status), Some(minor)) = (response.code, response.version) else {
+            return Err(Reject::Bad("the status line is not valid"));
+        };
+        if bytes[0] != b'H' || status < 100 {
+            return Err(Reject::Bad("the status line is not valid"));
+        }
+        let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+        let line = bytes[..line].strip_suffix(b"\r").unwrap_or(&bytes[..line]);
+        // "HTTP/1.1 ": httparse takes one space only.
+        let status_text = Span::new(9, line.len() - 9);
+        collect(&mut self.fields, response.headers, bytes)?;
+        let options = drop_hop_by_hop(&mut self.fields, bytes)?;
+        let (mut length, mut chunked, mut upgrade) = (None, false, None);
+        for field in &mut self.fields {
+            let value = field.value.bytes(bytes);
+            match field.known {
+                Known::ContentLength => {
+                    if length.replace(content_length(value)?).is_some() {
+                        return Err(Reject::Bad("more than one Content-Length"));
+                    }
+                    // What has no body has no length to be misread (RFC 9110 section 8.6).
+                    field.dropped |= status < 200 || status == 204;
+                }
+                Known::TransferEncoding => {
+                    check_transfer_encoding(value, minor, chunked)?;
+                    chunked = true;
+                    // Who forwards decides on the framing.
+                    field.dropped = true;
+                }
+                Known::Upgrade if options.upgrade => upgrade = Some(field.value),
+                // Means nothing in a response: keep it.
+                Known::Proxy | Known::Disguised | Known::Http2Settings => field.dropped = false,
+                _ => {}
+            }
+        }
+        if length.is_some() && chunked {
+            return Err(Reject::Bad("both Content-Length and Transfer-Encoding"));
+        }
+        let bodyless = to_head || status < 200 || status == 204 || status == 304;
+        self.facts = Some(Facts {
+            status,
+            status_text,
+            len: bytes.len(),
+            body: match (length, chunked) {
+                _ if bodyless => BodyKind::None,
+                (_, true) => BodyKind::Chunked,
+                (Some(0), _) => BodyKind::None,
+                (Some(length), _) => BodyKind::Length(length),
+                (None, _) => BodyKind::UntilClose,
+            },
+            keep_alive: !options.close && (minor == 1 || options.keep_alive),
+            upgrade,
+        });
+        Ok(())
+    }
+
+    fn facts(&self) -> &Facts {
+        self.facts
+            .as_ref()
+            .expect("a head is looked at only after it was parsed")
+    }
+
+    /// The status code.
+    pub fn status(&self) -> u16 {
+        self.facts().status
+    }
+
+    /// The status code and the reason as they were written.
+    pub fn status_text(&self) -> Span {
+        self.facts().status_text
+    }
+
+    /// Its bytes, the empty line included.
+    pub fn len(&self) -> usize {
+        self.facts().len
+    }
+
+    /// What follows it.
+    pub fn body(&self) -> BodyKind {
+        self.facts().body
+    }
+
+    /// The upstream takes another request on this connection.
+    pub fn keep_alive(&self) -> bool {
+        self.facts().keep_alive
+    }
+
+    /// The protocol that the upstream changes to.
+    pub fn upgrade(&self) -> Option<Span> {
+        self.facts().upgrade
+    }
+}

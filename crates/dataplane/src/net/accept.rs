@@ -1,0 +1,161 @@
+//! Taking connections: in batches, bounded, without spinning when descriptors run out.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use podkit_foundation::lifecycle::{InFlight, Phase};
+use rustix::io::Errno;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::clock::Timer;
+use super::listen::Port;
+use super::socket::{Peer, Socket};
+use super::worker::{Claim, Worker};
+
+/// Connections accepted before the tasks of those accepted get their turn.
+const BATCH: usize = 64;
+/// How long to wait when descriptors or memory ran out. Whoever closes one frees it; nothing tells us.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is done with a connection.
+pub trait Serve: 'static {
+    /// Serves one connection to its end.
+    fn serve(self: Rc<Self>, accepted: Accepted) -> impl Future<Output = ()> + 'static;
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub socket: Socket,
+    /// Who opened it.
+    pub peer: Peer,
+    /// The thread that serves it.
+    pub worker: Rc<Worker>,
+    /// Counts it for as long as it is held.
+    pub guard: Guard,
+}
+
+/// Counts a connection: as in flight, against the bound, and in the metrics. A panic while it is held is counted too.
+#[derive(Debug)]
+pub struct Guard {
+    worker: Rc<Worker>,
+    _claim: Claim,
+    _in_flight: InFlight,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let worker = &self.worker;
+        worker.open.set(worker.open.get() - 1);
+        worker.metrics.open.add(-1);
+        if std::thread::panicking() {
+            worker.metrics.panics.inc();
+            tracing::error!("a connection was cut by a fault of podkit's own; please report it");
+        }
+    }
+}
+
+enum Door {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Door {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, addr) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(Ok((Socket::Tcp(stream), addr.into())))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = ready!(listener.poll_accept(cx))?;
+                Poll::Ready(Ok((Socket::Unix(stream), Peer::Unix)))
+            }
+        }
+    }
+}
+
+/// Accepts from `port` and serves each connection in a task of its own, until the process drains. What waits in the
+/// kernel's queue at that moment is still served: closing a listener would reset it.
+pub async fn accept<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) -> io::Result<()> {
+    let door = match port {
+        Port::Tcp(listener) => Door::Tcp(TcpListener::from_std(listener)?),
+        Port::Unix(listener) => Door::Unix(UnixListener::from_std(listener)?),
+    };
+    let timer = worker.clock.timer();
+    loop {
+        match poll_fn(|cx| batch(cx, &door, &worker, &serve, &timer)).await {
+            Batch::Full => tokio::task::yield_now().await,
+            Batch::Exhausted => tokio::time::sleep(PAUSE).await,
+            Batch::Closed => return Ok(()),
+        }
+    }
+}
+
+enum Batch {
+    /// There may be more.
+    Full,
+    /// The process has no descriptor or no memory left.
+    Exhausted,
+    /// The process drains and the queue is empty.
+    Closed,
+}
+
+fn batch<S: Serve>(
+    cx: &mut Context<'_>,
+    door: &Door,
+    worker: &Rc<Worker>,
+    serve: &Rc<S>,
+    timer: &Timer,
+) -> Poll<Batch> {
+    for _ in 0..BATCH {
+        match door.poll_accept(cx) {
+            Poll::Ready(Ok((socket, peer))) => admit(socket, peer, worker, serve),
+            Poll::Ready(Err(error)) => match Errno::from_io_error(&error) {
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    worker.metrics.exhausted.inc();
+                    worker.say_exhausted(&error);
+                    return Poll::Ready(Batch::Exhausted);
+                }
+                // The peer gave up, or the network did (accept(2), "Error handling").
+                _ => worker.metrics.failed.inc(),
+            },
+            Poll::Pending if worker.phase() >= Phase::Draining => {
+                return Poll::Ready(Batch::Closed);
+            }
+            Poll::Pending => {
+                // Registers for the change of phase; the timer is never armed.
+                timer.expired(cx);
+                return Poll::Pending;
+            }
+        }
+    }
+    Poll::Ready(Batch::Full)
+}
+
+fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S>) {
+    let Some(claim) = worker.connections.claim() else {
+        worker.metrics.refused.inc();
+        worker.say_refused();
+        return;
+    };
+    worker.metrics.accepted.inc();
+    worker.metrics.open.add(1);
+    worker.open.set(worker.open.get() + 1);
+    let guard = Guard {
+        worker: Rc::clone(worker),
+        _claim: claim,
+        _in_flight: worker.lifecycle.begin(),
+    };
+    let accepted = Accepted {
+        socket,
+        peer,
+        worker: Rc::clone(worker),
+        guard,
+    };
+    drop(tokio::task::spawn_local(Rc::clone(serve).serve(accepted)));
+}

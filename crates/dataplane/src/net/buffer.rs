@@ -1,0 +1,186 @@
+//! Byte buffers that are lent: a connection holds one only while bytes are on their way.
+//!
+//! Each thread keeps the few that were used last, so that the next request finds them warm in the cache and initialised
+//! (reading into memory that is not needs `unsafe`, which only `pod::sys` may use). Dropping a buffer gives it back.
+
+use std::cell::RefCell;
+
+/// Bytes of an ordinary buffer: a TLS record, or several heads.
+pub(crate) const SMALL_BYTES: usize = 16 * 1024;
+/// Bytes of a buffer for a large body: several TLS records in one system call.
+pub(crate) const LARGE_BYTES: usize = 128 * 1024;
+
+/// Kept per thread at most: 2 MiB of small ones, 2 MiB of large ones.
+const SMALL_KEPT: usize = 128;
+const LARGE_KEPT: usize = 16;
+
+thread_local! {
+    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { small: Vec::new(), large: Vec::new() }) };
+}
+
+struct Kept {
+    small: Vec<Box<[u8]>>,
+    large: Vec<Box<[u8]>>,
+}
+
+/// A buffer with its filled part: bytes are added at the end and consumed at the start.
+#[derive(Debug)]
+pub struct Buf {
+    data: Box<[u8]>,
+    start: usize,
+    end: usize,
+}
+
+impl Buf {
+    /// An empty buffer of [`SMALL_BYTES`].
+    pub fn small() -> Self {
+        let kept = KEPT.with(|kept| kept.borrow_mut().small.pop());
+        Self::of(kept.unwrap_or_else(|| vec![0; SMALL_BYTES].into_boxed_slice()))
+    }
+
+    /// An empty buffer of [`LARGE_BYTES`].
+    pub fn large() -> Self {
+        let kept = KEPT.with(|kept| kept.borrow_mut().large.pop());
+        Self::of(kept.unwrap_or_else(|| vec![0; LARGE_BYTES].into_boxed_slice()))
+    }
+
+    fn of(data: Box<[u8]>) -> Self {
+        Self {
+            data,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// What is in it.
+    pub fn filled(&self) -> &[u8] {
+        &self.data[self.start..self.end]
+    }
+
+    /// What is in it, to be changed in place.
+    pub fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.data[self.start..self.end]
+    }
+
+    /// Room behind the filled part.
+    pub fn spare(&mut self) -> &mut [u8] {
+        &mut self.data[self.end..]
+    }
+
+    /// Counts the first `count` bytes of [`Buf::spare`] as filled.
+    pub fn added(&mut self, count: usize) {
+        assert!(
+            count <= self.data.len() - self.end,
+            "more added than there was room"
+        );
+        self.end += count;
+    }
+
+    /// Takes `count` bytes off the start.
+    pub fn consume(&mut self, count: usize) {
+        assert!(
+            count <= self.end - self.start,
+            "more consumed than there was"
+        );
+        self.start += count;
+        if self.start == self.end {
+            self.clear();
+        }
+    }
+
+    /// Cuts the filled part to its first `count` bytes.
+    pub fn truncate(&mut self, count: usize) {
+        self.end = self.end.min(self.start + count);
+    }
+
+    /// Makes it empty.
+    pub fn clear(&mut self) {
+        self.start = 0;
+        self.end = 0;
+    }
+
+    /// Bytes in it.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Makes room for `count` bytes behind the filled part: by moving it to the front, else by growing.
+    pub fn reserve(&mut self, count: usize) {
+        if self.data.len() - self.end >= count {
+            return;
+        }
+        let len = self.len();
+        if self.data.len() - len >= count {
+            self.data.copy_within(self.start..self.end, 0);
+        } else {
+            let size = (len + count).next_power_of_two();
+            let mut grown = vec![0; size].into_boxed_slice();
+            grown[..len].copy_from_slice(self.filled());
+            give_back(std::mem::replace(&mut self.data, grown));
+        }
+        self.start = 0;
+        self.end = len;
+    }
+
+    /// Appends bytes, making room for them.
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.data[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Appends a whole number in decimal.
+    pub fn put_decimal(&mut self, mut number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        loop {
+            at -= 1;
+            digits[at] = b'0' + u8::try_from(number % 10).expect("a digit");
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+        self.put(&digits[at..]);
+    }
+
+    /// Appends a whole number in lower-case hexadecimal, without leading zeros.
+    pub fn put_hex(&mut self, number: u64) {
+        let mut digits = [0; 16];
+        let mut at = digits.len();
+        let mut left = number;
+        loop {
+            at -= 1;
+            digits[at] = b"0123456789abcdef"[usize::try_from(left & 15).expect("a nibble")];
+            left >>= 4;
+            if left == 0 {
+                break;
+            }
+        }
+        self.put(&digits[at..]);
+    }
+}
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.data));
+    }
+}
+
+fn give_back(data: Box<[u8]>) {
+    // Fails only while the thread ends, when nobody needs it any more.
+    KEPT.try_with(|kept| {
+        let mut kept = kept.borrow_mut();
+        match data.len() {
+            SMALL_BYTES if kept.small.len() < SMALL_KEPT => kept.small.push(data),
+            LARGE_BYTES if kept.large.len() < LARGE_KEPT => kept.large.push(data),
+            _ => {}
+        }
+    })
+    .ok();
+}

@@ -1,0 +1,36 @@
+//! Sockets: listeners, workers that accept from them, and what a connection needs of its thread (a clock for its
+//! deadlines, buffers, the phase of the process).
+//!
+//! ```text
+//!   Listener ──one socket per worker──► Workers: N threads, each
+//!                                         LocalRuntime (tokio current_thread)
+//!                                           accept loop ─► a task per connection ─► Serve
+//!                                           Clock: one sweep for all deadlines
+//!                                           Buf pool: lent while bytes are there
+//! ```
+//!
+//! Threads share nothing on the way of a request: no work stealing, no lock, no channel. What was rejected: tokio's
+//! multi-threaded runtime (stealing moves a connection's state between caches), a timer per request (registering one
+//! costs more than parsing a head), a buffer per idle connection (10,000 of them are 160 MB).
+
+mod accept;
+mod buffer;
+mod clock;
+mod cores;
+mod listen;
+mod socket;
+mod worker;
+
+#[cfg(test)]
+pub(crate) mod memory;
+
+pub use accept::{Accepted, Serve, accept};
+pub use buffer::Buf;
+pub use clock::{Clock, Timer};
+pub use cores::default_workers;
+pub use listen::{Listener, Port};
+pub use socket::{Peer, Socket, Transport};
+pub use worker::{Connections, Worker, Workers};
+
+#[cfg(test)]
+mod tests;

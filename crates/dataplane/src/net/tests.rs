@@ -1,0 +1,249 @@
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+use podkit_foundation::lifecycle::{Lifecycle, Phase};
+use podkit_foundation::params::{Addr, ParamType};
+use podkit_foundation::telemetry::metrics::Registry;
+use tokio::task::LocalSet;
+
+use super::*;
+
+fn addr(text: &str) -> Addr {
+    Addr::parse(text).unwrap()
+}
+
+fn bind(text: &str, workers: usize) -> Result<Listener, String> {
+    Listener::bind("listen", &addr(text), workers).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_taken_port_is_one_line_whatever_the_number_of_workers() {
+    let first = bind("127.0.0.1:0", 2).unwrap();
+    let text = format!("127.0.0.1:{}", first.port().unwrap());
+    for workers in [1, 2] {
+        let line = format!("--listen (PODKIT_LISTEN) {text}: address in use");
+        assert_eq!(bind(&text, workers).unwrap_err(), line);
+    }
+    drop(first);
+    bind(&text, 2).unwrap();
+}
+
+#[test]
+fn a_port_of_all_addresses_answers_on_both_families() {
+    let listener = bind(":0", 1).unwrap();
+    let port = listener.port().unwrap();
+    TcpStream::connect(("127.0.0.1", port)).unwrap();
+    if TcpListener::bind("[::1]:0").is_ok() {
+        TcpStream::connect(("::1", port)).unwrap();
+    }
+    let taken = bind(&format!("127.0.0.1:{port}"), 1).unwrap_err();
+    assert!(taken.ends_with("address in use"), "{taken}");
+}
+
+#[test]
+fn names_are_not_listened_on() {
+    let line = bind("example.org:80", 1).unwrap_err();
+    assert!(line.contains("a listener takes an IP address"), "{line}");
+}
+
+#[test]
+fn a_unix_socket_takes_over_a_stale_file_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let text = format!("unix:{}", path.display());
+    drop(UnixListener::bind(&path).unwrap());
+    let listener = bind(&text, 2).unwrap();
+    UnixStream::connect(&path).unwrap();
+    let line = bind(&text, 1).unwrap_err();
+    assert!(line.ends_with("address in use"), "{line}");
+    drop(listener);
+    assert!(!path.exists(), "the file goes with the listener");
+
+    std::fs::write(&path, "not a socket").unwrap();
+    assert!(bind(&text, 1).is_err());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a socket");
+}
+
+/// Echoes one byte, and panics on a `!`.
+struct OneByte;
+
+impl Serve for OneByte {
+    async fn serve(self: Rc<Self>, mut accepted: Accepted) {
+        let mut buf = Buf::small();
+        let io = &mut accepted.socket;
+        let read = std::future::poll_fn(|cx| io.poll_read(cx, &mut buf)).await;
+        assert_ne!(buf.filled(), b"!", "asked for");
+        if read.is_ok() {
+            let part = [std::io::IoSlice::new(buf.filled())];
+            std::future::poll_fn(|cx| io.poll_write(cx, &part))
+                .await
+                .unwrap();
+        }
+    }
+}
+
+struct Rig {
+    lifecycle: Lifecycle,
+    metrics: Registry,
+    port: u16,
+    workers: Workers,
+}
+
+fn rig(workers: usize, max: usize) -> Rig {
+    let (lifecycle, metrics) = (Lifecycle::new(), Registry::default());
+    let listener = bind("127.0.0.1:0", workers).unwrap();
+    let port = listener.port().unwrap();
+    let workers = Workers::start(
+        "test",
+        workers,
+        &lifecycle,
+        &metrics,
+        &Connections::at_most(max),
+        move |worker| {
+            let port = listener.take()?;
+            let accepting = accept(port, Rc::clone(worker), Rc::new(OneByte));
+            drop(tokio::task::spawn_local(accepting));
+            Ok(())
+        },
+    )
+    .unwrap();
+    lifecycle.advance(Phase::Ready);
+    Rig {
+        lifecycle,
+        metrics,
+        port,
+        workers,
+    }
+}
+
+impl Rig {
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(("127.0.0.1", self.port)).unwrap()
+    }
+
+    fn count(&self, result: &str) -> u64 {
+        let labels = [("result", result)];
+        self.metrics
+            .counter("podkit_connections_total", "", &labels)
+            .get()
+    }
+
+    fn wait_for(&self, what: &str, done: impl Fn() -> bool) {
+        let until = std::time::Instant::now() + Duration::from_secs(5);
+        while !done() {
+            assert!(std::time::Instant::now() < until, "{what} did not happen");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn echo(mut stream: &TcpStream, byte: u8) -> Option<u8> {
+    use std::io::{Read, Write};
+    stream.write_all(&[byte]).unwrap();
+    let mut answer = [0];
+    matches!(stream.read(&mut answer), Ok(1)).then_some(answer[0])
+}
+
+#[test]
+fn workers_serve_drain_and_end() {
+    let rig = rig(2, 10);
+    let clients: Vec<_> = (0..6).map(|_| rig.connect()).collect();
+    rig.wait_for("accepting", || rig.count("accepted") == 6);
+    rig.lifecycle.advance(Phase::Draining);
+    for (byte, client) in (b'a'..).zip(&clients) {
+        assert_eq!(echo(client, byte), Some(byte), "in flight is finished");
+    }
+    rig.workers.join();
+    assert_eq!(rig.lifecycle.in_flight(), 0);
+    assert!(TcpStream::connect(("127.0.0.1", rig.port)).is_err());
+}
+
+#[test]
+fn what_is_in_flight_is_cut_when_the_process_stops() {
+    let rig = rig(1, 10);
+    let _client = rig.connect();
+    rig.wait_for("accepting", || rig.count("accepted") == 1);
+    rig.lifecycle.advance(Phase::Stopped);
+    rig.workers.join();
+}
+
+#[test]
+fn connections_past_the_bound_are_closed_and_counted() {
+    let rig = rig(1, 2);
+    let (first, second) = (rig.connect(), rig.connect());
+    rig.wait_for("accepting", || rig.count("accepted") == 2);
+    assert_eq!(echo(&rig.connect(), b'x'), None);
+    assert_eq!(rig.count("refused"), 1);
+    assert_eq!(echo(&first, b'1'), Some(b'1'));
+    drop(first);
+    rig.wait_for("room", || echo(&rig.connect(), b'3') == Some(b'3'));
+    assert_eq!(echo(&second, b'2'), Some(b'2'));
+    rig.lifecycle.advance(Phase::Draining);
+    rig.workers.join();
+}
+
+#[test]
+fn a_fault_cuts_one_connection_and_is_counted() {
+    let rig = rig(1, 10);
+    let other = rig.connect();
+    assert_eq!(echo(&rig.connect(), b'!'), None);
+    assert_eq!(echo(&other, b'o'), Some(b'o'));
+    let faults = rig
+        .metrics
+        .counter("podkit_connection_faults_total", "", &[]);
+    rig.wait_for("counting", || faults.get() == 1);
+    rig.lifecycle.advance(Phase::Draining);
+    rig.workers.join();
+}
+
+#[tokio::test(start_paused = true)]
+async fn timers_fire_in_time_and_only_once_armed() {
+    LocalSet::new()
+        .run_until(async {
+            let clock = Clock::default();
+            drop(tokio::task::spawn_local(clock.clone().sweep()));
+            let begin = tokio::time::Instant::now();
+            let expiry = |timer: Timer| async move {
+                std::future::poll_fn(|cx| match timer.expired(cx) {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                })
+                .await;
+                begin.elapsed().as_millis()
+            };
+            let (long, short, moved) = (clock.timer(), clock.timer(), clock.timer());
+            let unarmed = clock.timer();
+            long.arm_for(Duration::from_secs(5));
+            moved.arm_for(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+            // Earlier than what the sweep sleeps for.
+            short.arm_for(Duration::from_millis(300));
+            moved.arm_for(Duration::from_secs(3));
+            let (short, moved, long) = tokio::join!(expiry(short), expiry(moved), expiry(long));
+            let close = |found: u128, wanted: u128| found >= wanted && found <= wanted + 12;
+            assert!(close(short, 300) && close(moved, 3_000) && close(long, 5_000));
+            drop(unarmed);
+            assert!(clock.is_unused());
+        })
+        .await;
+}
+
+#[test]
+fn buffers_grow_move_and_count() {
+    let mut buf = Buf::small();
+    buf.put(&[b'x'; 16 * 1024]);
+    buf.consume(16 * 1024 - 3);
+    buf.reserve(100);
+    assert_eq!(buf.filled(), b"xxx");
+    buf.put(&[b'y'; 40_000]);
+    assert_eq!(buf.len(), 40_003);
+    buf.clear();
+    buf.put_decimal(0);
+    buf.put(b" ");
+    buf.put_decimal(u64::MAX);
+    buf.put(b" ");
+    buf.put_hex(0xbeef_0);
+    assert_eq!(buf.filled(), b"0 18446744073709551615 beef0");
+}
