@@ -1,6 +1,7 @@
 //! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), TLS (`tls`), upstreams and their
 //! pools (`upstream`), the admin server that every module has (`admin`), and the driver of a module's life (`module`).
 
+pub mod admin;
 pub mod http;
 pub mod module;
 pub mod net;
