@@ -62,7 +62,7 @@ impl Source {
     pub(crate) fn field(&self) -> &'static str {
         match self {
             Self::Files(_) => "cert",
-            Self::Directory(_) => "cert_dir",
+            Self::Directory { .. } => "cert_dir",
             Self::SelfSigned(_) => "self_signed",
         }
     }
@@ -77,10 +77,16 @@ pub(crate) fn look(
     now: SystemTime,
 ) -> Look {
     let mut look = Look::default();
-    if let Source::SelfSigned(names) = source {
+    let made = match source {
+        Source::SelfSigned(names) => Some(names),
+        Source::Directory { until, .. } => until.as_ref(),
+        Source::Files(_) => None,
+    };
+    look.read(source, former, now, provider);
+    if let Some(names) = made
+        && look.pairs.is_empty()
+    {
         look.self_sign(names, former, now, provider);
-    } else {
-        look.read(source, former, now, provider);
     }
     if let Some(rules) = rules {
         look.depends.push(rules.ca.clone());
@@ -97,6 +103,8 @@ pub(crate) fn look(
             }
         };
     }
+    look.depends.sort();
+    look.depends.dedup();
     look
 }
 
@@ -108,7 +116,7 @@ impl Look {
         now: SystemTime,
         provider: &CryptoProvider,
     ) {
-        let old = former.and_then(|former| former.pairs.first());
+        let old = former.and_then(|former| former.pairs.iter().find(|named| named.made));
         if let Some(old) = old
             && !old.pair.leaf.expires_soon(now)
         {
@@ -118,6 +126,7 @@ impl Look {
             Ok(pair) => self.pairs.push(Named {
                 name: "self-signed".to_owned(),
                 digest: pair.leaf.sha256,
+                made: true,
                 pair: Arc::new(pair),
             }),
             Err(why) => {
@@ -142,15 +151,20 @@ impl Look {
         now: SystemTime,
         provider: &CryptoProvider,
     ) {
-        let all = former.map(|former| former.pairs).unwrap_or_default();
+        let former_pairs = former.map(|former| former.pairs).unwrap_or_default();
+        let all: Vec<&Named> = former_pairs.iter().filter(|named| !named.made).collect();
+        let kept = || all.iter().copied().cloned().collect();
         let reading = match source.read() {
             Ok(reading) => reading,
             Err(why) => {
-                let Source::Directory(directory) = source else {
+                let Source::Directory {
+                    path: directory, ..
+                } = source
+                else {
                     unreachable!("only a directory is refused as a whole");
                 };
                 let problem = Problem::new(Cause::Unreadable, Part::Certificate, why);
-                self.pairs = all.to_vec();
+                self.pairs = kept();
                 self.depends = former
                     .map(|former| former.depends.to_vec())
                     .unwrap_or_default();
@@ -160,7 +174,7 @@ impl Look {
         };
         self.depends = reading.depends;
         for found in reading.found {
-            let old = all.iter().find(|named| named.name == found.name);
+            let old = all.iter().copied().find(|named| named.name == found.name);
             match judge(&found, old, now, provider) {
                 Ok(named) => self.pairs.push(named),
                 Err(problem) => {
@@ -180,14 +194,17 @@ impl Look {
         }
         if self.pairs.is_empty() && !all.is_empty() {
             // Emptied, perhaps only for a moment: serving the last ones beats serving nobody.
-            self.pairs = all.to_vec();
-            let Source::Directory(directory) = source else {
+            self.pairs = kept();
+            let Source::Directory {
+                path: directory, ..
+            } = source
+            else {
                 return;
             };
             let problem = Problem::new(
                 Cause::Unreadable,
                 Part::Certificate,
-                "holds no pair any more",
+                "holds no usable pair any more",
             );
             let name = directory.display().to_string();
             self.refuse(name, "cert_dir", directory.clone(), problem, now);
@@ -232,6 +249,7 @@ fn judge(
         name: found.name.clone(),
         pair: Arc::new(Pair::check(chain, key, now, provider)?),
         digest,
+        made: false,
     })
 }
 

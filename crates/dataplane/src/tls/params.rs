@@ -39,7 +39,7 @@ podkit_foundation::params! {
         /// Make a certificate in memory, for trying out.
         ///
         /// ECDSA P-256, for localhost, the host's name, 127.0.0.1 and ::1, new at each start; its SHA-256
-        /// fingerprint is in the log. Clients have no reason to trust it.
+        /// fingerprint is in the log. Clients have no reason to trust it. With `--cert-dir` it serves until there is a pair.
         self_signed: bool { default: Some("false") },
         /// A further DNS name or address in the self-signed certificate; repeatable.
         self_signed_name: Vec<String> {},
@@ -69,26 +69,22 @@ impl TlsParams {
     /// Where the certificates come from; an error when none or more than one place is given.
     pub fn source(&self) -> Result<Source, ParamError> {
         let files = !(self.cert.is_empty() && self.key.is_empty());
-        let given = [
-            (files, "cert"),
+        let others = [
             (self.cert_dir.is_some(), "cert_dir"),
             (self.self_signed, "self_signed"),
         ];
-        let mut given = given
-            .iter()
-            .filter(|(given, _)| *given)
-            .map(|(_, field)| *field);
-        let (first, second) = (given.next(), given.next());
-        if let (Some(first), Some(second)) = (first, second) {
-            let other = first.replace('_', "-");
-            let why = format!("can't go with --{other}: give one source of certificates");
-            return Err(ParamError::new(second, why));
+        if let Some((_, other)) = others.iter().find(|(given, _)| files && *given) {
+            let why = "can't go with --cert and --key: give one source of certificates";
+            return Err(ParamError::new(other, why));
         }
         if !self.self_signed_name.is_empty() && !self.self_signed {
             return Err(ParamError::new("self_signed_name", "needs --self-signed"));
         }
         if let Some(directory) = &self.cert_dir {
-            return Ok(Source::Directory(directory.clone()));
+            return Ok(Source::Directory {
+                path: directory.clone(),
+                until: self.self_signed.then(|| self.self_signed_name.clone()),
+            });
         }
         if self.self_signed {
             return Ok(Source::SelfSigned(self.self_signed_name.clone()));

@@ -328,11 +328,11 @@ impl ServerTls {
         let mut state = self.0.lock();
         for named in &state.pairs {
             let leaf = &named.pair.leaf;
-            let what = match self.0.source {
-                Source::SelfSigned(_) => {
+            let what = match named.made {
+                true => {
                     "made a self-signed certificate in memory; clients have no reason to trust it"
                 }
-                _ => "serving this certificate",
+                false => "serving this certificate",
             };
             tracing::info!(
                 name = named.name,

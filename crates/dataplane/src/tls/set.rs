@@ -20,6 +20,8 @@ pub(crate) struct Named {
     pub(crate) pair: Arc<Pair>,
     /// SHA-256 of both files, so that an unchanged pair is known as such.
     pub(crate) digest: [u8; 32],
+    /// Made in memory.
+    pub(crate) made: bool,
 }
 
 /// The pairs by the names that they cover.

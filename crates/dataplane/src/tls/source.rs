@@ -26,7 +26,12 @@ pub enum Source {
     /// `--cert` and `--key`; without a key the certificate's file holds it too.
     Files(Vec<(PathBuf, Option<PathBuf>)>),
     /// `--cert-dir`.
-    Directory(PathBuf),
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// With `--self-signed`: serve a certificate made in memory, with these further names, until there is a pair.
+        until: Option<Vec<String>>,
+    },
     /// `--self-signed`, with further names.
     SelfSigned(Vec<String>),
 }
@@ -66,7 +71,7 @@ impl Source {
                 }
                 Ok(reading)
             }
-            Self::Directory(directory) => read_directory(directory),
+            Self::Directory { path, .. } => read_directory(path),
             Self::SelfSigned(_) => Ok(Reading::default()),
         }
     }

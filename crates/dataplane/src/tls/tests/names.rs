@@ -185,6 +185,7 @@ fn a_client_gets_the_kind_of_key_that_it_can_verify() {
         Named {
             name: String::new(),
             digest: pair.leaf.sha256,
+            made: false,
             pair: Arc::new(pair),
         }
     };

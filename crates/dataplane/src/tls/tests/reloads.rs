@@ -26,7 +26,7 @@ fn a_start_is_refused_with_the_parameter_the_file_and_the_reason() {
     assert!(line.contains("1 given for 2 of --cert"), "{line}");
     let line = start_error(&[("cert", &a), ("key", &a_key), ("self-signed", "true")]);
     assert!(
-        line.starts_with("--self-signed (PODKIT_SELF_SIGNED): can't go with --cert"),
+        line.starts_with("--self-signed (PODKIT_SELF_SIGNED): can't go with --cert and --key"),
         "{line}"
     );
     let line = start_error(&[("cert", &a)]);
@@ -153,7 +153,7 @@ fn a_bad_pair_does_not_hold_back_the_others() {
     fs::remove_file(files.path("a.crt")).unwrap();
     fs::remove_file(files.path("a.key")).unwrap();
     let why = tls.reload().unwrap_err();
-    assert!(why.contains("holds no pair any more"), "{why}");
+    assert!(why.contains("holds no usable pair any more"), "{why}");
     assert_eq!(tls.view().certificates.len(), 1);
     fs::remove_dir(files.0.path()).unwrap();
     let why = tls.reload().unwrap_err();
@@ -226,4 +226,44 @@ fn the_self_signed_certificate_stays_over_a_reload() {
     assert_eq!(tls.reload(), Ok(false));
     assert_eq!(tls.view().certificates[0].leaf.fingerprint(), before);
     assert_eq!(tls.usable(), Ok(()));
+}
+
+#[test]
+fn a_self_signed_certificate_serves_until_the_directory_holds_a_pair() {
+    let (authority, files) = (Authority::new("CA"), Files::new());
+    let dir = shown(files.0.path());
+    let flags = [("cert-dir", dir.as_str()), ("self-signed", "true")];
+    let (tls, _) = server(&flags);
+    let names = || -> Vec<String> {
+        tls.view()
+            .certificates
+            .into_iter()
+            .map(|found| found.name)
+            .collect()
+    };
+    let made = tls.view().certificates[0].leaf.fingerprint();
+    assert_eq!(names(), ["self-signed"]);
+    assert_eq!(tls.reload(), Ok(false));
+
+    let good = authority.server(&["a.example"]);
+    files.write("tls.crt", &good.chain);
+    files.write("tls.key", &authority.server(&["a.example"]).key);
+    assert!(tls.reload().unwrap_err().contains("does not match"));
+    assert_eq!(
+        (names(), tls.view().certificates[0].leaf.fingerprint()),
+        (vec!["self-signed".to_owned()], made)
+    );
+    assert!(start_error(&flags).contains("does not match"));
+
+    files.write("tls.key", &good.key);
+    assert_eq!(tls.reload(), Ok(true));
+    assert_eq!(names(), ["tls"]);
+    fs::remove_file(files.path("tls.crt")).unwrap();
+    fs::remove_file(files.path("tls.key")).unwrap();
+    assert!(
+        tls.reload()
+            .unwrap_err()
+            .contains("holds no usable pair any more")
+    );
+    assert_eq!(names(), ["tls"]);
 }
