@@ -4,6 +4,7 @@
 //! `runner` (one supervisor per pod: order, probes, restarts, events) → `sandbox` (namespaces, mounts, the
 //! single-threaded stage that becomes a container) with `volume`, `image`, `probe`; `sys` holds the raw system calls.
 
+pub mod check;
 pub mod plan;
 pub mod cgroup;
 pub mod manifest;

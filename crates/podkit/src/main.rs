@@ -1,1 +1,45 @@
-fn main() {}
+//! podkit, the one binary: a pod runner, and the modules that run in its pods.
+//!
+//! What happens: the hidden stage of the sandbox goes first, before anything else of the program has run; then the
+//! command line is read, and one command runs to its end.
+
+mod cli;
+mod explain;
+mod registry;
+mod run;
+
+use std::process::ExitCode;
+
+use podkit_foundation::error::Failure;
+
+fn main() -> ExitCode {
+    podkit_pod::sandbox::run_if_stage();
+    match command() {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("podkit: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn command() -> Result<ExitCode, Failure> {
+    let matches = match cli::parse(std::env::args_os())? {
+        cli::Parsed::Command(matches) => matches,
+        cli::Parsed::Text(text) => return cli::print(&text),
+    };
+    let (name, matches) = matches.subcommand().expect("the command line requires one");
+    match name {
+        "run" => run::run(matches),
+        "check" => run::check(matches),
+        "explain" => explain::explain(matches),
+        "completions" => cli::completions(matches),
+        module => {
+            let module = registry::find(module).expect("every other command is a module");
+            Ok(podkit_dataplane::module::run(
+                module,
+                &cli::values(&module.spec.all_params(), matches),
+            ))
+        }
+    }
+}

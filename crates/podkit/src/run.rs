@@ -1,0 +1,147 @@
+//! `podkit run` and `podkit check`: their flags, handed to the pod runner.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{ParamError, ParamSet};
+use podkit_pod::check::{Commands, check as check_files};
+use podkit_pod::plan::Options;
+use podkit_pod::runner::{self, OutputFormat, RunOptions};
+
+use crate::{cli, registry};
+
+podkit_foundation::choices! {
+    /// The form of the output.
+    pub(crate) enum Form {
+        /// For people.
+        Text = "text",
+        /// For programs.
+        Json = "json",
+    }
+}
+
+podkit_foundation::params! {
+    /// What `run` takes.
+    pub(crate) struct RunParams {
+        /// Leave this container out (talk to the real thing in development).
+        without: Vec<String> {},
+        /// Where a container's root file system comes from: CONTAINER=podkit, =host or =rootfs:DIR.
+        image: Vec<String> {},
+        /// Accept what would own the machine, such as a writable mount of a system directory.
+        allow_privileged: bool { default: Some("false") },
+        /// Don't publish the declared ports on this machine's loopback.
+        no_publish: bool { default: Some("false") },
+        /// First step of the restart back-off; it doubles up to 5m.
+        backoff: Duration { default: Some("10s"), bounds: Some((10, 300_000)) },
+        /// Stop the pod when this container ends, and exit with its code.
+        exit_code_from: Option<String> {},
+        /// Form of the output: for people, or one JSON object a line.
+        output: Form { default: Some("text"), short: Some('o') },
+        /// Keep the state of pods below this directory instead of /run/podkit and /var/lib/podkit.
+        state_dir: Option<PathBuf> {},
+        /// Run only this pod of the files.
+        only_pod: Option<String> {},
+    }
+}
+
+podkit_foundation::params! {
+    /// What `check` takes.
+    pub(crate) struct CheckParams {
+        /// Check as if this container were left out.
+        without: Vec<String> {},
+        /// Where a container's root file system comes from: CONTAINER=podkit, =host or =rootfs:DIR.
+        image: Vec<String> {},
+        /// Accept what would own the machine.
+        allow_privileged: bool { default: Some("false") },
+        /// Form of the output.
+        output: Form { default: Some("text"), short: Some('o') },
+    }
+}
+
+pub(crate) const RUN_HELP: &str = "\
+Ctrl-C stops the pod in order within its grace period; a second one at once. Exit code: 0 when all went well, 1 when the \
+pod failed or could not start, 2 when something given is wrong. An image whose repository ends in podkit is this very \
+binary; another one needs --image CONTAINER=host (this machine's programs, read-only) or =rootfs:DIR, or the \
+annotation podkit.dev/image.CONTAINER.";
+
+pub(crate) const CHECK_HELP: &str = "\
+Exit code: 0 when the files can run, 2 when not. Every line names file, line, column and path.";
+
+/// `podkit run FILE...`.
+pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    if matches.get_flag("detach") {
+        let version = podkit_foundation::VERSION;
+        return Err(Failure::Usage(format!(
+            "--detach is not in version {version} yet; run goes on in the foreground"
+        )));
+    }
+    let params = RunParams::from_values(&cli::values(RunParams::PARAMS, matches))?;
+    let options = RunOptions {
+        files: files(matches),
+        without: params.without,
+        images: images(&params.image)?,
+        allow_privileged: params.allow_privileged,
+        publish: !params.no_publish,
+        backoff: params.backoff,
+        output: match params.output {
+            Form::Text => OutputFormat::Text,
+            Form::Json => OutputFormat::Json,
+        },
+        exit_code_from: params.exit_code_from,
+        state_dir: params.state_dir,
+        only_pod: params.only_pod,
+    };
+    runner::run(&options).map(ExitCode::from)
+}
+
+/// `podkit check FILE...`.
+pub(crate) fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let params = CheckParams::from_values(&cli::values(CheckParams::PARAMS, matches))?;
+    let options = Options {
+        images: images(&params.image)?,
+        without: params.without,
+        allow_privileged: params.allow_privileged,
+    };
+    let modules = registry::specs();
+    let commands = Commands {
+        modules: &modules,
+        others: registry::COMMANDS,
+    };
+    let report = check_files(&files(matches), &options, commands);
+    cli::print(&match params.output {
+        Form::Text => report.to_string(),
+        Form::Json => format!("{:#}\n", report.to_json()),
+    })?;
+    Ok(if report.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
+}
+
+fn files(matches: &ArgMatches) -> Vec<PathBuf> {
+    matches
+        .get_many::<String>("files")
+        .into_iter()
+        .flatten()
+        .map(PathBuf::from)
+        .collect()
+}
+
+fn images(texts: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((container, source)) if !container.is_empty() && !source.is_empty() => {
+            Ok((container.to_owned(), source.to_owned()))
+        }
+        _ => {
+            let why = format!(
+                "\"{text}\" is not CONTAINER=SOURCE; expected such as app=host or app=rootfs:/srv/app"
+            );
+            Err(ParamError::new("image", why).into())
+        }
+    };
+    texts.iter().map(pair).collect()
+}
