@@ -145,15 +145,24 @@ fn render(
     let ts = humantime::format_rfc3339_millis(at);
     match format {
         LogFormat::Json => {
-            let mut line = serde_json::Map::new();
-            line.insert("ts".into(), ts.to_string().into());
-            line.insert("level".into(), level.as_str().to_lowercase().into());
-            line.insert("module".into(), module.into());
-            line.insert("msg".into(), fields.message.clone().into());
-            for (name, value) in &fields.others {
-                line.insert((*name).to_owned(), value.clone());
+            // Written by hand to keep the order: people read these lines too.
+            let mut line = format!(
+                "{{\"ts\":\"{ts}\",\"level\":\"{}\"",
+                level.as_str().to_lowercase()
+            );
+            let fixed = [
+                ("module", module.into()),
+                ("msg", fields.message.as_str().into()),
+            ];
+            let others = fields
+                .others
+                .iter()
+                .map(|(name, value)| (*name, value.clone()));
+            for (name, value) in fixed.into_iter().chain(others) {
+                let value: serde_json::Value = value;
+                write!(line, ",\"{name}\":{value}").expect("writing to a String can't fail");
             }
-            serde_json::Value::Object(line).to_string() + "\n"
+            line + "}\n"
         }
         LogFormat::Text => {
             let mut line = format!("{ts} {level:5} {module}: {}", clean(&fields.message));
@@ -215,6 +224,9 @@ mod tests {
             (&value["why"], &value["n"]),
             (&"a \"b\"\n".into(), &3.into())
         );
+        assert!(line.starts_with(
+            "{\"ts\":\"1970-01-01T00:00:00.000Z\",\"level\":\"warn\",\"module\":\"tls\",\"msg\":"
+        ));
         assert_eq!(line.matches('\n').count(), 1);
     }
 
