@@ -47,6 +47,8 @@ pub(super) struct Layout {
     pub(super) usable: Vec<Hierarchy>,
     /// Whether a hierarchy is mounted at all, of either version (for the text of a warning).
     pub(super) mounted: bool,
+    /// `cgroup.procs` of a group that this process is in.
+    pub(super) own_procs: Option<PathBuf>,
     /// A v2 controller that exists but can't be handed down, or a v1 directory that isn't ours to write.
     pub(super) obstacles: Vec<(String, String)>,
 }
@@ -66,6 +68,10 @@ pub(super) fn detect(mountinfo: &str, own: &str, root: &Path) -> Layout {
                 Version::V1 => controllers.iter().any(|c| mount.controllers.contains(c)),
             })
             .map_or("/", |(_, path)| *path);
+        if layout.own_procs.is_none() {
+            let own = relative(&mount, path).map(|own| at.join(own).join("cgroup.procs"));
+            layout.own_procs = own.filter(|procs| writable(procs));
+        }
         let found = match mount.version {
             Version::V1 => place_v1(&mount, &at, path),
             Version::V2 => place_v2(&mount, &at, path),
@@ -175,18 +181,12 @@ fn parse_own(text: &str) -> Vec<(Vec<String>, &str)> {
         .collect()
 }
 
-/// The own cgroup relative to what the mount shows; empty when it lies outside (a bind mount of another part, a
-/// cgroup namespace entered later), where the mount's root is the best that can be had.
-fn relative(mount: &Mount, path: &str) -> PathBuf {
-    let path = Path::new(path);
-    let inside = match path.strip_prefix(&mount.root) {
-        Ok(rest) => rest,
-        Err(_) => Path::new(""),
-    };
-    if inside.components().any(|c| c.as_os_str() == "..") {
-        return PathBuf::new();
-    }
-    inside.to_path_buf()
+/// The own cgroup relative to what the mount shows; none when it lies outside (a bind mount of another part, a cgroup
+/// namespace entered later), where the mount's root is the best that can be had.
+fn relative(mount: &Mount, path: &str) -> Option<PathBuf> {
+    let inside = Path::new(path).strip_prefix(&mount.root).ok()?;
+    let leads_out = inside.components().any(|c| c.as_os_str() == "..");
+    (!leads_out).then(|| inside.to_path_buf())
 }
 
 fn writable(dir: &Path) -> bool {
@@ -196,7 +196,7 @@ fn writable(dir: &Path) -> bool {
 type Placed = Result<(Hierarchy, Vec<(String, String)>), String>;
 
 fn place_v1(mount: &Mount, at: &Path, path: &str) -> Placed {
-    let own = at.join(relative(mount, path));
+    let own = at.join(relative(mount, path).unwrap_or_default());
     let base = if own.is_dir() { own } else { at.to_path_buf() };
     if !writable(&base) {
         return Err(format!("{} may not be written to", base.display()));
@@ -212,7 +212,7 @@ fn place_v1(mount: &Mount, at: &Path, path: &str) -> Placed {
 fn place_v2(mount: &Mount, at: &Path, path: &str) -> Placed {
     let mut best: Option<Hierarchy> = None;
     let mut offered: Vec<String> = Vec::new();
-    let relative = relative(mount, path);
+    let relative = relative(mount, path).unwrap_or_default();
     for step in relative.ancestors() {
         let base = at.join(step);
         let kind = std::fs::read_to_string(base.join("cgroup.type"));

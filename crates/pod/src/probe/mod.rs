@@ -21,6 +21,7 @@ use crate::net::PodNet;
 use crate::plan::Action;
 
 mod http;
+mod response;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -338,7 +338,7 @@ fn memory_bytes(plan: &PodPlan, limit: Option<u64>, ram: u64) -> u64 {
 
 fn ram_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram) * u64::from(info.mem_unit)
+    info.totalram * u64::from(info.mem_unit)
 }
 
 /// A tmpfs of a size in bytes; not swapped out where the kernel (6.4) and the privileges allow to ask for that, as the kubelet does.

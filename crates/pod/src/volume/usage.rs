@@ -47,7 +47,7 @@ fn quantity(bytes: u64) -> String {
     let mut left = bytes;
     let mut unit = "";
     for next in ["Ki", "Mi", "Gi", "Ti"] {
-        if left == 0 || left % 1024 != 0 {
+        if left == 0 || !left.is_multiple_of(1024) {
             break;
         }
         left /= 1024;

@@ -1,0 +1,158 @@
+//! Directories of cgroups: made, emptied of their processes, removed.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::detect::{Hierarchy, Version, words};
+
+/// How long the kernel is given to let go of a group whose processes were killed.
+const REMOVE_MAX: Duration = Duration::from_secs(2);
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+/// Looks at a v1 group in one round of killing: a process that forks as fast as it can is met again.
+const KILL_ROUNDS_MAX: usize = 64;
+/// Depth of groups that a container made below its own, for removal.
+const DEPTH_MAX: usize = 64;
+
+/// Makes `base/relative`, on v2 with the controllers handed down; those that could not be are returned with the reason.
+/// Another supervisor may remove the shared parent at the same time, so a missing one is made again.
+pub(super) fn make(
+    hierarchy: &Hierarchy,
+    relative: &Path,
+) -> io::Result<(PathBuf, Vec<(String, String)>)> {
+    let mut tries = 0;
+    loop {
+        match try_make(hierarchy, relative) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tries < 8 => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+fn try_make(
+    hierarchy: &Hierarchy,
+    relative: &Path,
+) -> io::Result<(PathBuf, Vec<(String, String)>)> {
+    let mut refused: Vec<(String, String)> = Vec::new();
+    let mut dir = hierarchy.base.clone();
+    for part in relative {
+        if hierarchy.version == Version::V2 {
+            let enabled = words(&dir, "cgroup.subtree_control");
+            for controller in &hierarchy.controllers {
+                let known = refused.iter().any(|(c, _)| c == controller);
+                if known || enabled.contains(controller) {
+                    continue;
+                }
+                // One at a time: one that is refused must not take the others with it.
+                if let Err(why) = write(&dir, "cgroup.subtree_control", &format!("+{controller}")) {
+                    refused.push((controller.clone(), why));
+                }
+            }
+        }
+        dir.push(part);
+        match std::fs::create_dir(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok((dir, refused))
+}
+
+pub(super) fn write(dir: &Path, file: &str, value: &str) -> Result<(), String> {
+    let path = dir.join(file);
+    std::fs::write(&path, value).map_err(|error| {
+        if path.exists() {
+            format!("writing {value} to {}: {error}", path.display())
+        } else {
+            format!("this kernel has no {file}")
+        }
+    })
+}
+
+/// A group and those below it, which a container may have made; outermost first.
+pub(super) fn subtree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![(dir.to_path_buf(), 0)];
+    let mut next = 0;
+    while next < found.len() {
+        let (at, depth) = found[next].clone();
+        next += 1;
+        if depth >= DEPTH_MAX {
+            continue;
+        }
+        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                found.push((entry.path(), depth + 1));
+            }
+        }
+    }
+    found.into_iter().map(|(dir, _)| dir).collect()
+}
+
+/// Kills what is in one group; true when the kernel has taken those below it too.
+pub(super) fn kill_dir(dir: &Path, version: Version) -> bool {
+    if version == Version::V2 && std::fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return true;
+    }
+    let mut killed: HashSet<i32> = HashSet::new();
+    let members = || {
+        words(dir, "cgroup.procs")
+            .into_iter()
+            .filter_map(|pid| pid.parse::<i32>().ok())
+    };
+    for _ in 0..KILL_ROUNDS_MAX {
+        // Between the list and the signal a number may pass to a stranger: the descriptors are taken first, then only
+        // those are used whose number is still in the group.
+        let held: Vec<(i32, OwnedFd)> = members()
+            .filter(|pid| !killed.contains(pid))
+            .filter_map(|pid| {
+                Some((
+                    pid,
+                    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?,
+                ))
+            })
+            .collect();
+        if held.is_empty() {
+            break;
+        }
+        let still: HashSet<i32> = members().collect();
+        for (pid, process) in held {
+            if still.contains(&pid) {
+                // One that is gone already is as good.
+                let _gone = pidfd_send_signal(&process, Signal::KILL);
+            }
+            killed.insert(pid);
+        }
+    }
+    false
+}
+
+/// Removes a group and those below it. EBUSY while processes are being reaped is waited out.
+pub(super) async fn remove_tree(dir: &Path) -> io::Result<()> {
+    let deadline = tokio::time::Instant::now() + REMOVE_MAX;
+    loop {
+        let mut busy = None;
+        for group in subtree(dir).iter().rev() {
+            match std::fs::remove_dir(group) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => busy = Some((group.clone(), error)),
+            }
+        }
+        let Some((group, error)) = busy else {
+            return Ok(());
+        };
+        let waits = error.raw_os_error() == Some(Errno::BUSY.raw_os_error());
+        if !waits || tokio::time::Instant::now() >= deadline {
+            return Err(io::Error::new(
+                error.kind(),
+                format!("removing {}: {error}", group.display()),
+            ));
+        }
+        tokio::time::sleep(REMOVE_PAUSE).await;
+    }
+}
