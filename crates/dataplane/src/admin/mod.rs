@@ -154,12 +154,12 @@ impl Handler for Door {
     }
 }
 
-/// Pages load nothing from elsewhere and are not framed.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+/// Pages load nothing from elsewhere and are not framed. A page may narrow it by a policy of its own.
+pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'self' 'unsafe-inline'; \
                       connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'";
 
 /// Whether a Host is one that no foreign web site can have: an address, or `localhost`.
-fn host_is_local(host: Option<&str>) -> bool {
+pub fn host_is_local(host: Option<&str>) -> bool {
     let Some(host) = host else { return true };
     let name = match host.strip_prefix('[') {
         Some(rest) => {

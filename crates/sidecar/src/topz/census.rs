@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::container::{Names, POD, PodState};
+use super::container::{KERNEL, Names, POD, PodState};
 use super::ring::{Life, Look, Now, Ring};
 use super::stat::{Comm, Reading};
 
@@ -281,9 +281,10 @@ impl Census {
     /// A process that is seen for the first time; `claimed` is the container that the pod state gives it.
     fn welcome(&mut self, reading: &Reading, facts: Facts, claimed: Option<String>) -> Known {
         let by_state = claimed.is_some();
+        let otherwise = if reading.kernel { KERNEL } else { POD };
         let container = claimed
             .or(facts.container)
-            .unwrap_or_else(|| POD.to_owned());
+            .unwrap_or_else(|| otherwise.to_owned());
         let container = self.names.hold(&container);
         let slot = self.ring.add(Life {
             pid: reading.pid,

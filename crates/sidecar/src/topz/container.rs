@@ -15,8 +15,16 @@ use serde::Deserialize;
 /// What processes of the pod are called that no container claims, such as its pausing first process.
 pub(crate) const POD: &str = "(pod)";
 
+/// What the kernel's own threads are called, where topz looks at a whole machine.
+pub(crate) const KERNEL: &str = "(kernel)";
+
 /// What our own container is called when nothing says its name.
 pub(crate) const OWN: &str = "(this container)";
+
+/// The order in which containers are listed: by name, those that are none last.
+pub(crate) fn rank(name: &str) -> (bool, &str) {
+    (name.starts_with('('), name)
+}
 
 /// The file that the pod's runner keeps: who is in the pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -55,7 +63,9 @@ impl PodState {
 /// names one. `in_namespace`: topz is in a cgroup namespace of its own, so that `/` is where it is itself.
 pub(crate) fn by_cgroup(text: &[u8], in_namespace: bool) -> Option<String> {
     let text = String::from_utf8_lossy(text);
-    let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    // The kernel marks a cgroup that was removed under a process that lives on.
+    let paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let mut paths = paths.map(|path| path.trim_end_matches(" (deleted)"));
     let bare = in_namespace && paths.clone().count() > 0 && paths.clone().all(|path| path == "/");
     paths
         .find_map(name_in_path)

@@ -327,11 +327,10 @@ pub(crate) fn inet_line(line: &str, kind: &str) -> Option<(u64, String)> {
         "01" => "established",
         "02" => "connecting",
         "03" => "syn received",
-        "04" | "05" => "closing",
+        "04" | "05" | "09" | "0B" => "closing",
         "06" => "time wait",
         "07" => "closed",
         "08" => "closed by the peer",
-        "09" | "0B" => "closing",
         "0A" => return Some((inode, format!("{kind} {local} listening"))),
         _ => "",
     };

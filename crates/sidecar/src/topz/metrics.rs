@@ -155,6 +155,9 @@ pub(crate) struct Cost {
     pub(crate) cpu_seconds: f64,
 }
 
+/// One metric's value of a container, where it has one.
+type Value<'a> = &'a dyn Fn(&Container) -> Option<f64>;
+
 /// Writes all families.
 pub(crate) fn encode(encoder: &mut Encoder, source: &Source<'_>, cost: Cost) {
     let asked = Asked {
@@ -179,7 +182,7 @@ pub(crate) fn encode(encoder: &mut Encoder, source: &Source<'_>, cost: Cost) {
     let figure = |value: fn(&super::cgroup::Figures) -> Option<f64>| {
         move |container: &Container| container.cgroup.as_ref().and_then(value)
     };
-    let by_container: &[&dyn Fn(&Container) -> Option<f64>] = &[
+    let by_container: &[Value<'_>] = &[
         &cpu,
         &|container| Some(container.memory_bytes as f64),
         &|container| Some(container.processes.into()),
@@ -190,34 +193,34 @@ pub(crate) fn encode(encoder: &mut Encoder, source: &Source<'_>, cost: Cost) {
         &figure(|figures| figures.throttled_seconds),
     ];
     for (metric, value) in METRICS.iter().zip(by_container) {
-        family(encoder, metric);
-        for container in &snapshot.containers {
-            if let Some(value) = value(container) {
-                encoder.sample(metric.name, &[("container", &container.name)], value);
-            }
-        }
+        let samples = snapshot.containers.iter().filter_map(|container| {
+            Some((
+                vec![("container", container.name.as_str())],
+                value(container)?,
+            ))
+        });
+        family(encoder, metric, samples);
     }
     let rest = &METRICS[by_container.len()..];
-    family(encoder, &rest[0]);
-    for container in &snapshot.containers {
-        let Some(figures) = &container.cgroup else {
-            continue;
-        };
-        let pressures = [
+    let pressures = snapshot.containers.iter().flat_map(|container| {
+        let figures = container.cgroup.clone().unwrap_or_default();
+        [
             ("cpu", figures.cpu_pressure_percent),
             ("memory", figures.memory_pressure_percent),
             ("io", figures.io_pressure_percent),
-        ];
-        for (resource, value) in pressures {
-            if let Some(value) = value {
-                encoder.sample(
-                    rest[0].name,
-                    &[("container", &container.name), ("resource", resource)],
-                    value,
-                );
-            }
-        }
-    }
+        ]
+        .into_iter()
+        .filter_map(|(resource, value)| {
+            Some((
+                vec![
+                    ("container", container.name.as_str()),
+                    ("resource", resource),
+                ],
+                value?,
+            ))
+        })
+    });
+    family(encoder, &rest[0], pressures);
     let values = [
         short,
         Some(appeared as f64),
@@ -232,18 +235,27 @@ pub(crate) fn encode(encoder: &mut Encoder, source: &Source<'_>, cost: Cost) {
         Some(history.bytes_max as f64),
     ];
     for (metric, value) in rest[1..].iter().zip(values) {
-        if let Some(value) = value {
-            family(encoder, metric);
-            encoder.sample(metric.name, &[], value);
-        }
+        family(encoder, metric, value.map(|value| (Vec::new(), value)));
     }
 }
 
-fn family(encoder: &mut Encoder, metric: &Metric) {
+/// A family with its samples, if there are any.
+fn family<'a>(
+    encoder: &mut Encoder,
+    metric: &Metric,
+    samples: impl IntoIterator<Item = (Vec<(&'a str, &'a str)>, f64)>,
+) {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return;
+    }
     let kind = if metric.kind == "counter" {
         Kind::Counter
     } else {
         Kind::Gauge
     };
     encoder.family(metric.name, kind, metric.doc);
+    for (labels, value) in samples {
+        encoder.sample(metric.name, &labels, value);
+    }
 }

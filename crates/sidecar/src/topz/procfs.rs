@@ -121,12 +121,6 @@ impl Proc {
             .ok()
     }
 
-    /// The machine's memory in KiB.
-    pub(crate) fn memory_kib(&mut self) -> Option<u64> {
-        let total = stat::keyed(self.read(c"meminfo").ok()?, "MemTotal")?;
-        stat::number(total.strip_suffix(b" kB")?)
-    }
-
     fn read(&mut self, path: &CStr) -> io::Result<&[u8]> {
         read_file(&self.dir, path, &mut self.buffer)
     }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::container::rank;
 use super::ring::{Look, Now};
 use super::snapshot::{History, Source, seconds};
 
@@ -115,7 +116,9 @@ impl Source<'_> {
         for (line, name) in series.lines.iter_mut().zip(names) {
             line.name = name.to_owned();
         }
-        series.lines.sort_by(|a, b| a.name.cmp(&b.name));
+        series
+            .lines
+            .sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)));
         series.history = Some(self.history());
         series
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::census::Census;
 use super::cgroup::Figures;
-use super::container::PodState;
+use super::container::{PodState, rank};
 use super::query::{Asked, At};
 use super::ring::{Life, Look, Now, State};
 
@@ -99,7 +99,9 @@ pub(crate) struct Process<'a> {
     pub(crate) memory_bytes: u64,
     /// Threads.
     pub(crate) threads: u32,
-    /// When it started, Unix time in seconds.
+    /// When it started, in clock ticks since boot: with the id, what tells processes apart.
+    pub(crate) start_ticks: u64,
+    /// The same as Unix time in seconds.
     pub(crate) started: f64,
     /// Its short name.
     pub(crate) name: &'a str,
@@ -273,9 +275,9 @@ impl<'a> Source<'a> {
         rows.truncate(asked.limit.unwrap_or(usize::MAX));
         let mut containers: Vec<Container> = containers
             .into_iter()
-            .map(|(number, sums)| self.container(look, number, sums, latest))
+            .map(|(number, sums)| self.container(look, number, &sums, latest))
             .collect();
-        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        containers.sort_by(|a, b| rank(&a.name).cmp(&rank(&b.name)));
         Snapshot {
             look: look.number,
             at: seconds(look.wall_ms),
@@ -316,13 +318,14 @@ impl<'a> Source<'a> {
             cpu_seconds: now.total as f64 / self.units.ticks_per_second as f64,
             memory_bytes: u64::from(now.rss) * self.units.page_bytes,
             threads: now.threads,
+            start_ticks: life.start,
             started: round((look.wall_ms as f64 - running_ms.max(0.0)) / 1e3, 1e2),
             name: &life.name,
             command,
         }
     }
 
-    fn container(&self, look: Look, number: u16, sums: Container, latest: bool) -> Container {
+    fn container(&self, look: Look, number: u16, sums: &Container, latest: bool) -> Container {
         let name = self.census.names().get(number).name.clone();
         let runner = self
             .pod
@@ -341,7 +344,7 @@ impl<'a> Source<'a> {
                 None
             },
             name,
-            ..sums
+            ..sums.clone()
         }
     }
 

@@ -100,7 +100,7 @@ fn small_files() {
 proptest::proptest! {
     #[test]
     fn no_bytes_can_upset_it(bytes: Vec<u8>) {
-        drop((parse_stat(&bytes), parse_uid(&bytes), parse_last_pid(&bytes), parse_pressure(&bytes)));
+        let _ = (parse_stat(&bytes), parse_uid(&bytes), parse_last_pid(&bytes), parse_pressure(&bytes));
     }
 
     #[test]
