@@ -21,10 +21,11 @@ use super::PodNet;
 pub(super) const CONNECTIONS_MAX: usize = 1024;
 /// A pause after the machine has run out of descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const BUFFER_BYTES: usize = 64 * 1024;
+/// No datagram is larger.
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    pub(super) static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Where inside the pod a listener's connections go.
@@ -61,6 +62,8 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
         };
+        // Those that have ended but were not looked at yet don't count.
+        while connections.try_join_next().is_some() {}
         match accepted {
             Ok((client, _)) if connections.len() >= connections_max => reset(&client),
             Ok((client, _)) => {

@@ -10,13 +10,15 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::PodNet;
-use super::forward::Route;
+use super::forward::{self, Route};
 
 /// Clients of one published port at a time.
 pub(super) const FLOWS_MAX: usize = 1024;
@@ -120,7 +122,8 @@ async fn exchange(
     idle: Duration,
 ) -> io::Result<()> {
     let mut answered = false;
-    let mut answer = Vec::new();
+    // A refusal comes as an error alone, which is no readiness to read.
+    let answers = Interest::READABLE.add(Interest::ERROR);
     loop {
         let step = async {
             tokio::select! {
@@ -134,20 +137,11 @@ async fn exchange(
                     }
                     None => Ok(false),
                 },
-                readable = inside.readable() => {
-                    readable?;
-                    answer.clear();
-                    answer.reserve(DATAGRAM_BYTES_MAX);
-                    match inside.try_recv_buf(&mut answer) {
-                        Ok(_) => {}
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                        Err(error) => return Err(error),
-                    }
+                answer = inside.async_io(answers, || receive(inside)) => {
+                    let answer = answer?;
                     answered = true;
                     *unanswered = None;
                     outside.send_to(&answer, client).await?;
-                    // Held only while there is an answer to pass on.
-                    answer = Vec::new();
                     Ok::<bool, io::Error>(true)
                 }
             }
@@ -158,4 +152,13 @@ async fn exchange(
             Ok(Err(error)) => return Err(error),
         }
     }
+}
+
+/// One datagram, through the thread's buffer: what is allocated is its own size.
+fn receive(socket: &UdpSocket) -> io::Result<Vec<u8>> {
+    forward::BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(forward::BUFFER_BYTES, 0);
+        let (length, _) = recv(socket, &mut buffer[..], RecvFlags::empty())?;
+        Ok(buffer[..length].to_vec())
+    })
 }
