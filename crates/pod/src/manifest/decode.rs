@@ -208,14 +208,16 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
                 ""
             }
         };
-        if self.listener.state.borrow().base64 {
-            if let Err(error) = ByteString::deserialize(StrDeserializer::<Abort>::new(text)) {
-                self.listener.error(
-                    self.node.mark,
-                    format!("not base64 ({error}); plain text goes into stringData of a Secret, or data of a ConfigMap"),
-                );
-                return visitor.visit_str("");
-            }
+        if self.listener.state.borrow().base64
+            && let Err(error) = ByteString::deserialize(StrDeserializer::<Abort>::new(text))
+        {
+            self.listener.error(
+                self.node.mark,
+                format!(
+                    "not base64 ({error}); plain text goes into stringData of a Secret, or data of a ConfigMap"
+                ),
+            );
+            return visitor.visit_str("");
         }
         visitor.visit_str(text)
     }
@@ -448,7 +450,6 @@ impl Fields<'_, '_> {
                     .note_key(Severity::Ignored, entry, "set by an API server");
                 false
             }
-            Verdict::Refused(reason) => refuse(format!("refused: {reason}")),
             Verdict::Later => refuse("not supported yet".into()),
             Verdict::LaterUnless(harmless) | Verdict::RefusedUnless(harmless, _)
                 if harmless(&entry.node) =>
@@ -459,7 +460,9 @@ impl Fields<'_, '_> {
                 Value::Str(text) => format!("{text:?} is not supported yet"),
                 _ => "not supported yet".into(),
             }),
-            Verdict::RefusedUnless(_, reason) => refuse(format!("refused: {reason}")),
+            Verdict::Refused(reason) | Verdict::RefusedUnless(_, reason) => {
+                refuse(format!("refused: {reason}"))
+            }
         }
     }
 }

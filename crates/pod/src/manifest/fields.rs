@@ -494,6 +494,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         "ConfigMapVolumeSource",
         &[
             ("defaultMode", Honoured),
+            ("defaultUser", Later),
             ("items", Honoured),
             ("name", Honoured),
             ("optional", Honoured),
@@ -503,6 +504,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         "SecretVolumeSource",
         &[
             ("defaultMode", Honoured),
+            ("defaultUser", Later),
             ("items", Honoured),
             ("optional", Honoured),
             ("secretName", Honoured),
@@ -510,7 +512,12 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     ),
     (
         "KeyToPath",
-        &[("key", Honoured), ("mode", Honoured), ("path", Honoured)],
+        &[
+            ("key", Honoured),
+            ("mode", Honoured),
+            ("path", Honoured),
+            ("user", Later),
+        ],
     ),
     (
         "EmptyDirVolumeSource",

@@ -24,6 +24,8 @@ mod yaml;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::FULL as FULL_POD;
 
 use std::path::PathBuf;
 

@@ -154,10 +154,10 @@ impl Loader {
         }
         match source.find(&here.key("items")).map(|node| &node.value) {
             Some(Value::Seq(items)) => {
-                for index in 0..items.len() {
+                for (index, node) in items.iter().enumerate() {
                     let item = here.item("items", index);
                     // A List in a List is nothing that kubectl writes; without it nesting needs no bound.
-                    if items[index].get("kind").and_then(Node::as_str) == Some("List") {
+                    if node.get("kind").and_then(Node::as_str) == Some("List") {
                         self.error(source, &item, "a List inside a List");
                     } else {
                         self.object(source.below(&item));

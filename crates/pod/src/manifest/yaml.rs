@@ -26,6 +26,9 @@ const MAX_TEXT_BYTES: usize = 2 * MAX_FILE_BYTES;
 /// Lists and objects inside each other. A Pod has 12.
 const MAX_DEPTH: usize = 60;
 
+/// What `!!` stands for.
+const YAML_TAGS: &str = "tag:yaml.org,2002:";
+
 /// All documents of a text, empty ones left out. What can't be read is among the findings.
 pub(super) fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) -> Vec<Node> {
     let mut documents = Vec::new();
@@ -126,10 +129,10 @@ impl Reader<'_> {
         self.stack.clear();
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|error| Stop {
-                mark: self.mark(error.marker().line(), error.marker().col()),
-                message: explain(&error.info(), text, error.marker().line()),
-                resume: true,
+            let (event, span) = event.map_err(|error| {
+                let at = (error.marker().line(), error.marker().col());
+                let ((line, column), message) = explain(&error.info(), text, at);
+                stop(self.mark(line, column), message)
             })?;
             let mark = self.mark(span.start.line(), span.start.col());
             if let Some(node) = self.event(event, span, mark)?
@@ -288,13 +291,13 @@ impl Reader<'_> {
         if tag.handle().is_empty() && tag.suffix() == "!" {
             return Ok(Value::Str(text.to_owned()));
         }
-        if !tag.is_yaml_core_schema() {
+        let Some(name) = tag.suffix_in_namespace(YAML_TAGS) else {
             return Err(stop(
                 mark,
                 format!("the tag {tag} means nothing in a manifest"),
             ));
-        }
-        match (tag.suffix(), scalar::resolve(text)) {
+        };
+        match (&*name, scalar::resolve(text)) {
             ("str", _) => Ok(Value::Str(text.to_owned())),
             ("int", value @ Value::Int(..))
             | ("float", value @ Value::Float(..))
@@ -423,7 +426,7 @@ fn stop(mark: Mark, message: impl Into<String>) -> Stop {
 
 fn check_tag(tag: Option<&Tag>, expected: &str, mark: Mark) -> Result<(), Stop> {
     match tag {
-        Some(tag) if !(tag.is_yaml_core_schema() && tag.suffix() == expected) => Err(stop(
+        Some(tag) if !tag.is_yaml_core_schema_tag(expected) => Err(stop(
             mark,
             format!("the tag {tag} means nothing in a manifest"),
         )),
@@ -458,13 +461,27 @@ fn merge(entries: &mut Vec<Entry>, merges: Vec<(Mark, Node)>) -> Result<(), Stop
     Ok(())
 }
 
-/// The parser's words, in those of someone who edits a manifest.
-fn explain(info: &str, text: &str, line: usize) -> String {
-    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
-    let indent: &str = &line[..line.len() - line.trim_start().len()];
-    if indent.contains('\t') || info.contains("tab") {
-        return "a tab where YAML wants spaces".into();
+/// The parser's words, in those of someone who edits a manifest; and the line and column (from 0) to blame.
+fn explain(info: &str, text: &str, at: (usize, usize)) -> ((usize, usize), String) {
+    let mut lines = text.lines().enumerate().skip(at.0.saturating_sub(1));
+    let line = lines.next().map_or("", |(_, line)| line);
+    let tab = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        line[..indent].find('\t')
+    };
+    const TAB: &str = "a tab where YAML wants spaces";
+    if tab(line).is_some() {
+        return (at, TAB.into());
     }
+    if info.contains("tab") {
+        // The parser reads a text on into the next line before it meets the tab there.
+        let next = lines.next().and_then(|(i, line)| Some((i + 1, tab(line)?)));
+        return (next.unwrap_or(at), TAB.into());
+    }
+    (at, words(info, line))
+}
+
+fn words(info: &str, line: &str) -> String {
     if line.trim_start().starts_with("{{") || line.contains("{{-") {
         return format!("{info}; a template has to be rendered first");
     }
@@ -476,7 +493,7 @@ fn explain(info: &str, text: &str, line: usize) -> String {
             "expected a key here: is the indentation that of the keys above?".into()
         }
         "mapping values are not allowed in this context" => {
-            "a second `key: value` inside a value: is the indentation right, or are quotes missing?"
+            "a second `key: value` inside a value: is the indentation right, are quotes missing, or a colon in the line above?"
                 .into()
         }
         "while parsing node, found unknown anchor" => {
