@@ -4,7 +4,7 @@
 #   certs.sh mismatched   a new certificate with the key of another
 #   certs.sh none         takes them away
 set -eu
-dir=/run/legacy-web
+dir=${LEGACY_WEB_CERTS:-/run/legacy-web}
 new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 

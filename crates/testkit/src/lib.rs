@@ -62,15 +62,19 @@ pub fn program(name: &str) -> Option<PathBuf> {
 pub fn able(needs: &[Need]) -> bool {
     let missing: Vec<String> = needs.iter().filter_map(Need::missing).collect();
     if !missing.is_empty() {
-        println!("SKIPPED: needs {}", missing.join(", "));
-        // Next to the test programs, where `cargo xtask test` counts them.
-        if let Some(file) = std::env::var_os("TESTKIT_SKIPPED") {
-            let name = std::thread::current().name().unwrap_or("?").to_owned();
-            let line = format!("{name}: needs {}\n", missing.join(", "));
-            append(Path::new(&file), &line);
-        }
+        skip(&missing.join(", "));
     }
     missing.is_empty()
+}
+
+/// Says that the test that calls this tests nothing here, and what it would need.
+pub fn skip(needs: &str) {
+    println!("SKIPPED: needs {needs}");
+    // Where `cargo xtask test` counts them.
+    if let Some(file) = std::env::var_os("TESTKIT_SKIPPED") {
+        let name = std::thread::current().name().unwrap_or("?").to_owned();
+        append(Path::new(&file), &format!("{name}: needs {needs}\n"));
+    }
 }
 
 fn append(file: &Path, line: &str) {

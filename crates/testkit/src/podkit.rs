@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 use crate::http::{self, Response};
 use crate::net::free_addr;
-use crate::process::{Finished, Process, run};
+use crate::process::{Finished, Process, Stream, run};
 use crate::until;
 
 /// The podkit to test: `TESTKIT_PODKIT` (which `cargo xtask test` sets), else the release build beside the test program.
@@ -95,4 +97,98 @@ impl Module {
             .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '))
             .map(|value| value.trim().parse().expect("a sample's value is a number"))
     }
+}
+
+/// A pod that `podkit run -o json` supervises.
+#[derive(Debug)]
+pub struct Pod {
+    /// The supervisor.
+    pub process: Process,
+    /// Its state directory, when the test has one of its own.
+    _state: Option<tempfile::TempDir>,
+}
+
+impl Pod {
+    /// Starts `podkit run -o json FILE ARGS...`.
+    pub fn run(file: &Path, args: &[&str]) -> Self {
+        let mut command = command(&["run", "-o", "json"]);
+        command.arg(file).args(args);
+        Self {
+            process: Process::spawn("podkit run", &mut command),
+            _state: None,
+        }
+    }
+
+    /// The same for a manifest that is a text.
+    pub fn run_text(manifest: &str, args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("pod.yaml");
+        std::fs::write(&file, manifest).expect("a new file");
+        Self {
+            _state: Some(dir),
+            ..Self::run(&file, args)
+        }
+    }
+
+    /// Everything it has said so far, in order.
+    pub fn said(&self) -> Vec<Value> {
+        let lines = self.process.lines().into_iter();
+        lines
+            .filter(|line| line.stream == Stream::Out)
+            .map(|line| {
+                serde_json::from_str(&line.text)
+                    .unwrap_or_else(|error| panic!("{error}: {}", line.text))
+            })
+            .collect()
+    }
+
+    /// How many lines there are so far: a mark to wait from.
+    pub fn mark(&self) -> usize {
+        self.process.lines().len()
+    }
+
+    /// Waits for something said after `mark` that `wanted` accepts; gives it, and the mark behind it.
+    pub fn wait_from(
+        &self,
+        mark: usize,
+        what: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> (usize, Value) {
+        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let (index, line) = self
+            .process
+            .wait_line_after(mark, what, |text| wanted(&parse(text)));
+        (index + 1, parse(&line.text))
+    }
+
+    /// Waits for something said at any time.
+    pub fn wait(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.wait_from(0, what, wanted).1
+    }
+
+    /// Waits until the pod is ready.
+    pub fn wait_ready(&self) {
+        self.wait("the pod to be ready", |said| {
+            said["type"] == "pod" && said["ready"] == true
+        });
+    }
+
+    /// Waits for an event of a container.
+    pub fn wait_event(&self, container: &str, reason: &str) -> Value {
+        self.wait(&format!("{reason} of {container}"), |said| {
+            is_event(said, container, reason)
+        })
+    }
+
+    /// Stops it (SIGTERM), and gives its exit code.
+    pub fn stop(&mut self) -> i32 {
+        self.process.stop()
+    }
+}
+
+/// Whether something said is this event of this container (an empty name: of the pod).
+pub fn is_event(said: &Value, container: &str, reason: &str) -> bool {
+    said["type"] == "event"
+        && said["reason"] == reason
+        && said["container"].as_str().unwrap_or_default() == container
 }

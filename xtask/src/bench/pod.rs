@@ -86,7 +86,10 @@ fn measure_podkit(
     ports: [u16; 2],
     figures: &mut Figures,
 ) -> Result<()> {
-    let mut process = Process::spawn("podkit run", Command::new(binary).arg("run").arg(file));
+    let mut process = Process::spawn(
+        "podkit run",
+        Command::new(binary).args(["run", "-o", "json"]).arg(file),
+    );
     answer(ports);
     process.wait_line("the pod to be ready", |line| line.contains("Ready"));
     figures

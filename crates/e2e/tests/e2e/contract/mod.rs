@@ -1,0 +1,154 @@
+//! The module contract (docs/module-contract.md), held against every module that `podkit explain -o json` lists. The names of
+//! the tests begin with the numbers of its clauses.
+
+mod admin;
+mod life;
+mod parameters;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use podkit_testkit::certs::Authority;
+use podkit_testkit::net::free_addr;
+use podkit_testkit::podkit::Module;
+use podkit_testkit::tls::Client;
+use podkit_testkit::{Turn, http};
+use serde_json::Value;
+
+use crate::docs::surface;
+
+/// What a module needs to start, and how it is used. A module that is registered and has no case here fails every test.
+struct Case {
+    name: String,
+    /// Its part of `podkit explain -o json`.
+    surface: Value,
+    /// What it must be given besides `--admin`.
+    args: Vec<String>,
+    /// Where it serves, and how it is asked there.
+    serves: SocketAddr,
+    tls: bool,
+    /// Whether a request takes [`DELAY`], so that it can be in flight.
+    slow: bool,
+    /// A file whose contents it takes at a reload, when it has one.
+    reloads: Option<Reloads>,
+    /// What it stands in front of.
+    _upstream: Option<Module>,
+    _dir: tempfile::TempDir,
+    /// Others may run beside it, tests that want the machine for themselves not.
+    _turn: Turn,
+}
+
+/// How long the application of a case takes to answer.
+const DELAY: &str = "500ms";
+
+/// A pair of files that a module reads again.
+struct Reloads {
+    dir: PathBuf,
+    authority: Authority,
+}
+
+impl Reloads {
+    /// Puts a good new pair there.
+    fn good(&self) -> Vec<u8> {
+        let pair = self.authority.server(&["localhost"]);
+        pair.write(&self.dir, "tls");
+        podkit_testkit::tls::der(&pair.cert)
+    }
+
+    /// Puts a pair there that does not match.
+    fn bad(&self) {
+        let pair = self.authority.server(&["localhost"]).mismatched();
+        pair.write(&self.dir, "tls");
+    }
+}
+
+impl Case {
+    /// Starts it, with these arguments more, and waits until it is ready.
+    fn start(&self, more: &[&str]) -> Module {
+        self.start_with(more, &[])
+    }
+
+    fn start_with(&self, more: &[&str], variables: &[(&str, &str)]) -> Module {
+        let mut args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        args.extend(more);
+        Module::start(&self.name, &args, variables)
+    }
+
+    /// Asks it for `/` where it serves, on a connection of its own.
+    fn ask(&self) -> std::io::Result<http::Response> {
+        if self.tls {
+            Client::trusting().get(self.serves, "localhost", "/")
+        } else {
+            http::get(self.serves, "/")
+        }
+    }
+
+    /// Its parameters, as `explain` shows them.
+    fn parameters(&self) -> Vec<Value> {
+        self.surface["parameters"]
+            .as_array()
+            .expect("parameters")
+            .clone()
+    }
+}
+
+/// Every registered module.
+fn modules() -> Vec<Case> {
+    let surface = surface();
+    let modules = surface["modules"].as_array().expect("modules");
+    assert!(!modules.is_empty());
+    modules.iter().map(case).collect()
+}
+
+fn case(surface: &Value) -> Case {
+    let name = surface["name"].as_str().expect("a name").to_owned();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let serves = free_addr();
+    let listen = format!("--listen={serves}");
+    let turn = Turn::shared();
+    let (args, tls, slow, reloads, upstream) = match name.as_str() {
+        "echo" => (
+            vec![listen, format!("--delay={DELAY}")],
+            false,
+            true,
+            None,
+            None,
+        ),
+        "topz" => (vec![listen], false, false, None, None),
+        "tls" => {
+            let application = free_addr();
+            let args = [
+                format!("--listen={application}"),
+                format!("--delay={DELAY}"),
+            ];
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let upstream = Module::start("echo", &args, &[]);
+            let reloads = Reloads {
+                dir: dir.path().to_owned(),
+                authority: Authority::new("contract"),
+            };
+            reloads.good();
+            let file = |name: &str| dir.path().join(name).display().to_string();
+            let args = vec![
+                listen,
+                format!("--upstream={application}"),
+                format!("--cert={}", file("tls.crt")),
+                format!("--key={}", file("tls.key")),
+            ];
+            (args, true, true, Some(reloads), Some(upstream))
+        }
+        _ => panic!("the module {name} has no case here: say how it is started and used"),
+    };
+    Case {
+        name,
+        surface: surface.clone(),
+        args,
+        serves,
+        tls,
+        slow,
+        reloads,
+        _upstream: upstream,
+        _dir: dir,
+        _turn: turn,
+    }
+}

@@ -1,0 +1,109 @@
+//! Where a pod is tested: alone on the machine, in a network of its own, with a look at what was there before.
+
+use std::path::Path;
+
+use podkit_testkit::leftovers::{self, Look};
+use podkit_testkit::net::OwnNetwork;
+use podkit_testkit::podkit::{Pod, binary};
+use podkit_testkit::{Need, Turn, able, machine};
+use serde_json::Value;
+
+/// Held while a pod is tested.
+pub(crate) struct Ground {
+    // Dropped in this order: the network goes before the next test has its turn.
+    _network: OwnNetwork,
+    before: Look,
+    _turn: Turn,
+}
+
+impl Ground {
+    /// None, and a line that says why, when this machine can't run pods, or a program is missing.
+    pub(crate) fn with(programs: &[&'static str]) -> Option<Self> {
+        let mut needs = vec![Need::Root, Need::Program("ip")];
+        needs.extend(programs.iter().map(|name| Need::Program(name)));
+        if !able(&needs) {
+            return None;
+        }
+        let turn = Turn::alone();
+        let network = OwnNetwork::enter();
+        let before = Look::now(binary());
+        Some(Self {
+            _network: network,
+            before,
+            _turn: turn,
+        })
+    }
+
+    /// None when this machine can't run pods.
+    pub(crate) fn new() -> Option<Self> {
+        Self::with(&[])
+    }
+
+    /// Asserts that nothing is left of what was started here.
+    pub(crate) fn assert_clean(&self) {
+        leftovers::assert_none(&self.before, binary());
+    }
+
+    /// What is left now.
+    pub(crate) fn left(&self) -> Vec<String> {
+        Look::now(binary()).more_than(&self.before)
+    }
+}
+
+/// A pod named `e2e` whose containers are lists of lines, indented as in a file from the left.
+pub(crate) fn manifest(spec: &str) -> String {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: e2e\n  annotations:\n    podkit.dev/image.app: host\n    podkit.dev/image.two: host\n    \
+         podkit.dev/image.first: host\n    podkit.dev/image.side: host\nspec:\n{spec}"
+    )
+}
+
+/// The process of a container: the one below the supervisor whose command line holds `part`.
+pub(crate) fn process_of(pod: &Pod, part: &str) -> Option<u32> {
+    machine::tree(pod.process.pid())
+        .into_iter()
+        .find(|pid| machine::command(*pid).contains(part))
+}
+
+/// The lines that a container wrote.
+pub(crate) fn log_of(pod: &Pod, container: &str) -> Vec<String> {
+    pod.said()
+        .iter()
+        .filter(|said| said["type"] == "log" && said["container"] == container)
+        .map(|said| said["line"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+/// Events as `container reason`, of these reasons, in order.
+pub(crate) fn events(pod: &Pod, reasons: &[&str]) -> Vec<String> {
+    pod.said()
+        .iter()
+        .filter(|said| {
+            said["type"] == "event"
+                && reasons.contains(&said["reason"].as_str().unwrap_or_default())
+        })
+        .map(|said| {
+            let container = said["container"].as_str().unwrap_or("pod");
+            format!(
+                "{container} {}",
+                said["reason"].as_str().unwrap_or_default()
+            )
+        })
+        .collect()
+}
+
+/// Whether something said is a container in this state.
+pub(crate) fn is_state(said: &Value, container: &str, state: &str) -> bool {
+    said["type"] == "container" && said["container"] == container && said["state"] == state
+}
+
+/// Whether something said is the pod with this readiness.
+pub(crate) fn is_ready(said: &Value, ready: bool) -> bool {
+    said["type"] == "pod" && said["ready"] == ready
+}
+
+/// A text of a file of the repository.
+pub(crate) fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}

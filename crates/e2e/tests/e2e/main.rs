@@ -1,0 +1,23 @@
+//! The real program, run as people run it, against real servers, with a look at what is left afterwards.
+//!
+//! One test program, so that there is one thing to link. A test that needs what the machine lacks says so and passes; `cargo xtask test`
+//! counts it as skipped. Pods run in a network namespace of their test's own: the ports that examples fix are free there.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of a test program fail the test"
+)]
+
+mod check;
+mod contract;
+mod docs;
+mod faults;
+mod ground;
+mod host_nginx;
+mod legacy_web;
+mod lifecycle;
+mod openmetrics;
+mod probes;
+mod protection;
+mod runtime;
+mod topz;
