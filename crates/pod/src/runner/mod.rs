@@ -10,17 +10,31 @@
 //! `current_thread` runtime), so that a pod costs little; one more writes to the terminal, so that a terminal
 //! that is stopped or slow holds up nobody but those who print.
 
+mod addresses;
+mod container;
+mod etc;
+mod layout;
+mod logs;
 mod machine;
+mod many;
+mod output;
+mod prepare;
+mod probing;
+mod signals;
+mod state;
+mod supervise;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use podkit_foundation::error::Failure;
 
 pub use machine::FIRST_STEP as BACKOFF_FIRST_STEP;
 
 /// What `podkit run` was asked to do.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// The manifests, in order.
+    /// The manifests, in order; `-` is standard input.
     pub files: Vec<PathBuf>,
     /// `--without CONTAINER`: leave it out.
     pub without: Vec<String>,
@@ -30,7 +44,8 @@ pub struct RunOptions {
     pub allow_privileged: bool,
     /// Publish the declared ports on loopback (not `--no-publish`).
     pub publish: bool,
-    /// `--backoff`: the first step of the restart back-off, [`BACKOFF_FIRST_STEP`] when not given.
+    /// `--backoff`: the first step of the restart back-off, [`BACKOFF_FIRST_STEP`] when not given. The cap is 30 times and
+    /// the reset 60 times as long, as the kubelet's 5 m and 10 m are to its 10 s.
     pub backoff: Duration,
     /// `-o`.
     pub output: OutputFormat,
@@ -38,8 +53,8 @@ pub struct RunOptions {
     pub exit_code_from: Option<String>,
     /// `--state-dir DIR` (hidden): in place of `/run/podkit` and `/var/lib/podkit`.
     pub state_dir: Option<PathBuf>,
-    /// `--only-pod NAME` (hidden): which pod of the files this process supervises; set by the process that
-    /// supervises the supervisors of several.
+    /// `--only-pod NAMESPACE/NAME` (hidden): which pod of the files this process supervises; set by the process that
+    /// started it as one of several. Standard input is then that process's pipe: its end means stop.
     pub only_pod: Option<String>,
 }
 
@@ -50,4 +65,17 @@ pub enum OutputFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Runs the pods of the files in the foreground, to their end. To be called before any thread is started.
+///
+/// Gives the exit code: 0 when all went well or the pod was asked to stop, 1 when it failed, was evicted or had to be
+/// killed at once; with `exit_code_from` that container's. An error is one line (or a line for each finding) and says that
+/// nothing was started, or nothing is left of it.
+pub fn run(options: &RunOptions) -> Result<u8, Failure> {
+    let pods = prepare::read(options)?;
+    match pods.names() {
+        [_, _, ..] if options.only_pod.is_none() => many::run(options, &pods),
+        _ => prepare::run(options, &pods),
+    }
 }

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 pub use backoff::FIRST_STEP;
 pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
 
-use crate::plan::{PodPlan, ProbePlan, RestartPolicy, Role};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, ProbePlan, RestartPolicy, Role};
 use backoff::BackOff;
 
 /// A container, by its place in [`PodPlan::containers`].
@@ -82,14 +82,6 @@ pub(crate) enum Verdict {
     LivenessFailed,
 }
 
-/// Which probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ProbeKind {
-    Startup,
-    Readiness,
-    Liveness,
-}
-
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -101,16 +93,19 @@ pub(crate) enum Action {
     PreStop { id: Id, run: u32, limit: Duration },
     /// Ask the container to end (its stop signal), or end it (SIGKILL).
     Signal { id: Id, run: u32, kill: bool },
-    /// Begin to probe.
-    Probe { id: Id, run: u32, kind: ProbeKind },
-    /// End all its probes.
+    /// Begin to probe; answer with `Probed`.
+    Probe { id: Id, run: u32 },
+    /// End its probes and hooks.
     StopProbes { id: Id },
     /// Tell people.
     Event(Event),
     /// The container's status is another.
-    ContainerChanged { id: Id },
+    ContainerChanged {
+        id: Id,
+        status: Box<ContainerStatus>,
+    },
     /// The pod's phase or readiness is another.
-    PodChanged,
+    PodChanged { phase: Phase, ready: bool },
     /// All containers have ended for good: take the pod apart.
     Finished,
 }
@@ -157,6 +152,7 @@ struct PodStop {
 struct Container {
     name: String,
     role: Role,
+    /// The image and what it is here, for people.
     image: String,
     post_start: bool,
     pre_stop: bool,
@@ -211,6 +207,19 @@ pub(crate) struct Machine {
     actions: Vec<Action>,
 }
 
+/// `Container image "podkit" already present on machine: this program`: the kubelet's words, and what it is.
+fn image_text(container: &ContainerPlan) -> String {
+    let what = match &container.source {
+        ImageSource::Itself => "this program".to_owned(),
+        ImageSource::Host => "the machine's own programs".to_owned(),
+        ImageSource::Rootfs(directory) => directory.display().to_string(),
+    };
+    format!(
+        "Container image {:?} already present on machine: {what}",
+        container.image
+    )
+}
+
 impl Machine {
     /// A pod that has not begun. `first_step` is that of the back-off; when the container `exit_code_from` ends,
     /// the pod stops.
@@ -219,7 +228,7 @@ impl Machine {
         let containers = plan.containers.iter().map(|container| Container {
             name: container.name.clone(),
             role: container.role,
-            image: container.image.clone(),
+            image: image_text(container),
             post_start: container.post_start.is_some(),
             pre_stop: container.pre_stop.is_some(),
             startup: grace(&container.startup),
@@ -358,6 +367,11 @@ impl Machine {
         self.stop.is_some()
     }
 
+    /// A container is being ended.
+    pub(crate) fn stops(&self, id: Id) -> bool {
+        matches!(self.containers[id].stage, Stage::Stopping(_))
+    }
+
     /// `status.reason`: `Evicted`, or nothing.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         let evicted = matches!(&self.stop, Some(stop) if stop.by == EndedBy::Eviction);
@@ -410,7 +424,7 @@ impl Machine {
         }
         if (ready, phase) != (self.ready, self.phase) {
             (self.ready, self.phase) = (ready, phase);
-            self.actions.push(Action::PodChanged);
+            self.actions.push(Action::PodChanged { phase, ready });
         }
         if finished {
             self.finished = true;
@@ -453,6 +467,8 @@ impl Machine {
     }
 
     fn changed(&mut self, id: Id) {
-        self.actions.push(Action::ContainerChanged { id });
+        // As it is now: the machine may go on before anyone looks.
+        let status = Box::new(self.containers[id].status.clone());
+        self.actions.push(Action::ContainerChanged { id, status });
     }
 }

@@ -2,8 +2,7 @@
 
 use super::stop::Why;
 use super::{
-    Action, Container, EndedBy, Exit, Id, Machine, Now, ProbeKind, Stage, State, Terminated,
-    Verdict,
+    Action, Container, EndedBy, Exit, Id, Machine, Now, Stage, State, Terminated, Verdict,
 };
 use crate::plan::{RestartPolicy, Role};
 
@@ -43,12 +42,11 @@ impl Machine {
             until: None,
         };
         let (run, name) = (container.run, container.name.clone());
-        let image = format!(
-            "Container image \"{}\" already present on machine",
-            container.image
-        );
+        let image = container.image.clone();
         self.changed(id);
-        self.event(false, "Pulled", Some(id), image);
+        if run == 0 {
+            self.event(false, "Pulled", Some(id), image);
+        }
         self.event(
             false,
             "Created",
@@ -109,29 +107,21 @@ impl Machine {
     fn begin_probes(&mut self, id: Id) {
         let container = &self.containers[id];
         let run = container.run;
-        if container.startup.is_some() {
-            let kind = ProbeKind::Startup;
-            self.actions.push(Action::Probe { id, run, kind });
-        } else {
+        let gated = container.startup.is_some();
+        if !gated {
             self.past_startup(id);
+        }
+        let container = &self.containers[id];
+        if gated || container.readiness || container.liveness.is_some() {
+            self.actions.push(Action::Probe { id, run });
         }
     }
 
     fn past_startup(&mut self, id: Id) {
         let container = &mut self.containers[id];
-        let run = container.run;
         container.status.started = true;
         container.status.ready = !container.readiness;
-        let (readiness, liveness) = (container.readiness, container.liveness.is_some());
         self.changed(id);
-        if readiness {
-            let kind = ProbeKind::Readiness;
-            self.actions.push(Action::Probe { id, run, kind });
-        }
-        if liveness {
-            let kind = ProbeKind::Liveness;
-            self.actions.push(Action::Probe { id, run, kind });
-        }
     }
 
     pub(super) fn probed(&mut self, now: Now, id: Id, verdict: Verdict) {

@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::plan::{
-    Action as Do, ContainerPlan, ImageSource, ProbePlan, Resources, Security, VolumePlan,
-};
+use crate::plan::{Action as Do, Resources, Security, VolumePlan};
 
 const S: Duration = Duration::from_secs(1);
 
@@ -117,12 +115,12 @@ impl Story {
             Action::Signal { id, kill, .. } => {
                 format!("{} {}", if kill { "KILL" } else { "TERM" }, name(id))
             }
-            Action::Probe { id, kind, .. } => format!("probe {kind:?} {}", name(id)),
+            Action::Probe { id, .. } => format!("probe {}", name(id)),
             Action::Finished => "finished".to_owned(),
             Action::StopProbes { .. }
             | Action::Event(_)
             | Action::ContainerChanged { .. }
-            | Action::PodChanged => return None,
+            | Action::PodChanged { .. } => return None,
         })
     }
 

@@ -38,7 +38,7 @@ fn a_sidecar_takes_its_place_and_its_startup_probe_gates_the_next() {
     let containers = vec![proxy, init("migrate"), main("app")];
     let mut story = Story::new(&plan(RestartPolicy::Always, containers));
     assert_eq!(story.begin(), ["start proxy"]);
-    assert_eq!(story.started("proxy"), ["probe Startup proxy"]);
+    assert_eq!(story.started("proxy"), ["probe proxy"]);
     assert_eq!(
         story.probed("proxy", Verdict::StartupPassed),
         ["start migrate"]
@@ -71,10 +71,7 @@ fn post_start_holds_up_the_next_main_container_and_the_probes() {
     assert_eq!(story.begin(), ["start first"]);
     assert_eq!(story.started("first"), ["postStart first"]);
     assert!(!story.status("first").started);
-    assert_eq!(
-        story.hook("first", false),
-        ["probe Readiness first", "start second"]
-    );
+    assert_eq!(story.hook("first", false), ["probe first", "start second"]);
 }
 
 #[test]
@@ -101,12 +98,9 @@ fn readiness_governs_ready_and_startup_comes_first() {
     app.liveness = probe(None);
     let mut story = Story::new(&plan(RestartPolicy::Always, vec![app]));
     story.begin();
-    assert_eq!(story.started("app"), ["probe Startup app"]);
+    assert_eq!(story.started("app"), ["probe app"]);
     assert!(!story.status("app").started);
-    assert_eq!(
-        story.probed("app", Verdict::StartupPassed),
-        ["probe Readiness app", "probe Liveness app"]
-    );
+    assert_eq!(story.probed("app", Verdict::StartupPassed), NOTHING);
     assert!(story.status("app").started && !story.status("app").ready);
     story.probed("app", Verdict::Ready(true));
     assert!(story.machine.ready());
@@ -133,7 +127,7 @@ fn events_in_kubectls_words() {
     assert_eq!(
         story.events(Input::Begin),
         [
-            "Pulled Container image \"podkit\" already present on machine",
+            "Pulled Container image \"podkit\" already present on machine: this program",
             "Created Created container app"
         ]
     );

@@ -1,0 +1,186 @@
+//! One run of a container: from its plan to a process, its logs, and its end.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::task::JoinHandle;
+
+use super::layout::Paths;
+use super::machine::Exit;
+use super::output::{Output, Stream};
+use super::{etc, logs, state};
+use crate::cgroup::{ContainerCgroup, PodCgroup};
+use crate::image;
+use crate::plan::{ContainerPlan, ImageSource, PodPlan};
+use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Signal, Stdio};
+use crate::volume::Volumes;
+
+/// How long what a container wrote last may take to be read before its end is told.
+const LOGS_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What every container of the pod is started from.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) plan: PodPlan,
+    pub(super) paths: Paths,
+    pub(super) cgroup: PodCgroup,
+    pub(super) volumes: Mutex<Volumes>,
+    pub(super) sandbox: PodSandbox,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: Process,
+    pub(super) cgroup: ContainerCgroup,
+    /// When its program was executed.
+    pub(super) since: Instant,
+    oom_kills_before: u64,
+}
+
+/// What a start has given.
+#[derive(Debug)]
+pub(super) struct Begun {
+    pub(super) running: Running,
+    /// The read ends of standard output and error.
+    pub(super) logs: [OwnedFd; 2],
+    /// What was asked for and could not be had.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Ground {
+    /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. An error is one
+    /// line for people.
+    pub(super) fn start(&self, id: usize) -> Result<Begun, String> {
+        let plan = &self.plan.containers[id];
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let image = image::resolve(plan, &self.paths.scratch(&plan.name)).map_err(|e| text(&e))?;
+        let argv = image.argv(plan).map_err(|e| text(&e))?;
+        let mut start = ContainerStart::new(image.root.clone(), argv);
+        start.env = image.env(plan);
+        start.cwd = image.working_dir(plan);
+        start.mounts = self.mounts(plan)?;
+        start.security = plan.security.clone();
+        let (cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
+        start.cgroups = cgroup.procs_files();
+        let oom_kills_before = cgroup.oom_kills();
+        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {e}"));
+        let (stdout, stdout_end) = pipe()?;
+        let (stderr, stderr_end) = pipe()?;
+        start.stdio = Stdio {
+            stdin: None,
+            stdout: Some(stdout_end),
+            stderr: Some(stderr_end),
+        };
+        let process = self.sandbox.start(&start).map_err(|e| text(&e))?;
+        let own = process.warnings().iter();
+        warnings.extend(own.map(|warning| format!("container {}: {warning}", plan.name)));
+        Ok(Begun {
+            running: Running {
+                process,
+                cgroup,
+                since: Instant::now(),
+                oom_kills_before,
+            },
+            logs: [stdout, stderr],
+            warnings,
+        })
+    }
+
+    fn mounts(&self, plan: &ContainerPlan) -> Result<Vec<Mount>, String> {
+        let mut mounts = etc::mounts(&self.paths.etc(), plan);
+        if self.shares_state(plan) {
+            mounts.push(Mount::path(self.paths.shared(), state::SHARED).read_only(true));
+        }
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        for mount in &plan.mounts {
+            let source = volumes.source(mount).map_err(|error| error.to_string())?;
+            mounts.push(Mount::fd(source.fd, &mount.path).read_only(source.read_only));
+        }
+        Ok(mounts)
+    }
+
+    /// podkit's own containers see the pod's state where they see its processes.
+    fn shares_state(&self, plan: &ContainerPlan) -> bool {
+        let taken =
+            |mount: &crate::plan::MountPlan| mount.path == std::path::Path::new(state::SHARED);
+        self.plan.share_process_namespace
+            && plan.source == ImageSource::Itself
+            && !plan.mounts.iter().any(taken)
+    }
+
+    /// Whether some container sees `pod.json`.
+    pub(super) fn anyone_shares_state(&self) -> bool {
+        self.plan
+            .containers
+            .iter()
+            .any(|plan| self.shares_state(plan))
+    }
+}
+
+impl Running {
+    /// Sends SIGTERM to the first process, or SIGKILL to all.
+    pub(super) fn signal(&self, kill: bool) {
+        let signal = if kill { Signal::KILL } else { Signal::TERM };
+        if let Err(error) = self.process.signal(signal) {
+            tracing::error!(pid = self.process.pid(), %error, "a container could not be signalled");
+        }
+        if kill {
+            self.cgroup.kill_all();
+        }
+    }
+
+    /// Waits for the end of the run, ends what it left behind, and lets its last words be read.
+    pub(super) async fn end(&self, ground: &Arc<Ground>, logs: [JoinHandle<()>; 2]) -> Exit {
+        let status = match self.process.exited().await {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::error!(pid = self.process.pid(), %error, "a container could not be waited for");
+                ExitStatus::Code(255)
+            }
+        };
+        let oom = self.cgroup.oom_kills() > self.oom_kills_before;
+        if ground.plan.share_process_namespace {
+            // Elsewhere the kernel does it: the first process is the PID namespace's.
+            self.cgroup.kill_all();
+            if let Err(error) = ground.sandbox.kill_rest(&self.process) {
+                tracing::warn!(pid = self.process.pid(), %error, "looking for what a container left");
+            }
+        }
+        let read = async {
+            for log in logs {
+                // A reader that has failed has said so.
+                let _read = log.await;
+            }
+        };
+        // Whoever does not come to its end by then (the output is blocked) goes on reading.
+        let _in_time = tokio::time::timeout(LOGS_PATIENCE, read).await;
+        Exit {
+            code: status.code(),
+            signal: match status {
+                ExitStatus::Signal(signal) => Some(signal),
+                ExitStatus::Code(_) => None,
+            },
+            oom,
+        }
+    }
+}
+
+/// Shows both logs of a run from now on.
+pub(super) fn follow_logs(logs: [OwnedFd; 2], id: usize, output: &Output) -> [JoinHandle<()>; 2] {
+    let [stdout, stderr] = logs;
+    let follow = |pipe, stream| {
+        let output = output.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = logs::follow(pipe, id, stream, output).await {
+                tracing::error!(container = id, %error, "a container's log could not be read");
+            }
+        })
+    };
+    [
+        follow(stdout, Stream::Stdout),
+        follow(stderr, Stream::Stderr),
+    ]
+}

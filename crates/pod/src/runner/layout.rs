@@ -1,0 +1,326 @@
+//! Where a pod's supervisor keeps what it must keep, and who may.
+//!
+//! ```text
+//!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
+//!   RUN/pods/NAME/         state.json; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
+//!   RUN/addresses/         one locked file for each pod's address
+//!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system)
+//! ```
+//!
+//! RUN is `/run/podkit`, LIB `/var/lib/podkit`; `--state-dir DIR` puts both below DIR. The lock goes with its process:
+//! whoever finds it free knows that the supervisor is dead, and may take away what it left. Nothing stays after a
+//! stop, not even an empty directory of podkit's.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+use crate::volume::remove_tree;
+
+/// A lock that is held for a moment only is waited for.
+const CLAIM_TRIES: u32 = 5;
+const CLAIM_PAUSE: Duration = Duration::from_millis(10);
+
+/// The two directories.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    run: PathBuf,
+    lib: PathBuf,
+    /// Directories to take away when they are empty, innermost first.
+    ours: Vec<PathBuf>,
+}
+
+impl Layout {
+    pub(super) fn new(state_dir: Option<&Path>) -> Self {
+        let (run, lib) = match state_dir {
+            Some(dir) => (dir.join("run"), dir.join("lib")),
+            None => ("/run/podkit".into(), "/var/lib/podkit".into()),
+        };
+        let ours = vec![
+            run.join("pods"),
+            run.join("addresses"),
+            run.clone(),
+            lib.join("pods"),
+            lib.clone(),
+        ];
+        Self { run, lib, ours }
+    }
+
+    /// Where the pods' addresses are held.
+    pub(super) fn addresses(&self) -> PathBuf {
+        self.run.join("addresses")
+    }
+
+    /// Makes this process the supervisor of `pod`.
+    pub(super) fn claim(&self, pod: &str) -> Result<Claim, ClaimError> {
+        let path = self.lock_path(pod);
+        let error = |error| ClaimError::Io(path.clone(), error);
+        let mut tries = 0;
+        let mut file = loop {
+            match self.lock(&path, true).map_err(error)? {
+                Found::Ours(file) => break file,
+                // Somebody may only have looked whether it is free, see `dead`.
+                Found::Held | Found::Absent if tries < CLAIM_TRIES => tries += 1,
+                Found::Held | Found::Absent => {
+                    let holder = std::fs::read_to_string(&path).unwrap_or_default();
+                    let pod = pod.to_owned();
+                    let holder = holder.trim().to_owned();
+                    return Err(ClaimError::Runs { pod, holder });
+                }
+            }
+            std::thread::sleep(CLAIM_PAUSE);
+        };
+        file.set_len(0).map_err(error)?;
+        writeln!(file, "{}", std::process::id()).map_err(error)?;
+        let paths = Paths {
+            run: self.run.join("pods").join(pod),
+            lib: self.lib.join("pods").join(pod),
+        };
+        let claim = Claim {
+            layout: self.clone(),
+            lock: path.clone(),
+            paths: paths.clone(),
+            _file: file,
+        };
+        // What a dead supervisor of the same pod left.
+        claim.clear().map_err(error)?;
+        for (dir, mode) in [
+            (paths.etc(), 0o755),
+            (paths.shared(), 0o755),
+            (paths.lib, 0o700),
+        ] {
+            make_dir(&dir, mode).map_err(error)?;
+        }
+        Ok(claim)
+    }
+
+    /// Pods whose supervisors have died and left something.
+    pub(super) fn dead(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.run.join("pods"));
+        let name = |entry: std::fs::DirEntry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some(name.strip_suffix(".lock")?.to_owned())
+        };
+        let free = |pod: &String| {
+            let lock = OpenOptions::new().read(true).open(self.lock_path(pod));
+            lock.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+        };
+        entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(name)
+            .filter(free)
+            .collect()
+    }
+
+    /// Takes the address files of dead supervisors away.
+    pub(super) fn sweep_addresses(&self) {
+        for entry in std::fs::read_dir(self.addresses())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if let Ok(Found::Ours(_held)) = self.lock(&entry.path(), false) {
+                // While it is locked: so it is nobody else's.
+                discard(std::fs::remove_file(entry.path()), &entry.path());
+            }
+        }
+    }
+
+    fn lock_path(&self, pod: &str) -> PathBuf {
+        self.run.join("pods").join(format!("{pod}.lock"))
+    }
+
+    /// Locks the file that is at `path` *now*: the last holder may remove it between the open and the lock.
+    fn lock(&self, path: &Path, create: bool) -> io::Result<Found> {
+        loop {
+            if create && let Some(dir) = path.parent() {
+                make_dir(dir, 0o755)?;
+            }
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(create).mode(0o644);
+            let file = match options.open(path) {
+                Ok(file) => file,
+                // Another supervisor took the empty directory away.
+                Err(error) if create && error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Absent),
+                Err(error) => return Err(error),
+            };
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(Found::Held),
+                Err(error) => return Err(error.into()),
+            }
+            let id = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+            let locked = file.metadata().map(id)?;
+            if std::fs::metadata(path)
+                .map(id)
+                .is_ok_and(|now| now == locked)
+            {
+                return Ok(Found::Ours(file));
+            }
+        }
+    }
+}
+
+enum Found {
+    Ours(File),
+    Held,
+    Absent,
+}
+
+/// Why a pod can't be started here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClaimError {
+    #[error("pod {pod} runs already (its supervisor is process {holder}): stop it first")]
+    Runs { pod: String, holder: String },
+    #[error("{}: {}", .0.display(), .1)]
+    Io(PathBuf, io::Error),
+}
+
+/// This process is the pod's supervisor, until this is dropped; then nothing of it is left on disk.
+#[derive(Debug)]
+pub(super) struct Claim {
+    layout: Layout,
+    lock: PathBuf,
+    paths: Paths,
+    _file: File,
+}
+
+/// Where what belongs to a pod is.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    run: PathBuf,
+    lib: PathBuf,
+}
+
+impl Paths {
+    /// `hosts`, `hostname` and `resolv.conf`.
+    pub(super) fn etc(&self) -> PathBuf {
+        self.run.join("etc")
+    }
+
+    /// What containers may see of the pod's state: `pod.json`.
+    pub(super) fn shared(&self) -> PathBuf {
+        self.run.join("shared")
+    }
+
+    /// `state.json`.
+    pub(super) fn state(&self) -> PathBuf {
+        self.run.join("state.json")
+    }
+
+    /// Volumes on disk.
+    pub(super) fn volumes(&self) -> PathBuf {
+        self.lib.join("volumes")
+    }
+
+    /// What a container writes to its root file system.
+    pub(super) fn scratch(&self, container: &str) -> PathBuf {
+        self.lib.join("roots").join(container)
+    }
+}
+
+impl Claim {
+    pub(super) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        remove(&self.paths.run)?;
+        remove(&self.paths.lib)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        discard(self.clear(), &self.paths.run);
+        discard(std::fs::remove_file(&self.lock), &self.lock);
+        for dir in &self.layout.ours {
+            // Not empty: another pod's.
+            let _shared = std::fs::remove_dir(dir);
+        }
+    }
+}
+
+/// Makes a directory of this mode, whatever the umask, and those above it.
+fn make_dir(dir: &Path, mode: u32) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o755);
+    loop {
+        match builder.create(dir) {
+            // Its parent went away in between, with another pod.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(()) => return std::fs::set_permissions(dir, Permissions::from_mode(mode)),
+        }
+    }
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    remove_tree(dir).map_err(|error| {
+        io::Error::new(error.kind(), format!("removing {}: {error}", dir.display()))
+    })
+}
+
+fn discard(result: io::Result<()>, path: &Path) {
+    if let Err(error) = result {
+        tracing::warn!(path = %path.display(), %error, "could not be removed");
+    }
+}
+
+/// Writes a file so that a reader sees the old or the new, whole.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    std::fs::write(&next, bytes)?;
+    std::fs::rename(&next, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_claimed_once_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path()));
+        let claim = layout.claim("web").unwrap();
+        std::fs::create_dir(claim.paths().volumes()).unwrap();
+        std::fs::write(claim.paths().volumes().join("file"), "x").unwrap();
+        replace(&claim.paths().state(), b"{}").unwrap();
+        let again = layout.claim("web").unwrap_err().to_string();
+        let me = std::process::id();
+        assert_eq!(
+            again,
+            format!("pod web runs already (its supervisor is process {me}): stop it first")
+        );
+        let other = layout.claim("other").unwrap();
+        drop(claim);
+        assert!(layout.dead().is_empty());
+        drop(other);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_dead_supervisor_left_is_found_and_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path()));
+        let pods = dir.path().join("run/pods");
+        std::fs::create_dir_all(pods.join("web/etc")).unwrap();
+        std::fs::write(pods.join("web.lock"), "123\n").unwrap();
+        std::fs::create_dir_all(dir.path().join("lib/pods/web/volume")).unwrap();
+        std::fs::create_dir_all(layout.addresses()).unwrap();
+        std::fs::write(layout.addresses().join("10.87.0.2"), "").unwrap();
+        assert_eq!(layout.dead(), ["web"]);
+        layout.sweep_addresses();
+        let claim = layout.claim("web").unwrap();
+        assert!(!dir.path().join("lib/pods/web/volume").exists());
+        drop(claim);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,436 @@
+//! The rim around the machine: it waits for what happens, asks the machine, and does what it says.
+
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::addresses::addresses;
+use super::container::{Begun, Ground, Running, follow_logs};
+use super::layout::replace;
+use super::machine::{Action, Event, Id, Input, Machine, Now, State};
+use super::output::{Item, Output, Turn};
+use super::probing;
+use super::signals::{Ask, Signals};
+use super::state;
+use crate::net::{PodNet, Publisher};
+
+/// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
+const LIMITS_PERIOD: Duration = Duration::from_secs(1);
+const LIMITS_ENTRIES: usize = 4096;
+
+/// How long the kernel may take to end what was killed.
+const DESTROY_MAX: Duration = Duration::from_secs(10);
+
+/// What the supervisor's tasks tell it.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// For the machine.
+    Input(Input),
+    /// A container's program executes.
+    Begun { id: Id, run: u32, begun: Box<Begun> },
+    /// A probe has failed and people are to be told.
+    Unhealthy { id: Id, message: String },
+}
+
+/// One pod, running.
+pub(super) struct Supervisor {
+    ground: Arc<Ground>,
+    net: Arc<PodNet>,
+    publisher: Publisher,
+    machine: Machine,
+    output: Output,
+    notes: mpsc::UnboundedSender<Note>,
+    inbox: mpsc::UnboundedReceiver<Note>,
+    running: Vec<Option<Arc<Running>>>,
+    /// Probes and hooks of each container's present run.
+    tasks: Vec<Vec<AbortHandle>>,
+    since: SystemTime,
+    was_ready: Vec<bool>,
+    pod_was_ready: bool,
+    /// Whether the addresses have been shown.
+    opened: bool,
+    warned: Vec<String>,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        ground: Ground,
+        net: PodNet,
+        publisher: Publisher,
+        machine: Machine,
+        output: Output,
+    ) -> Self {
+        let count = ground.plan.containers.len();
+        let (notes, inbox) = mpsc::unbounded_channel();
+        Self {
+            ground: Arc::new(ground),
+            net: Arc::new(net),
+            publisher,
+            machine,
+            output,
+            notes,
+            inbox,
+            running: (0..count).map(|_| None).collect(),
+            tasks: vec![Vec::new(); count],
+            since: SystemTime::now(),
+            was_ready: vec![false; count],
+            pod_was_ready: false,
+            opened: false,
+            warned: Vec::new(),
+        }
+    }
+
+    /// Runs the pod to its end; the exit code of `podkit run`.
+    pub(super) async fn run(mut self, mut signals: Signals) -> u8 {
+        for warning in self.publisher.warnings().to_vec() {
+            self.warn(warning);
+        }
+        self.publisher.serve(&self.net);
+        let limits = self.watch_limits();
+        let init = self.ground.sandbox.init().clone();
+        let mut sandbox_ended = std::pin::pin!(async move { init.exited().await });
+        let mut sandbox_lives = true;
+        let mut input = Input::Begin;
+        while !self.step(input) {
+            let wake = self.machine.wake_at();
+            input = tokio::select! {
+                // Its sender is self: it can't end.
+                Some(note) = self.inbox.recv() => self.take(note),
+                ask = signals.next() => self.asked(ask),
+                _ = &mut sandbox_ended, if sandbox_lives => {
+                    sandbox_lives = false;
+                    self.sandbox_lost()
+                }
+                () = until(wake) => Input::Tick,
+            };
+        }
+        if let Some(limits) = limits {
+            limits.abort();
+        }
+        self.end().await
+    }
+
+    /// Tells the machine and does what it says; true at the pod's end.
+    fn step(&mut self, input: Input) -> bool {
+        let now = Now {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        let actions = self.machine.on(now, input);
+        let (mut changed, mut finished) = (false, false);
+        for action in actions {
+            changed |= matches!(
+                action,
+                Action::ContainerChanged { .. } | Action::PodChanged { .. }
+            );
+            finished |= action == Action::Finished;
+            self.perform(action);
+        }
+        if changed {
+            self.write_state();
+        }
+        finished
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Start { id, run } => self.start(id, run),
+            Action::Signal { id, run: _, kill } => {
+                if let Some(running) = &self.running[id] {
+                    running.signal(kill);
+                }
+            }
+            Action::Probe { id, run } => self.probe(id, run),
+            Action::StopProbes { id } => self.end_tasks(id),
+            Action::PostStart { id, run } => {
+                let hook = self.ground.plan.containers[id].post_start.clone();
+                let answer = move |failed| Input::PostStartDone { id, run, failed };
+                self.hook(id, hook, None, answer);
+            }
+            Action::PreStop { id, run, limit } => {
+                let hook = self.ground.plan.containers[id].pre_stop.clone();
+                let answer = move |failed| Input::PreStopDone { id, run, failed };
+                self.hook(id, hook, Some(limit), answer);
+            }
+            Action::Event(event) => self.output.show(&Item::Event(&event)),
+            Action::ContainerChanged { id, status } => {
+                if matches!(status.state, State::Terminated(_)) {
+                    self.running[id] = None;
+                }
+                let was_ready = std::mem::replace(&mut self.was_ready[id], status.ready);
+                let turn = Turn::new(was_ready, status.ready, self.machine.stops(id));
+                self.output.show(&Item::Container {
+                    container: id,
+                    status: &status,
+                    turn,
+                });
+            }
+            Action::PodChanged { phase, ready } => {
+                let was_ready = std::mem::replace(&mut self.pod_was_ready, ready);
+                let turn = Turn::new(was_ready, ready, self.machine.stopping());
+                self.output.show(&Item::Pod { phase, ready, turn });
+                if ready && !std::mem::replace(&mut self.opened, true) {
+                    self.show_addresses();
+                }
+            }
+            // The loop ends by it.
+            Action::Finished => {}
+        }
+    }
+
+    fn take(&mut self, note: Note) -> Input {
+        match note {
+            Note::Input(input) => input,
+            Note::Begun { id, run, begun } => self.begun(id, run, *begun),
+            Note::Unhealthy { id, message } => {
+                self.output.show(&Item::Event(&Event {
+                    warning: true,
+                    reason: "Unhealthy",
+                    container: Some(id),
+                    message,
+                }));
+                Input::Tick
+            }
+        }
+    }
+
+    fn start(&self, id: Id, run: u32) {
+        let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
+        // A stage is executed and waited for, and cgroups are slow to make: not on this thread.
+        tokio::task::spawn_blocking(move || {
+            let note = match ground.start(id) {
+                Ok(begun) => {
+                    let begun = Box::new(begun);
+                    Note::Begun { id, run, begun }
+                }
+                Err(why) => Note::Input(Input::StartFailed { id, run, why }),
+            };
+            // Nobody listens any more when the supervisor has given up; the sandbox's end ends what was begun.
+            let _unheard = notes.send(note);
+        });
+    }
+
+    fn begun(&mut self, id: Id, run: u32, begun: Begun) -> Input {
+        for warning in begun.warnings {
+            self.warn(warning);
+        }
+        let running = Arc::new(begun.running);
+        self.running[id] = Some(Arc::clone(&running));
+        let logs = follow_logs(begun.logs, id, &self.output);
+        let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
+        tokio::task::spawn_local(async move {
+            let exit = running.end(&ground, logs).await;
+            let _unheard = notes.send(Note::Input(Input::Exited { id, run, exit }));
+        });
+        Input::Started { id, run }
+    }
+
+    fn probe(&mut self, id: Id, run: u32) {
+        let Some(subject) = self.subject(id) else {
+            return;
+        };
+        let task = tokio::task::spawn_local(probing::probe(subject, run, self.notes.clone()));
+        self.tasks[id].push(task.abort_handle());
+    }
+
+    fn hook(
+        &mut self,
+        id: Id,
+        hook: Option<crate::plan::Action>,
+        limit: Option<Duration>,
+        answer: impl FnOnce(bool) -> Input + Send + 'static,
+    ) {
+        let (Some(subject), Some(hook)) = (self.subject(id), hook) else {
+            return;
+        };
+        let notes = self.notes.clone();
+        let task = tokio::task::spawn_local(async move {
+            let failed = probing::hook(&subject, &hook, limit).await.is_err();
+            let _unheard = notes.send(Note::Input(answer(failed)));
+        });
+        self.tasks[id].push(task.abort_handle());
+    }
+
+    /// What probes and hooks of a container's present run look at.
+    fn subject(&self, id: Id) -> Option<Subject> {
+        Some(Subject {
+            id,
+            ground: Arc::clone(&self.ground),
+            net: Arc::clone(&self.net),
+            running: Arc::clone(self.running[id].as_ref()?),
+        })
+    }
+
+    fn end_tasks(&mut self, id: Id) {
+        for task in self.tasks[id].drain(..) {
+            task.abort();
+        }
+    }
+
+    fn asked(&self, ask: Ask) -> Input {
+        let pod = &self.ground.plan.name;
+        let (message, input) = match ask {
+            Ask::Stop => (
+                format!("Stopping pod {pod}; asked again, it is killed"),
+                Input::Stop,
+            ),
+            Ask::Kill => (format!("Killing pod {pod}"), Input::Kill),
+        };
+        self.output.show(&Item::Event(&Event {
+            warning: false,
+            reason: "Killing",
+            container: None,
+            message,
+        }));
+        input
+    }
+
+    /// The pod's init was killed, by someone who may: all its processes are gone with it.
+    fn sandbox_lost(&self) -> Input {
+        self.output.show(&Item::Event(&Event {
+            warning: true,
+            reason: "SandboxChanged",
+            container: None,
+            message: "Pod sandbox changed, it will be killed".to_owned(),
+        }));
+        Input::Kill
+    }
+
+    /// Looks at the emptyDirs with a sizeLimit, now and then.
+    fn watch_limits(&self) -> Option<AbortHandle> {
+        let lock = |ground: &Ground| {
+            ground
+                .volumes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .has_limits()
+        };
+        if !lock(&self.ground) {
+            return None;
+        }
+        let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(LIMITS_PERIOD).await;
+                let ground = Arc::clone(&ground);
+                let look = tokio::task::spawn_blocking(move || {
+                    let mut volumes = ground
+                        .volumes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    volumes.over_limit(LIMITS_ENTRIES)
+                });
+                if let Ok(Some(over)) = look.await {
+                    let message = over.to_string();
+                    let _unheard = notes.send(Note::Input(Input::Evict { message }));
+                    return;
+                }
+            }
+        });
+        Some(task.abort_handle())
+    }
+
+    /// Shows a warning, once.
+    fn warn(&mut self, message: String) {
+        if !self.warned.contains(&message) {
+            let message = &message;
+            self.output.show(&Item::Warning { message });
+            self.warned.push(message.clone());
+        }
+    }
+
+    fn show_addresses(&self) {
+        for address in addresses(&self.ground.plan, self.publisher.published()) {
+            self.output.show(&Item::Address {
+                container: &address.container,
+                url: &address.url,
+                name: address.name.as_deref(),
+            });
+        }
+    }
+
+    fn write_state(&self) {
+        let ground = &self.ground;
+        let plan = &ground.plan;
+        let state = state::state_json(plan, &self.machine, self.net.address(), self.since);
+        self.put(&ground.paths.state(), &state);
+        if ground.anyone_shares_state() {
+            let running = plan
+                .containers
+                .iter()
+                .enumerate()
+                .filter_map(|(id, container)| {
+                    let status = self.machine.status(id);
+                    let State::Running { since } = status.state else {
+                        return None;
+                    };
+                    Some(state::Running {
+                        name: &container.name,
+                        pid: self.running[id].as_ref()?.process.pid_in_pod()?,
+                        restarts: status.restarts,
+                        started: since,
+                    })
+                });
+            let json = state::pod_json(plan, running);
+            self.put(&ground.paths.shared().join(state::POD_JSON), &json);
+        }
+    }
+
+    fn put(&self, path: &Path, json: &serde_json::Value) {
+        if let Err(error) = replace(path, json.to_string().as_bytes()) {
+            tracing::warn!(path = %path.display(), %error, "the pod's state could not be written");
+        }
+    }
+
+    /// Takes the pod apart. Nothing of it is left on the machine.
+    async fn end(mut self) -> u8 {
+        for id in 0..self.tasks.len() {
+            self.end_tasks(id);
+        }
+        self.publisher.close().await;
+        let phase = self.machine.phase();
+        let exit_code = self.machine.exit_code();
+        let mut left = Vec::new();
+        if let Err(error) = self.ground.sandbox.destroy(DESTROY_MAX) {
+            left.push(error.to_string());
+        }
+        drop(self.net);
+        {
+            let mut volumes = self
+                .ground
+                .volumes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = volumes.remove() {
+                left.push(error.to_string());
+            }
+        }
+        if let Err(error) = self.ground.cgroup.remove().await {
+            left.push(error.to_string());
+        }
+        for message in &left {
+            self.output.show(&Item::Warning { message });
+        }
+        self.output.show(&Item::End { phase, exit_code });
+        exit_code
+    }
+}
+
+/// What a probe or a hook looks at: one run of a container.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) id: Id,
+    pub(super) ground: Arc<Ground>,
+    pub(super) net: Arc<PodNet>,
+    pub(super) running: Arc<Running>,
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,133 @@
+//! What runs inside the containers.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub(crate) fn main(args: &[String]) -> ExitCode {
+    let word = |at: usize| args.get(at).map(String::as_str).unwrap_or_default();
+    match word(0) {
+        // exit CODE [AFTER_MS]
+        "exit" => {
+            pause(word(2));
+            println!("exit {}", word(1));
+            ExitCode::from(word(1).parse::<u8>().unwrap_or(0))
+        }
+        // sleep: until SIGTERM, which ends it well
+        "sleep" => {
+            println!("sleeping");
+            wait_for_term()
+        }
+        // stubborn: SIGTERM does nothing to the first process of a PID namespace
+        "stubborn" => loop {
+            std::thread::sleep(Duration::from_secs(60));
+        },
+        // serve PORT [AFTER_MS]
+        "serve" => {
+            pause(word(2));
+            let port: u16 = word(1).parse().expect("a port");
+            let listener = TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
+            println!("serving");
+            std::thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let _answered = answer(stream);
+                }
+            });
+            wait_for_term()
+        }
+        // flood: prints for ever
+        "flood" => {
+            let line = [b'x'; 99];
+            let mut out = std::io::stdout().lock();
+            while out
+                .write_all(&line)
+                .and_then(|()| out.write_all(b"\n"))
+                .is_ok()
+            {}
+            ExitCode::SUCCESS
+        }
+        // hog MIB: takes memory and touches it
+        "hog" => {
+            let mib: usize = word(1).parse().expect("a size");
+            let mut all = Vec::new();
+            for _ in 0..mib {
+                all.push(vec![1u8; 1 << 20]);
+            }
+            println!("has {}", all.len());
+            wait_for_term()
+        }
+        // fill PATH KIB
+        "fill" => {
+            let kib: usize = word(2).parse().expect("a size");
+            std::fs::write(word(1), vec![b'x'; kib * 1024]).expect("room");
+            wait_for_term()
+        }
+        // both: a line on each stream, one without an end, and a control character
+        "both" => {
+            println!("to stdout");
+            eprintln!("to stderr");
+            print!("no end \x1b[2J");
+            std::io::stdout().flush().expect("stdout");
+            wait_for_term()
+        }
+        // cat PATH…
+        "cat" => {
+            for path in &args[1..] {
+                match std::fs::read_to_string(path) {
+                    Ok(text) => print!("{text}"),
+                    Err(error) => println!("{path}: {error}"),
+                }
+            }
+            ExitCode::SUCCESS
+        }
+        // touch PATH
+        "touch" => match std::fs::write(word(1), "") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        // exists PATH
+        "exists" => ExitCode::from(u8::from(!std::path::Path::new(word(1)).exists())),
+        // orphan: leaves a process behind
+        "orphan" => {
+            let child = std::process::Command::new("/podkit")
+                .args(["app", "stubborn"])
+                .spawn();
+            println!("left {}", child.expect("a child").id());
+            ExitCode::SUCCESS
+        }
+        other => {
+            eprintln!("what is {other}?");
+            ExitCode::from(99)
+        }
+    }
+}
+
+fn pause(ms: &str) {
+    if let Ok(ms) = ms.parse() {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream) -> std::io::Result<()> {
+    let mut head = [0; 1024];
+    let _read = stream.read(&mut head)?;
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+}
+
+/// Until SIGTERM, which ends the process well. Through a runtime: the only safe way to a handler here.
+fn wait_for_term() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::terminate())
+            .expect("a handler")
+            .recv()
+            .await;
+    });
+    println!("terminated");
+    ExitCode::SUCCESS
+}
