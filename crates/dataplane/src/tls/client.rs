@@ -215,7 +215,11 @@ impl ClientCertVerifier for Admission {
     }
 }
 
+/// `X-Forwarded-Client-Cert` is at most this long: many applications take heads of 8 KiB.
+const FORWARDED_BYTES_MAX: usize = 4_096;
+
 /// The value of `X-Forwarded-Client-Cert` for a verified client, as Envoy writes it: `Hash=…;Subject="…";URI=…;DNS=…`.
+/// What does not fit into 4 KiB is left out; the hash is always there.
 /// <https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/headers#x-forwarded-client-cert>
 pub fn forwarded_client_cert(client: &Certificate) -> String {
     let mut text = format!("Hash={}", super::certificate::hex(&client.sha256));
@@ -226,7 +230,9 @@ pub fn forwarded_client_cert(client: &Certificate) -> String {
         false => visible(value),
     };
     let mut add = |key: &str, value: String| {
-        write!(text, ";{key}={value}").expect("writing to a String can't fail");
+        if text.len() + key.len() + value.len() + 2 <= FORWARDED_BYTES_MAX {
+            write!(text, ";{key}={value}").expect("writing to a String can't fail");
+        }
     };
     add("Subject", quoted(&client.subject));
     for uri in &client.uris {

@@ -122,6 +122,20 @@ fn the_forwarded_certificate_is_written_as_envoy_does() {
 }
 
 #[test]
+fn the_forwarded_certificate_is_bounded() {
+    let names: Vec<String> = (0..500)
+        .map(|at| format!("name-{at}.example.org"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let value = forwarded_client_cert(&certificate("web", &names));
+    assert!(
+        value.len() <= 4_096 && value.contains("DNS=name-0.example.org"),
+        "{}",
+        value.len()
+    );
+}
+
+#[test]
 fn the_name_chooses_the_certificate() {
     let (authority, files) = (Authority::new("CA"), Files::new());
     files.pair("a", &authority.server(&["first.example"]));

@@ -243,4 +243,24 @@ proptest! {
             Ok(())
         })?;
     }
+
+    /// A client's certificate is foreign bytes: whatever they are, reading them ends, and what is read is safe to log and to
+    /// put into a header.
+    #[test]
+    fn damaged_der_is_read_or_refused(changes in proptest::collection::vec((0usize..700, any::<u8>()), 1..8), cut in 0usize..900) {
+        thread_local!(static DER: Vec<u8> = {
+            let made = Authority::new("CA").server(&["a.example", "10.0.0.1"]);
+            CertificateDer::from_pem_slice(made.chain.as_bytes()).unwrap().to_vec()
+        });
+        let mut der = DER.with(Vec::clone);
+        for (at, byte) in changes {
+            let at = at % der.len();
+            der[at] = byte;
+        }
+        der.truncate(cut.max(1));
+        if let Ok(certificate) = Certificate::from_der(&der) {
+            let value = forwarded_client_cert(&certificate);
+            prop_assert!(value.bytes().all(|b| (b' '..=b'~').contains(&b)), "{}", value);
+        }
+    }
 }
