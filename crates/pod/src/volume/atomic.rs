@@ -1,8 +1,8 @@
 //! Files that change in one step, laid out as the kubelet's `AtomicWriter` does (Kubernetes: pkg/volume/util/atomic_writer.go):
 //!
 //! ```text
-//!   ..2026_07_01_12_00_00.1/  a/b  c     the files
-//!   ..data → ..2026_07_01_12_00_00.1     swapped by rename: the one step
+//!   ..2026_07_01_12_00_00.123456789/  a/b  c     the files
+//!   ..data → ..2026_07_01_12_00_00.123456789     swapped by rename: the one step
 //!   a → ..data/a   c → ..data/c          what applications open
 //! ```
 //!
@@ -13,14 +13,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::plan::FilePlan;
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
-/// Directories of the same second that are tried before giving up.
-const TRIES_MAX: u32 = 1000;
+/// Names that are tried before giving up.
+const TRIES_MAX: u32 = 100;
 
 /// Publishes `files` in `dir`; false when they are there already, to the byte and mode. On an error the old files stay
 /// in force and what was written of the new ones is removed.
@@ -99,14 +99,19 @@ fn collect(root: &Path, dir: &Path, found: &mut BTreeSet<PathBuf>) -> io::Result
     Ok(())
 }
 
-/// Makes `..YYYY_MM_DD_hh_mm_ss.N` (UTC) and returns its name.
+/// Makes `..YYYY_MM_DD_hh_mm_ss.N` (UTC) and returns its name. N is the moment's nanoseconds: a name must not come back,
+/// or who has resolved `..data` to it reads files of two versions.
 fn make_dated(dir: &Path, now: SystemTime) -> io::Result<String> {
-    let date: String = humantime::format_rfc3339_seconds(now)
-        .to_string()
-        .trim_end_matches('Z')
-        .replace(['-', 'T', ':'], "_");
-    for number in 1..=TRIES_MAX {
-        let name = format!("..{date}.{number}");
+    let (date, moment) = match now.duration_since(UNIX_EPOCH) {
+        Ok(since) => (humantime::format_rfc3339_seconds(now).to_string(), since),
+        Err(_) => (
+            humantime::format_rfc3339_seconds(UNIX_EPOCH).to_string(),
+            Duration::ZERO,
+        ),
+    };
+    let date = date.trim_end_matches('Z').replace(['-', 'T', ':'], "_");
+    for again in 0..TRIES_MAX {
+        let name = format!("..{date}.{:09}", moment.subsec_nanos() + again);
         let at = dir.join(&name);
         match fs::DirBuilder::new().mode(0o755).create(&at) {
             Ok(()) => {
