@@ -20,6 +20,7 @@ mod error;
 mod pod;
 mod private;
 mod process;
+mod reaper;
 mod spec;
 mod stage;
 mod wire;

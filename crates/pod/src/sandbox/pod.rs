@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::mount::MountAttrFlags;
@@ -19,6 +19,7 @@ use super::error::{Doing, Failed, SandboxError, StartError};
 use super::private::tree::{attach, new_filesystem};
 use super::private::{self, AREA, PrivateMounts};
 use super::process::{ExitStatus, Process, pid_of, reap, wait_readable};
+use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
 use super::stage::STAGE;
 use super::wire::{self, Identity, Job, MountJob, Reply, Run, SourceJob};
@@ -37,7 +38,7 @@ pub struct PodSandbox {
     pipe: Mutex<Option<OwnedFd>>,
     network: OwnedFd,
     shm: String,
-    processes: Mutex<Vec<Process>>,
+    reaper: Reaper,
 }
 
 impl PodSandbox {
@@ -65,6 +66,7 @@ impl PodSandbox {
             Err(error) => return Err(SandboxError::Stage(error.to_string())),
         };
         drop(read);
+        let reaper = Reaper::start(&init).doing(|| "start the pod's reaper".into())?;
         let shm = make_shm(private, spec.shm_bytes)?;
         let path = format!("/proc/{}/ns/net", init.pid());
         let network = std::fs::File::open(&path)
@@ -77,7 +79,7 @@ impl PodSandbox {
             pipe: Mutex::new(Some(write)),
             network,
             shm,
-            processes: Mutex::default(),
+            reaper,
         })
     }
 
@@ -160,7 +162,6 @@ impl PodSandbox {
         job: &Job,
         identity: Arc<Identity>,
     ) -> Result<Process, StartError> {
-        self.prune();
         let argv = match job {
             Job::Container { run, .. } | Job::Exec { run, .. } => &run.argv,
             Job::Pod { .. } => return Err(StartError::Invalid("not a container".into())),
@@ -181,7 +182,11 @@ impl PodSandbox {
         let started = run_stage(&self.private, Some(self.init.pidfd()), keep, job)?;
         let process = Process::new(started.pidfd, started.warnings, identity)
             .doing(|| "look at the new process".into())?;
-        self.processes().push(process.clone());
+        let added = self.reaper.add(&process);
+        if added.is_err() {
+            process.signal(Signal::KILL).ok();
+        }
+        added.doing(|| "watch the new process".into())?;
         Ok(process)
     }
 
@@ -227,24 +232,12 @@ impl PodSandbox {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        // The init waits for all others, and they for being reaped by us.
-        let all: Vec<Process> = self
-            .processes()
-            .iter()
-            .chain([&self.init])
-            .cloned()
-            .collect();
-        let mut left = 0;
-        for process in &all {
-            let ended = wait_readable(process.pidfd(), deadline).and_then(|()| process.try_wait());
-            if !ended.is_ok_and(|status| status.is_some()) {
-                left += 1;
-            }
+        // The init ends last.
+        let ended = wait_readable(self.init.pidfd(), deadline).and_then(|()| self.init.try_wait());
+        if !ended.is_ok_and(|status| status.is_some()) {
+            return Err(SandboxError::NotGone(self.reaper.living()));
         }
-        if left > 0 {
-            return Err(SandboxError::NotGone(left));
-        }
-        self.processes().clear();
+        self.reaper.join();
         match private::remove(self.private.area(), &self.shm) {
             // Gone by an earlier call.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
@@ -267,18 +260,6 @@ impl PodSandbox {
                 .env
                 .push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
-    }
-
-    fn processes(&self) -> MutexGuard<'_, Vec<Process>> {
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets those that have ended; reaps those whose handles were dropped.
-    fn prune(&self) {
-        self.processes()
-            .retain(|process| !process.try_wait().is_ok_and(|status| status.is_some()));
     }
 }
 

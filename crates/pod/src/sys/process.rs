@@ -93,9 +93,20 @@ pub(crate) fn exit_now(code: i32) -> ! {
 
 /// Every signal back to its default, none blocked: what is ignored or blocked would survive execve.
 pub(crate) fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is always valid; what can't be changed (SIGKILL, SIGSTOP, the C library's own) fails harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's `struct sigaction` with SIG_DFL, no flags, no mask. By the system call, since the C library does not
+    // touch the two signals that it keeps to itself, and its posix_spawn leaves just these ignored.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: the structure is as large as the kernel's and lives across the call; SIGKILL and SIGSTOP fail harmlessly.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                ptr::null::<u64>(),
+                size_of::<u64>(),
+            )
+        };
     }
     // SAFETY: an emptied set is initialised, and no old set is asked for.
     unsafe {

@@ -1,51 +1,29 @@
 //! The cases. Each gets the private mounts and makes pods of its own.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use podkit_pod::sandbox::PrivateMounts;
 
-use podkit_pod::image::Root;
-use podkit_pod::sandbox::{
-    ContainerStart, ExecSpec, ExitStatus, Mount, PodSandbox, PrivateMounts, Rlimit, RlimitKind,
-    SandboxSpec, Signal, StartError,
-};
+#[path = "filesystem.rs"]
+mod filesystem;
+#[path = "lifetime.rs"]
+mod lifetime;
+#[path = "process.rs"]
+mod process;
 
-use crate::support::*;
+pub(crate) use lifetime::creator;
 
 type Case = fn(&PrivateMounts);
 
-pub(crate) const ALL: &[(&str, Case)] = &[
-    (
-        "command_environment_directory",
-        command_environment_directory,
-    ),
-    ("user_groups_capabilities", user_groups_capabilities),
-];
-
-fn command_environment_directory(private: &PrivateMounts) {
-    let pod = pod(private);
-    let mut start = inside("args ; env ; cwd ; hostname ; pid ; umask");
-    start.env = vec![("A".into(), "1 2".into()), ("HOME".into(), "/h".into())];
-    start.cwd = Some("/made/here".into());
-    let (status, text) = run(&pod, start);
-    assert_eq!(status, ExitStatus::Code(0), "{text}");
-    has(&text, r#"args ["/podkit", "inside", "args", ";""#);
-    has(
-        &text,
-        r#"("A", "1 2"), ("HOME", "/h"), ("HOSTNAME", "testpod")]"#,
-    );
-    has(&text, r#"("PATH", "/usr/local/sbin:"#);
-    has(&text, "cwd /made/here\nhostname testpod\npid 1\numask 22");
-    pod.destroy(LONG).unwrap();
+macro_rules! cases {
+    ($($module:ident: $($name:ident)*;)*) => { &[$($((stringify!($name), $module::$name as Case),)*)*] };
 }
 
-fn user_groups_capabilities(private: &PrivateMounts) {
-    let pod = pod(private);
-    let (_, text) = run(&pod, inside("cat /proc/self/status"));
-    assert_eq!(field(&text, "CapEff:"), "00000000a80425fb");
-    pod.destroy(LONG).unwrap();
-}
-
-pub(crate) fn creator(_what: &str) -> ExitCode {
-    ExitCode::SUCCESS
-}
+pub(crate) const ALL: &[(&str, Case)] = cases! {
+    process: command_environment_directory user_groups_capabilities capabilities_asked_for accounts_of_the_image
+        exec_failures exit_codes_and_signals own_pid_namespaces shared_pid_namespace zombies_are_reaped
+        exec_joins_the_container limits_are_clamped pipes_belong_to_the_user cgroups_are_joined;
+    filesystem: root_of_podkit_itself binary_can_not_be_written read_only_root devices proc_is_masked_and_read_only
+        shared_memory_and_queues_are_shared network_and_hostname volumes volume_that_can_not_be_mounted
+        links_do_not_lead_out host_image rootfs_image working_directory_stays_inside;
+    lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing
+        forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init how_long_a_start_takes;
+};

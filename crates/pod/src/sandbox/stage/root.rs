@@ -1,9 +1,7 @@
 //! The root file system of a container: put together at a place in the private mounts, then made `/`.
 
-use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinkat};
@@ -248,5 +246,17 @@ fn mount_volume(reporter: &Reporter, root: &OwnedFd, volume: Volume) -> Result<(
             errno: libc::EPERM,
         });
     }
-    attach(&tree, place.as_fd(), OsStr::from_bytes(b"")).doing(step)
+    // The kernel would say "Invalid argument".
+    let there = rustix::fs::fstat(&place).doing(step)?.st_mode;
+    match (kind, FileType::from_raw_mode(there) == FileType::Directory) {
+        (Kind::Directory, false) => Err(Failed {
+            step: step(),
+            errno: libc::ENOTDIR,
+        }),
+        (Kind::File, true) => Err(Failed {
+            step: step(),
+            errno: libc::EISDIR,
+        }),
+        _ => attach(&tree, &place, c"").doing(step),
+    }
 }

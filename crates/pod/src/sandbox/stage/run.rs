@@ -41,7 +41,7 @@ pub(super) fn replace_stdio(fds: [&OwnedFd; 3]) -> Result<(), Failed> {
 /// A session of its own, default signals, the usual umask.
 pub(super) fn detach_from_caller() {
     // Fails only for a process that leads a session already: then there is nothing to leave.
-    drop(rustix::process::setsid());
+    rustix::process::setsid().ok();
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
 }
@@ -57,7 +57,7 @@ pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
     }
 }
 
-/// Executes the program. Returns only to say why not.
+/// Executes the program. Returns only to say why not, and only while nothing has been closed.
 pub(super) fn run(
     reporter: &Reporter,
     run: &Run,
@@ -65,32 +65,38 @@ pub(super) fn run(
 ) -> Result<Infallible, Failure> {
     let identity = &run.identity;
     let uid = identity.uid.unwrap_or(0);
+    for fd in &stdio {
+        own_pipe(fd, uid);
+    }
+    let [stdin, stdout, stderr] = &stdio;
+    replace_stdio([stdin, stdout, stderr])?;
+    for limit in &identity.rlimits {
+        set_rlimit(reporter, *limit)?;
+    }
+    detach_from_caller();
+    // From here on only the socket is open: a working directory such as /proc/self/fd/7 can lead nowhere (CVE-2024-21626).
+    // The owners of what is closed are never dropped, since this does not return.
+    sys::close_all_but(&reporter.socket);
+    let Err(failure) = finish(reporter, run, uid);
+    reporter.fail(failure);
+    sys::exit_now(127)
+}
+
+fn finish(reporter: &Reporter, run: &Run, uid: u32) -> Result<Infallible, Failure> {
+    let identity = &run.identity;
     let account = accounts::look_up(uid);
     let gid = identity.gid.unwrap_or(account.gid);
     let mut env = identity.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
         env.push(("HOME".into(), account.home));
     }
-    for fd in &stdio {
-        own_pipe(fd, uid);
-    }
-    let [stdin, stdout, stderr] = &stdio;
-    replace_stdio([stdin, stdout, stderr])?;
-    drop(stdio);
-    for limit in &identity.rlimits {
-        set_rlimit(reporter, *limit)?;
-    }
-    detach_from_caller();
-    // From here on only the socket is open: a working directory such as /proc/self/fd/7 can lead nowhere (CVE-2024-21626).
-    sys::close_all_but(&reporter.socket);
-    enter_directory(identity)?;
-
     let mut groups = vec![gid];
     for group in identity.groups.iter().chain(&account.groups) {
         if !groups.contains(group) {
             groups.push(*group);
         }
     }
+    enter_directory(identity)?;
     warn_of_missing(reporter, identity)?;
     become_user(uid, gid, &groups, identity)?;
     exec(&run.argv, &env)
@@ -102,11 +108,7 @@ fn own_pipe(fd: &OwnedFd, uid: u32) {
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
     if uid != 0 && is_pipe {
         // Where that is not permitted the descriptors themselves still work.
-        drop(rustix::fs::fchown(
-            fd,
-            Some(rustix::fs::Uid::from_raw(uid)),
-            None,
-        ));
+        rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(uid)), None).ok();
     }
 }
 

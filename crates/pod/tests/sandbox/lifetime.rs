@@ -1,0 +1,282 @@
+//! What lives as long as what, and what is left.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use podkit_pod::sandbox::{ExitStatus, PodSandbox, PrivateMounts, SandboxSpec, Signal, StartError};
+
+use crate::support::*;
+
+/// A supervisor of its own: starts a pod with two containers and a command in one, prints their ids, and waits.
+pub(crate) fn creator(how: &str) -> ExitCode {
+    let private = podkit_pod::sandbox::enter_private_mounts().unwrap();
+    let spec = SandboxSpec {
+        share_process_namespace: how == "shared",
+        ..SandboxSpec::new("testpod")
+    };
+    let pod = PodSandbox::create(&private, spec).unwrap();
+    let (first, _output) = start(&pod, inside("spawn-sleep ; sleep"));
+    let (second, _output) = start(&pod, inside("sleep"));
+    let spec = podkit_pod::sandbox::ExecSpec {
+        argv: argv("sleep"),
+        stdio: Default::default(),
+    };
+    let third = pod.exec(&second, &spec).unwrap();
+    let network = std::fs::read_link(format!("/proc/{}/ns/net", pod.init().pid())).unwrap();
+    println!(
+        "{} {} {} {} {}",
+        pod.init().pid(),
+        first.pid(),
+        second.pid(),
+        third.pid(),
+        network.display()
+    );
+    std::thread::sleep(Duration::from_secs(600));
+    ExitCode::SUCCESS
+}
+
+/// All processes with that network namespace: those of the pod, however they are called.
+fn processes_of(network: &str) -> Vec<i32> {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            std::fs::read_link(format!("/proc/{pid}/ns/net"))
+                .is_ok_and(|link| link.to_str() == Some(network))
+        })
+        .collect()
+}
+
+pub(super) fn the_death_of_the_supervisor_kills_all(_private: &PrivateMounts) {
+    for how in ["shared", "apart"] {
+        let mut creator = Command::new(std::env::current_exe().unwrap())
+            .args(["creator", how])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(creator.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let network = words[4];
+        // The init, three processes, and one that the application made.
+        eventually("the application's own process", || {
+            processes_of(network).len() == 5
+        });
+        for pid in &words[..4] {
+            assert!(
+                processes_of(network).contains(&pid.parse().unwrap()),
+                "{pid} of {line}"
+            );
+        }
+        creator.kill().unwrap();
+        creator.wait().unwrap();
+        eventually("the death of the pod", || processes_of(network).is_empty());
+    }
+}
+
+fn descriptors() -> BTreeSet<String> {
+    std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let target = std::fs::read_link(entry.path()).ok()?;
+            (!target.starts_with("/proc"))
+                .then(|| format!("{:?} {}", entry.file_name(), target.display()))
+        })
+        .collect()
+}
+
+fn mounts() -> usize {
+    std::fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .count()
+}
+
+fn children() -> String {
+    let task = format!("/proc/self/task/{}/children", std::process::id());
+    std::fs::read_to_string(task).unwrap()
+}
+
+pub(super) fn destroy_leaves_nothing(private: &PrivateMounts) {
+    let before = (descriptors(), mounts(), children());
+    let network = {
+        let pod = shared_pod(private);
+        let (first, _output) = start(&pod, inside("spawn-sleep ; sleep"));
+        let (_second, _output) = start(&pod, inside("sleep"));
+        // Unreaped, and its handle dropped.
+        drop(start(&pod, inside("exit 0")));
+        let network = std::fs::read_link(format!("/proc/{}/ns/net", first.pid())).unwrap();
+        pod.destroy(LONG).unwrap();
+        assert_eq!(finish(&first), ExitStatus::Signal(9));
+        pod.destroy(LONG).unwrap();
+        network
+    };
+    assert!(processes_of(network.to_str().unwrap()).is_empty());
+    assert_eq!((descriptors(), mounts(), children()), before);
+}
+
+pub(super) fn hundred_rounds_leak_nothing(private: &PrivateMounts) {
+    let before = (descriptors(), mounts(), children());
+    for round in 0..100 {
+        let pod = if round % 2 == 0 {
+            pod(private)
+        } else {
+            shared_pod(private)
+        };
+        assert_eq!(run(&pod, inside("exit 4")).0, ExitStatus::Code(4));
+        assert!(
+            pod.start(&podkit_pod::sandbox::ContainerStart::new(
+                podkit_pod::image::Root::Itself,
+                vec!["/no".into()]
+            ))
+            .is_err()
+        );
+        drop(start(&pod, inside("sleep")));
+        pod.destroy(LONG).unwrap();
+    }
+    assert_eq!((descriptors(), mounts(), children()), before);
+}
+
+pub(super) fn the_stage_is_closed_to_others(private: &PrivateMounts) {
+    // The init of a pod was a stage: what holds for it holds from the stage's first call on. The stage itself can be caught
+    // while it waits for its job.
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).unwrap();
+    let number = theirs.as_raw_fd().to_string();
+    let mut stage = Command::new("/proc/driver/podkit")
+        .arg0("podkit-stage")
+        .arg(number)
+        .spawn()
+        .unwrap();
+    drop(theirs);
+    let proc = |name: &str| format!("/proc/{}/{name}", stage.id());
+    let owner = |name: &str| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(proc(name)).unwrap().mode() & 0o777
+    };
+    // Not dumpable: its memory, links and descriptors are root's with capabilities alone (proc(5), PR_SET_DUMPABLE). Told
+    // apart from other processes by a user without capabilities.
+    assert!(owner("fd") > 0);
+    let denied = || {
+        let pod = shared_pod(private);
+        let (status, text) = {
+            let mut start = inside(
+                "link /proc/1/exe ; cat /proc/1/environ ; cat /proc/1/maps ; link /proc/1/fd/0",
+            );
+            start.security.drop_capabilities = vec!["SYS_PTRACE".into()];
+            run(&pod, start)
+        };
+        pod.destroy(LONG).unwrap();
+        assert_eq!(status, ExitStatus::Code(0));
+        text
+    };
+    let text = denied();
+    for line in [
+        "/proc/1/exe -> Err(Os { code: 13",
+        "/proc/1/environ: 13",
+        "/proc/1/maps: 13",
+    ] {
+        has(&text, line);
+    }
+    stage.kill().unwrap();
+    stage.wait().unwrap();
+}
+
+pub(super) fn kill_rest_of_a_shared_pod(private: &PrivateMounts) {
+    let pod = shared_pod(private);
+    let (other, _output) = start(&pod, inside("sleep"));
+    let (process, mut output) = start(&pod, inside("spawn-sleep ; exit 0"));
+    assert_eq!(finish(&process), ExitStatus::Code(0));
+    assert_eq!(pod.kill_rest(&process).unwrap(), 1);
+    // The one left behind held the pipe open.
+    let mut text = String::new();
+    output.read_to_string(&mut text).unwrap();
+    has(&text, "spawned ");
+    assert_eq!(other.try_wait().unwrap(), None);
+    assert_eq!(pod.kill_rest(&process).unwrap(), 0);
+    pod.destroy(LONG).unwrap();
+}
+
+pub(super) fn sandbox_gone(private: &PrivateMounts) {
+    let pod = pod(private);
+    let (process, _output) = start(&pod, inside("sleep"));
+    pod.init().signal(Signal::KILL).unwrap();
+    assert_eq!(finish(&process), ExitStatus::Signal(9));
+    assert!(matches!(
+        pod.start(&inside("sleep")),
+        Err(StartError::SandboxGone)
+    ));
+    pod.destroy(LONG).unwrap();
+    assert!(matches!(
+        pod.start(&inside("sleep")),
+        Err(StartError::SandboxGone)
+    ));
+}
+
+pub(super) fn small_init(private: &PrivateMounts) {
+    let pod = pod(private);
+    let rollup =
+        std::fs::read_to_string(format!("/proc/{}/smaps_rollup", pod.init().pid())).unwrap();
+    let kib = |name: &str| {
+        field(&rollup, name)
+            .trim_end_matches("kB")
+            .trim()
+            .parse::<u64>()
+            .unwrap()
+    };
+    println!(
+        "  init: {} KiB resident, {} KiB private",
+        kib("Rss:"),
+        kib("Private_Dirty:") + kib("Private_Clean:")
+    );
+    assert!(kib("Rss:") < 64, "{rollup}");
+    pod.destroy(LONG).unwrap();
+}
+
+pub(super) fn how_long_a_start_takes(private: &PrivateMounts) {
+    let timed = |what: &str, action: &mut dyn FnMut()| {
+        let mut times: Vec<Duration> = (0..30)
+            .map(|_| {
+                let start = Instant::now();
+                action();
+                start.elapsed()
+            })
+            .collect();
+        times.sort();
+        println!("  {what}: median {:?}, worst {:?}", times[15], times[29]);
+        times[15]
+    };
+    timed("make and destroy a pod", &mut || {
+        pod(private).destroy(LONG).unwrap()
+    });
+    let pod = pod(private);
+    let (container, _output) = start(&pod, inside("sleep"));
+    let median = timed("start a container", &mut || {
+        drop(start(&pod, inside("exit 0")))
+    });
+    timed("exec", &mut || drop(exec(&pod, &container, "exit 0")));
+    pod.destroy(LONG).unwrap();
+    // A tenth of this is usual; a busy machine must not fail the test.
+    assert!(median < Duration::from_millis(250));
+}
+
+/// A command whose caller gave up is reaped all the same: else its container, the init of their PID namespace, could not end.
+pub(super) fn forgotten_commands_do_not_hold_a_container(private: &PrivateMounts) {
+    let pod = pod(private);
+    let (container, _output) = start(&pod, inside("sleep"));
+    let sleep = podkit_pod::sandbox::ExecSpec {
+        argv: argv("sleep"),
+        stdio: Default::default(),
+    };
+    drop(pod.exec(&container, &sleep).unwrap());
+    container.signal(Signal::KILL).unwrap();
+    assert_eq!(finish(&container), ExitStatus::Signal(9));
+    pod.destroy(LONG).unwrap();
+}
