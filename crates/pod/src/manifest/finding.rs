@@ -3,6 +3,7 @@
 //! One line each, in the form compilers use (`FILE:LINE:COLUMN: …`), so that editors jump to it. Everything is
 //! collected: a user who mends a manifest wants the whole list, not the first entry of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -88,10 +89,15 @@ impl fmt::Display for Finding {
     }
 }
 
-/// All that was found, in the order of the files.
+/// More than anybody reads; a file that isn't a manifest at all can have one for each of its lines.
+const MOST: usize = 1000;
+
+/// All that was found, in the order of the files; at most a thousand, and then how many more.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     list: Vec<Finding>,
+    /// Left out, of each severity.
+    more: BTreeMap<Severity, usize>,
 }
 
 impl Findings {
@@ -102,7 +108,11 @@ impl Findings {
 
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
-        self.list.push(finding);
+        if self.list.len() < MOST {
+            self.list.push(finding);
+        } else {
+            *self.more.entry(finding.severity).or_default() += 1;
+        }
     }
 
     /// Adds one; `path` is what [`super::Path`] displays.
@@ -123,7 +133,12 @@ impl Findings {
 
     /// Adds those of another step.
     pub fn extend(&mut self, more: Self) {
-        self.list.extend(more.list);
+        for finding in more.list {
+            self.push(finding);
+        }
+        for (severity, count) in more.more {
+            *self.more.entry(severity).or_default() += count;
+        }
     }
 
     /// Something stands in the way of a start.
@@ -133,7 +148,8 @@ impl Findings {
 
     /// How many there are of a severity.
     pub fn count(&self, severity: Severity) -> usize {
-        self.iter().filter(|f| f.severity == severity).count()
+        let listed = self.list.iter().filter(|f| f.severity == severity).count();
+        listed + self.more.get(&severity).copied().unwrap_or(0)
     }
 
     /// In order.
@@ -167,6 +183,9 @@ impl fmt::Display for Findings {
         for finding in &self.list {
             writeln!(f, "{finding}")?;
         }
-        Ok(())
+        match self.more.values().sum::<usize>() {
+            0 => Ok(()),
+            more => writeln!(f, "and {more} more"),
+        }
     }
 }

@@ -19,6 +19,7 @@ mod objects;
 mod quantity;
 mod read;
 mod scalar;
+mod syntax;
 mod validate;
 mod yaml;
 

@@ -16,6 +16,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::finding::{Findings, Place, Severity};
 use super::node::{Entry, Mark, Node, Path, Value};
 use super::scalar;
+use super::syntax::explain;
 
 /// A file of objects that each fit into the API server (1.5 MiB) is far below.
 pub(super) const MAX_FILE_BYTES: usize = 16 << 20;
@@ -24,8 +25,10 @@ const MAX_NODES: usize = 300_000;
 /// Bytes of text in a file, likewise.
 const MAX_TEXT_BYTES: usize = 2 * MAX_FILE_BYTES;
 /// Lists and objects inside each other. A Pod has 12.
-const MAX_DEPTH: usize = 60;
+pub(super) const MAX_DEPTH: usize = 60;
 
+/// Syntax errors after which reading goes on: each costs a look at the rest of the file.
+const MAX_SLIPS: usize = 100;
 /// What `!!` stands for.
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
@@ -38,11 +41,12 @@ pub(super) fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) ->
         nodes: 0,
         text_bytes: 0,
         first_line: 0,
+        least_indents: Vec::new(),
         anchors: HashMap::new(),
         stack: Vec::new(),
     };
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
-    loop {
+    for _ in 0..MAX_SLIPS {
         let Err(stop) = reader.read(rest, &mut documents) else {
             return documents;
         };
@@ -61,6 +65,7 @@ pub(super) fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) ->
         reader.first_line += line;
         rest = after;
     }
+    documents
 }
 
 /// The text from the first `---` at or below the 1-based `line`, and how many lines stand before it.
@@ -120,6 +125,7 @@ struct Reader<'a> {
     text_bytes: usize,
     /// Lines before the text at hand.
     first_line: u32,
+    least_indents: Vec<usize>,
     anchors: HashMap<usize, Node>,
     stack: Vec<Frame>,
 }
@@ -127,6 +133,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(&mut self, text: &str, documents: &mut Vec<Node>) -> Result<(), Stop> {
         self.stack.clear();
+        self.least_indents = least_indents(text);
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|error| {
@@ -167,8 +174,13 @@ impl Reader<'_> {
                 self.count(&node, mark)?;
                 return Ok(Some(node));
             }
-            Event::Scalar(text, style, anchor, tag) => {
+            Event::Scalar(mut text, style, anchor, tag) => {
                 self.text_bytes += text.len();
+                // The parser ends a block with a line feed even where the file ends without one.
+                let block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                if block && text.ends_with('\n') && self.ends_the_text(span) {
+                    text.to_mut().pop();
+                }
                 let value = self.scalar(&text, style, tag.as_deref(), mark)?;
                 let node = Node { mark, value };
                 self.count(&node, mark)?;
@@ -218,6 +230,12 @@ impl Reader<'_> {
             _ => {}
         }
         Ok(None)
+    }
+
+    /// Whether a block scalar is the last thing in a text that doesn't end with a line feed.
+    fn ends_the_text(&self, block: Span) -> bool {
+        let least = self.least_indents.get(block.start.line().saturating_sub(1));
+        least.is_some_and(|least| *least >= block.start.col())
     }
 
     fn open(&mut self, mark: Mark, anchor: usize, holds: Holds) -> Result<(), Stop> {
@@ -416,6 +434,23 @@ impl Reader<'_> {
     }
 }
 
+/// For each line the least indentation of it and all below it, empty lines aside; nothing for a text that ends with a
+/// line feed.
+fn least_indents(text: &str) -> Vec<usize> {
+    if text.ends_with('\n') {
+        return Vec::new();
+    }
+    let indent = |line: &str| match line.trim().is_empty() {
+        true => usize::MAX,
+        false => line.len() - line.trim_start_matches(' ').len(),
+    };
+    let mut least: Vec<usize> = text.lines().map(indent).collect();
+    for i in (1..least.len()).rev() {
+        least[i - 1] = least[i - 1].min(least[i]);
+    }
+    least
+}
+
 fn stop(mark: Mark, message: impl Into<String>) -> Stop {
     Stop {
         mark,
@@ -459,57 +494,4 @@ fn merge(entries: &mut Vec<Entry>, merges: Vec<(Mark, Node)>) -> Result<(), Stop
         }
     }
     Ok(())
-}
-
-/// The parser's words, in those of someone who edits a manifest; and the line and column (from 0) to blame.
-fn explain(info: &str, text: &str, at: (usize, usize)) -> ((usize, usize), String) {
-    let mut lines = text.lines().enumerate().skip(at.0.saturating_sub(1));
-    let line = lines.next().map_or("", |(_, line)| line);
-    let tab = |line: &str| {
-        let indent = line.len() - line.trim_start().len();
-        line[..indent].find('\t')
-    };
-    const TAB: &str = "a tab where YAML wants spaces";
-    if tab(line).is_some() {
-        return (at, TAB.into());
-    }
-    if info.contains("tab") {
-        // The parser reads a text on into the next line before it meets the tab there.
-        let next = lines.next().and_then(|(i, line)| Some((i + 1, tab(line)?)));
-        return (next.unwrap_or(at), TAB.into());
-    }
-    (at, words(info, line))
-}
-
-fn words(info: &str, line: &str) -> String {
-    if line.trim_start().starts_with("{{") || line.contains("{{-") {
-        return format!("{info}; a template has to be rendered first");
-    }
-    match info {
-        "simple key expected ':'" => {
-            format!("expected `key: value`, found {:?}", clip(line.trim()))
-        }
-        "while parsing a block mapping, did not find expected key" => {
-            "expected a key here: is the indentation that of the keys above?".into()
-        }
-        "mapping values are not allowed in this context" => {
-            "a second `key: value` inside a value: is the indentation right, are quotes missing, or a colon in the line above?"
-                .into()
-        }
-        "while parsing node, found unknown anchor" => {
-            "an alias to an anchor that isn't in this document".into()
-        }
-        "recursion limit exceeded" => format!("nested deeper than {MAX_DEPTH} levels"),
-        info if info.starts_with("unexpected character") => {
-            format!("{info}: a value that begins so needs quotes")
-        }
-        info => info.to_owned(),
-    }
-}
-
-fn clip(text: &str) -> String {
-    match text.char_indices().nth(40) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text.to_owned(),
-    }
 }

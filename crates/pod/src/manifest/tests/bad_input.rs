@@ -515,3 +515,18 @@ fn files_that_cannot_be_read() {
     let endless = std::path::Path::new("/dev/zero");
     assert_eq!(message(endless), "/dev/zero: larger than 16 MiB\n");
 }
+
+#[test]
+fn findings_are_bounded() {
+    let text = spec(&"x: 1\n".repeat(5000));
+    let (_, findings) = parse("f", text.as_bytes());
+    let shown = findings.to_string();
+    assert_eq!(shown.lines().count(), 1001);
+    // One unknown field, and the rest the same key again.
+    assert!(
+        shown.ends_with("and 4000 more\n"),
+        "{}",
+        &shown[shown.len() - 40..]
+    );
+    assert_eq!(findings.count(Severity::Error), 5000);
+}

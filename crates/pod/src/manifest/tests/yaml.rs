@@ -116,6 +116,25 @@ fn block_scalars_and_windows_line_ends() {
 }
 
 #[test]
+fn a_block_that_ends_with_the_file() {
+    let data = |tail: &str| {
+        let text =
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata:\n  a: {tail}");
+        let (documents, findings) = parse("f", text.as_bytes());
+        assert!(!findings.has_errors(), "{findings}");
+        documents.config_maps[0].object.data.clone().unwrap()["a"].clone()
+    };
+    assert_eq!(data("|\n    x\n    y"), "x\ny");
+    assert_eq!(data("|\n    x\n    y\n"), "x\ny\n");
+    assert_eq!(data("|-\n    x\n    y\n"), "x\ny");
+    assert_eq!(data("|+\n    x\n\n"), "x\n\n");
+    assert_eq!(data("|+\n    x"), "x");
+    assert_eq!(data(">\n    x\n    y"), "x y");
+    assert_eq!(data("|\n    x\n---\n"), "x\n");
+    assert_eq!(data("|\n    x\n  b: v"), "x\n");
+}
+
+#[test]
 fn json_is_yaml() {
     let text = "{\n\t\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\",\n\t\"metadata\": {\"name\": \"c\"},\n\t\"data\": {\"a\": \"\\u00e9\\/\\ud83d\\ude00\", \"b\": 3}\n}\n";
     check(
