@@ -1,1 +1,830 @@
+use std::sync::Arc;
+use std::time::Instant;
 
+use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::response::{Body, Framing, Head, parse_head};
+use super::url::Url;
+use super::*;
+use crate::plan::{ContainerPlan, ImageSource, ProbePlan, Resources, Role, Security};
+
+// ---- The state machine --------------------------------------------------------------------------
+
+fn probe(numbers: [u64; 2], thresholds: [u32; 2]) -> Option<ProbePlan> {
+    Some(ProbePlan {
+        action: Action::Exec(vec!["true".into()]),
+        initial_delay: Duration::from_secs(numbers[0]),
+        period: Duration::from_secs(numbers[1]),
+        timeout: Duration::from_secs(1),
+        success_threshold: thresholds[0],
+        failure_threshold: thresholds[1],
+        grace: None,
+    })
+}
+
+fn container(
+    startup: Option<ProbePlan>,
+    readiness: Option<ProbePlan>,
+    liveness: Option<ProbePlan>,
+) -> ContainerPlan {
+    ContainerPlan {
+        name: "app".into(),
+        role: Role::Main,
+        image: String::new(),
+        source: ImageSource::Host,
+        command: Vec::new(),
+        args: Vec::new(),
+        working_dir: None,
+        env: Vec::new(),
+        mounts: Vec::new(),
+        ports: Vec::new(),
+        resources: Resources::default(),
+        startup,
+        readiness,
+        liveness,
+        post_start: None,
+        pre_stop: None,
+        security: Security::default(),
+    }
+}
+
+fn bad() -> Outcome {
+    Outcome::Failure("no".into())
+}
+
+/// Runs the machine for `until` seconds; `look` says what an attempt at a second comes to. Each attempt and change is a
+/// word: `10r` a readiness attempt at 10 s, `!ready` and so on what it changed.
+fn run(
+    container: &ContainerPlan,
+    until: u64,
+    mut look: impl FnMut(ProbeKind, u64) -> Outcome,
+) -> (String, ProbeState) {
+    let start = Instant::now();
+    let mut state = ProbeState::new(container, start);
+    let mut log = Vec::new();
+    while let Some(at) = state.wake_at() {
+        let second = (at - start).as_secs();
+        if second > until {
+            break;
+        }
+        while let Some(kind) = state.take_due(at) {
+            let letter = kind.to_string().to_lowercase().remove(0);
+            log.push(format!("{second}{letter}"));
+            match state.record(kind, &look(kind, second), at) {
+                None => {}
+                Some(Change::Started) => log.push("!started".into()),
+                Some(Change::Ready(true)) => log.push("!ready".into()),
+                Some(Change::Ready(false)) => log.push("!unready".into()),
+                Some(Change::Restart { kind, .. }) => log.push(format!("!restart({kind})")),
+            }
+        }
+    }
+    (log.join(" "), state)
+}
+
+#[test]
+fn probes_run_and_count_as_the_kubelet_s() {
+    let ok = |_: ProbeKind, _: u64| Outcome::Success;
+    // At once after the initial delay, then at the period.
+    let readiness = container(None, probe([0, 10], [1, 3]), None);
+    assert_eq!(run(&readiness, 20, ok).0, "0r !ready 10r 20r");
+    let delayed = container(None, probe([5, 10], [1, 3]), None);
+    assert_eq!(run(&delayed, 20, ok).0, "5r !ready 15r");
+    // Three failures in a row make it unready; one success in between starts the count anew.
+    let flaky = |_: ProbeKind, at: u64| match at {
+        0 | 30 | 60.. => Outcome::Success,
+        _ => bad(),
+    };
+    assert_eq!(
+        run(&readiness, 70, flaky).0,
+        "0r !ready 10r 20r 30r 40r 50r 60r 70r"
+    );
+    let down = |_: ProbeKind, at: u64| {
+        if (10..50).contains(&at) {
+            bad()
+        } else {
+            Outcome::Success
+        }
+    };
+    assert_eq!(
+        run(&readiness, 60, down).0,
+        "0r !ready 10r 20r 30r !unready 40r 50r !ready 60r"
+    );
+    // successThreshold counts in a row as well; until then it is not ready.
+    let twice = container(None, probe([0, 1], [2, 1]), None);
+    let wobbly = |_: ProbeKind, at: u64| if at == 1 { bad() } else { Outcome::Success };
+    assert_eq!(run(&twice, 4, wobbly).0, "0r 1r 2r 3r !ready 4r");
+    // What could not be looked at does not count, and does not break a row.
+    let unknown = |_: ProbeKind, at: u64| match at {
+        0 => Outcome::Success,
+        20 => Outcome::Unknown("?".into()),
+        _ => bad(),
+    };
+    assert_eq!(
+        run(&readiness, 40, unknown).0,
+        "0r !ready 10r 20r 30r 40r !unready"
+    );
+    // A warning is a success.
+    let warned = |_: ProbeKind, _: u64| Outcome::Warning("elsewhere".into());
+    assert_eq!(run(&readiness, 0, warned).0, "0r !ready");
+}
+
+#[test]
+fn liveness_restarts_once_and_startup_gates() {
+    let live = container(None, None, probe([0, 10], [1, 3]));
+    let (log, state) = run(&live, 100, |_, _| bad());
+    // Once per threshold: then the run is over, however long the stop takes.
+    assert_eq!(log, "0l 10l 20l !restart(Liveness)");
+    // Liveness begins as alive, and does not make ready or unready.
+    assert!(state.ready() && state.started());
+    assert!(ProbeState::new(&live, Instant::now()).ready());
+
+    let all = container(
+        probe([0, 10], [1, 3]),
+        probe([0, 5], [1, 1]),
+        probe([12, 5], [1, 1]),
+    );
+    let fresh = ProbeState::new(&all, Instant::now());
+    assert!(!fresh.started() && !fresh.ready());
+    // The others wait for the startup probe, then run at once, or when their own delay from the start is over.
+    let slow = |kind: ProbeKind, at: u64| match kind {
+        ProbeKind::Startup if at < 10 => bad(),
+        _ => Outcome::Success,
+    };
+    let (log, state) = run(&all, 18, slow);
+    assert_eq!(log, "0s 10s !started 10r !ready 12l 15r 17l");
+    assert!(state.ready());
+    // It never starts: restarted for that, nothing else was looked at.
+    let (log, state) = run(&all, 100, |_, _| bad());
+    assert_eq!(log, "0s 10s 20s !restart(Startup)");
+    assert!(!state.started() && !state.ready());
+    // Without a readiness probe it is ready when it has started.
+    let started = container(probe([0, 1], [1, 1]), None, None);
+    let (log, state) = run(&started, 10, |_, _| Outcome::Success);
+    assert_eq!(log, "0s !started");
+    assert!(state.ready());
+}
+
+#[test]
+fn a_restart_carries_the_probe_s_own_grace() {
+    let mut plan = container(None, None, probe([0, 10], [1, 1]));
+    let grace = Some(Duration::from_secs(7));
+    plan.liveness.as_mut().unwrap().grace = grace;
+    let now = Instant::now();
+    let mut state = ProbeState::new(&plan, now);
+    assert_eq!(state.take_due(now), Some(ProbeKind::Liveness));
+    let change = state.record(ProbeKind::Liveness, &bad(), now);
+    let kind = ProbeKind::Liveness;
+    assert_eq!(change, Some(Change::Restart { kind, grace }));
+}
+
+#[test]
+fn attempts_of_one_probe_never_overlap() {
+    let plan = container(None, probe([0, 10], [1, 3]), None);
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut state = ProbeState::new(&plan, start);
+    assert_eq!(state.take_due(start), Some(ProbeKind::Readiness));
+    // Under way: nothing to wake for, however late it is.
+    assert_eq!(state.wake_at(), None);
+    assert_eq!(state.take_due(at(30)), None);
+    // It took 4 s: the next is at the period. It took 25 s: the next is now.
+    state.record(ProbeKind::Readiness, &Outcome::Success, at(4));
+    assert_eq!(state.wake_at(), Some(at(10)));
+    assert_eq!(state.take_due(at(10)), Some(ProbeKind::Readiness));
+    state.record(ProbeKind::Readiness, &Outcome::Success, at(35));
+    assert_eq!(state.wake_at(), Some(at(35)));
+}
+
+#[test]
+fn a_container_that_is_stopping_is_not_restarted_for_its_probes() {
+    let plan = container(None, probe([0, 1], [1, 1]), probe([0, 1], [1, 1]));
+    let now = Instant::now();
+    let mut state = ProbeState::new(&plan, now);
+    assert_eq!(state.take_due(now), Some(ProbeKind::Readiness));
+    assert_eq!(state.take_due(now), Some(ProbeKind::Liveness));
+    state.stop();
+    // One that was under way comes too late to matter; readiness still tells.
+    assert_eq!(state.record(ProbeKind::Liveness, &bad(), now), None);
+    let ready = state.record(ProbeKind::Readiness, &Outcome::Success, now);
+    assert_eq!(ready, Some(Change::Ready(true)));
+    let later = now + Duration::from_secs(5);
+    assert_eq!(state.take_due(later), Some(ProbeKind::Readiness));
+    assert_eq!(state.take_due(later), None);
+}
+
+#[test]
+fn events_are_in_kubectl_s_words() {
+    let event = |outcome: Outcome, kind| outcome.event(kind);
+    assert_eq!(event(Outcome::Success, ProbeKind::Liveness), None);
+    assert_eq!(
+        event(
+            Outcome::Failure("HTTP probe failed with statuscode: 500".into()),
+            ProbeKind::Readiness
+        )
+        .unwrap(),
+        "Readiness probe failed: HTTP probe failed with statuscode: 500"
+    );
+    assert_eq!(
+        event(Outcome::Unknown("x".into()), ProbeKind::Startup).unwrap(),
+        "Startup probe errored and resulted in unknown state: x"
+    );
+    assert_eq!(
+        event(Outcome::Warning("x".into()), ProbeKind::Liveness).unwrap(),
+        "Liveness probe warning: x"
+    );
+}
+
+// ---- Attempts -----------------------------------------------------------------------------------
+
+/// Dials the machine's loopback in the place of a pod.
+struct Loopback;
+
+impl Dial for Loopback {
+    fn address(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    async fn dial(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        TcpStream::connect(target).await
+    }
+}
+
+/// A pod that takes every packet and answers none.
+struct Silent;
+
+impl Dial for Silent {
+    fn address(&self) -> IpAddr {
+        IpAddr::from([10, 87, 0, 2])
+    }
+
+    async fn dial(&self, _target: SocketAddr) -> io::Result<TcpStream> {
+        std::future::pending().await
+    }
+}
+
+/// Ends every command in the same way.
+struct Ends(io::Result<ExecOutcome>);
+
+impl Exec for Ends {
+    async fn exec(&self, _argv: &[String], _time: Option<Duration>) -> io::Result<ExecOutcome> {
+        match &self.0 {
+            Ok(outcome) => Ok(outcome.clone()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
+    }
+}
+
+fn no_exec() -> Ends {
+    Ends(Err(io::Error::other("not to be called")))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn get(port: u16, path: &str) -> Action {
+    Action::Http {
+        tls: false,
+        host: None,
+        port,
+        path: path.into(),
+        headers: Vec::new(),
+    }
+}
+
+/// A server that gives each connection the next of `answers` once it has read a request's head, closes it, and returns
+/// the heads. `{port}` in an answer is its own.
+async fn server(answers: Vec<String>) -> (u16, tokio::task::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let mut heads = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            heads.push(read_request(&mut stream).await);
+            let answer = answer.replace("{port}", &port.to_string());
+            // The prober may have heard enough.
+            let _enough = stream.write_all(answer.as_bytes()).await;
+        }
+        heads
+    });
+    (port, task)
+}
+
+async fn read_request(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+async fn look(answers: &[&str]) -> (Outcome, u16) {
+    let (port, _task) = server(answers.iter().map(|a| a.to_string()).collect()).await;
+    (
+        attempt(&get(port, "/"), SECOND * 5, &Loopback, &no_exec()).await,
+        port,
+    )
+}
+
+#[tokio::test]
+async fn http_statuses() {
+    for (answer, expected) in [
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            Outcome::Success,
+        ),
+        ("HTTP/1.0 204 No Content\r\n\r\n", Outcome::Success),
+        ("HTTP/1.1 200 OK\r\n\r\nuntil the end", Outcome::Success),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            Outcome::Success,
+        ),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            Outcome::Success,
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\n\r\n",
+            Outcome::Failure("HTTP probe failed with statuscode: 404".into()),
+        ),
+        (
+            "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+            Outcome::Failure("HTTP probe failed with statuscode: 500".into()),
+        ),
+        (
+            "HTTP/1.1 304 Not Modified\r\n\r\n",
+            Outcome::Warning("Probe terminated redirects, Response body: ".into()),
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 4\r\n\r\ngone",
+            Outcome::Warning("Probe terminated redirects, Response body: gone".into()),
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort",
+            Outcome::Unknown("unexpected EOF".into()),
+        ),
+    ] {
+        // What can't be judged is tried three times.
+        let (outcome, _) = look(&[answer; 3]).await;
+        assert_eq!(outcome, expected, "{answer:?}");
+    }
+    // A body of any size: the first 10 KiB are enough.
+    let endless = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n{}",
+        "x".repeat(20_000)
+    );
+    assert_eq!(look(&[&endless]).await.0, Outcome::Success);
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_told() {
+    for (answer, text) in [
+        ("", "EOF"),
+        ("HTTP/1.1 200 OK\r\nX: ", "unexpected EOF"),
+        (
+            "\u{15}\u{3}\u{1}\r\n",
+            "net/http: HTTP/1.x transport connection broken: malformed HTTP response \"\\x15\\x03\\x01\"",
+        ),
+        (
+            "SSH-2.0-OpenSSH_9.6\r\n",
+            "net/http: HTTP/1.x transport connection broken: malformed HTTP response \"SSH-2.0-OpenSSH_9.6\"",
+        ),
+    ] {
+        let (outcome, port) = look(&[answer]).await;
+        let expected = format!("Get \"http://127.0.0.1:{port}/\": {text}");
+        assert_eq!(outcome, Outcome::Failure(expected));
+    }
+    let huge = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(100_000));
+    let (outcome, _) = look(&[&huge]).await;
+    assert!(
+        matches!(&outcome, Outcome::Failure(text) if text.contains("headers exceeded")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn requests_are_the_kubelet_s() {
+    let head = |headers: Vec<(&'static str, &'static str)>| async move {
+        let (port, task) = server(vec!["HTTP/1.1 200 OK\r\n\r\n".into()]).await;
+        let headers = headers
+            .into_iter()
+            .map(|(n, v)| (n.to_string(), v.to_string()));
+        let action = Action::Http {
+            tls: false,
+            host: None,
+            port,
+            path: "healthz?full=1 2".into(),
+            headers: headers.collect(),
+        };
+        assert_eq!(
+            attempt(&action, SECOND, &Loopback, &no_exec()).await,
+            Outcome::Success
+        );
+        task.await.unwrap()[0].replace(&port.to_string(), "PORT")
+    };
+    assert_eq!(
+        head(vec![]).await,
+        "GET /healthz?full=1%202 HTTP/1.1\r\nHost: 127.0.0.1:PORT\r\nUser-Agent: kube-probe/1.37\r\n\
+         Accept: */*\r\nConnection: close\r\n\r\n"
+    );
+    assert_eq!(
+        head(vec![
+            ("host", "app.example"),
+            ("X-A", "1"),
+            ("X-A", "2"),
+            ("User-Agent", ""),
+            ("Accept", "text/plain")
+        ])
+        .await,
+        "GET /healthz?full=1%202 HTTP/1.1\r\nHost: app.example\r\nX-A: 1\r\nX-A: 2\r\n\
+         Accept: text/plain\r\nConnection: close\r\n\r\n"
+    );
+    for (name, value) in [("X-A", "1\r\nX-B: 2"), ("X A", "1"), ("", "1")] {
+        let action = Action::Http {
+            tls: false,
+            host: None,
+            port: 1,
+            path: "/".into(),
+            headers: vec![(name.into(), value.into())],
+        };
+        let outcome = attempt(&action, SECOND, &Loopback, &no_exec()).await;
+        assert!(
+            matches!(&outcome, Outcome::Failure(text) if text.contains("invalid header field")),
+            "{outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn redirects_to_the_same_host_are_followed() {
+    let to = |location: &str| format!("HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n");
+    let ok = "HTTP/1.1 200 OK\r\n\r\n".to_string();
+    let answers = vec![
+        to("/a/b?c"),
+        to("d"),
+        to("http://127.0.0.1:{port}/e"),
+        to("//127.0.0.1:{port}"),
+        ok,
+    ];
+    let (port, task) = server(answers).await;
+    let outcome = attempt(&get(port, "/"), SECOND, &Loopback, &no_exec()).await;
+    assert_eq!(outcome, Outcome::Success);
+    let paths: Vec<String> = task
+        .await
+        .unwrap()
+        .iter()
+        .map(|head| head.split(' ').nth(1).unwrap().to_string())
+        .collect();
+    assert_eq!(paths, ["/", "/a/b?c", "/a/d", "/e", "/"]);
+    // In a circle, until it has been enough.
+    let circle = vec![to("/again"); 10];
+    let (port, task) = server(circle).await;
+    let outcome = attempt(&get(port, "/"), SECOND, &Loopback, &no_exec()).await;
+    let text = format!("Get \"http://127.0.0.1:{port}/again\": stopped after 10 redirects");
+    assert_eq!(outcome, Outcome::Failure(text));
+    assert_eq!(task.await.unwrap().len(), 10);
+}
+
+#[tokio::test]
+async fn what_nothing_serves_is_clear() {
+    // Bound and dropped: nobody listens there.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let tcp = Action::Tcp { host: None, port };
+    assert_eq!(
+        attempt(&tcp, SECOND, &Loopback, &no_exec()).await,
+        Outcome::Failure(format!(
+            "dial tcp 127.0.0.1:{port}: connect: connection refused"
+        ))
+    );
+    assert_eq!(
+        attempt(&get(port, "/x"), SECOND, &Loopback, &no_exec()).await,
+        Outcome::Failure(format!(
+            "Get \"http://127.0.0.1:{port}/x\": dial tcp 127.0.0.1:{port}: connect: connection refused"
+        ))
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tcp = Action::Tcp {
+        host: Some("localhost".into()),
+        port,
+    };
+    assert_eq!(
+        attempt(&tcp, SECOND, &Loopback, &no_exec()).await,
+        Outcome::Success
+    );
+    let named = Action::Tcp {
+        host: Some("db.example".into()),
+        port,
+    };
+    let outcome = attempt(&named, SECOND, &Loopback, &no_exec()).await;
+    assert!(
+        matches!(&outcome, Outcome::Failure(text) if text.contains("lookup db.example")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_a_timeout_in_go_s_words() {
+    let tcp = Action::Tcp {
+        host: None,
+        port: 80,
+    };
+    assert_eq!(
+        attempt(&tcp, SECOND, &Silent, &no_exec()).await,
+        Outcome::Failure("dial tcp 10.87.0.2:80: i/o timeout".into())
+    );
+    assert_eq!(
+        attempt(&get(80, "/"), SECOND, &Silent, &no_exec()).await,
+        Outcome::Failure(
+            "Get \"http://10.87.0.2:80/\": dial tcp 10.87.0.2:80: i/o timeout (Client.Timeout exceeded while awaiting headers)"
+                .into()
+        )
+    );
+    assert_eq!(
+        hook(&get(80, "/"), Some(SECOND), &Silent, &no_exec()).await,
+        Err("context deadline exceeded".into())
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_is_a_timeout_too() {
+    let short = Duration::from_millis(100);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let outcome = attempt(&get(port, "/"), short, &Loopback, &no_exec()).await;
+    let text = format!(
+        "Get \"http://127.0.0.1:{port}/\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    );
+    assert_eq!(outcome, Outcome::Failure(text));
+    // After a good head it is not the container's failure: thrown away, as the kubelet does.
+    let stalling = tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc";
+            stream.write_all(head).await.unwrap();
+            held.push(stream);
+        }
+    });
+    let outcome = attempt(&get(port, "/"), short, &Loopback, &no_exec()).await;
+    assert!(
+        matches!(&outcome, Outcome::Unknown(text) if text.contains("while reading body")),
+        "{outcome:?}"
+    );
+    stalling.abort();
+}
+
+/// Serves one TLS connection after the other with a certificate that nobody has signed.
+async fn tls_server() -> u16 {
+    let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        while let Ok((mut tcp, _)) = listener.accept() {
+            let mut session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = rustls::Stream::new(&mut session, &mut tcp);
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).is_ok() {
+                head.push(byte[0]);
+            }
+            let status = if head.starts_with(b"GET /bad ") {
+                503
+            } else {
+                200
+            };
+            let body = "y".repeat(30_000);
+            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 30000\r\n\r\n{body}");
+            let _enough = stream.write_all(answer.as_bytes());
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn https_takes_any_certificate() {
+    let port = tls_server().await;
+    let https = |port, path: &str| Action::Http {
+        tls: true,
+        host: None,
+        port,
+        path: path.into(),
+        headers: Vec::new(),
+    };
+    let time = SECOND * 5;
+    assert_eq!(
+        attempt(&https(port, "/"), time, &Loopback, &no_exec()).await,
+        Outcome::Success
+    );
+    assert_eq!(
+        attempt(&https(port, "/bad"), time, &Loopback, &no_exec()).await,
+        Outcome::Failure("HTTP probe failed with statuscode: 503".into())
+    );
+    assert_eq!(
+        hook(&https(port, "/bad"), Some(time), &Loopback, &no_exec()).await,
+        Ok(())
+    );
+    // Plain HTTP where TLS is expected: told for a probe, tried in plain for a hook.
+    let answer = "HTTP/1.1 400 Bad Request\r\n\r\n";
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for _ in 0..3 {
+            let (mut tcp, _) = listener.accept().unwrap();
+            let mut some = [0; 4096];
+            let read = tcp.read(&mut some).unwrap();
+            tcp.write_all(answer.as_bytes()).unwrap();
+            // Until the client has seen it: closing with bytes unread would be a reset.
+            tcp.shutdown(std::net::Shutdown::Write).unwrap();
+            let _rest = tcp.read_to_end(&mut Vec::new());
+            assert!(read > 0);
+        }
+    });
+    let outcome = attempt(&https(port, "/"), time, &Loopback, &no_exec()).await;
+    let text = format!(
+        "Get \"https://127.0.0.1:{port}/\": http: server gave HTTP response to HTTPS client"
+    );
+    assert_eq!(outcome, Outcome::Failure(text));
+    assert_eq!(
+        hook(&https(port, "/"), Some(time), &Loopback, &no_exec()).await,
+        Ok(())
+    );
+    server.join().unwrap();
+    // A plain probe of a TLS port gets the alert.
+    let port = tls_server().await;
+    let outcome = attempt(&get(port, "/"), time, &Loopback, &no_exec()).await;
+    assert!(matches!(&outcome, Outcome::Failure(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn commands_are_judged_by_their_end() {
+    let action = Action::Exec(vec!["sh".into(), "-c".into(), "check".into()]);
+    let ended = |end, output: &str| {
+        Ends(Ok(ExecOutcome {
+            end,
+            output: output.as_bytes().to_vec(),
+        }))
+    };
+    let look = async |ends: Ends| attempt(&action, SECOND * 2, &Loopback, &ends).await;
+    assert_eq!(
+        look(ended(ExecEnd::Exit(0), "fine")).await,
+        Outcome::Success
+    );
+    assert_eq!(
+        look(ended(ExecEnd::Exit(1), "cat: /tmp/x: No such file\n")).await,
+        Outcome::Failure("cat: /tmp/x: No such file".into())
+    );
+    assert_eq!(
+        look(ended(ExecEnd::TimedOut, "")).await,
+        Outcome::Failure("command timed out: \"sh -c check\" timed out after 2s".into())
+    );
+    let outcome = look(ended(ExecEnd::Exit(1), &"x".repeat(20_000))).await;
+    assert_eq!(outcome, Outcome::Failure("x".repeat(OUTPUT_BYTES_MAX)));
+    assert_eq!(
+        look(Ends(Err(io::Error::other("no such program: sh")))).await,
+        Outcome::Unknown("no such program: sh".into())
+    );
+    let run = async |ends: Ends| hook(&action, None, &Loopback, &ends).await;
+    assert_eq!(run(ended(ExecEnd::Exit(0), "")).await, Ok(()));
+    assert_eq!(
+        run(ended(ExecEnd::Exit(3), "boo")).await,
+        Err("command 'sh -c check' exited with 3: boo".into())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_hook_takes_its_time_and_no_more_than_is_left() {
+    let start = tokio::time::Instant::now();
+    let action = Action::Sleep(SECOND * 5);
+    assert_eq!(hook(&action, None, &Silent, &no_exec()).await, Ok(()));
+    assert_eq!(start.elapsed(), SECOND * 5);
+    assert!(
+        hook(&action, Some(SECOND), &Silent, &no_exec())
+            .await
+            .is_err()
+    );
+    assert_eq!(start.elapsed(), SECOND * 6);
+}
+
+// ---- Small parts --------------------------------------------------------------------------------
+
+#[test]
+fn urls_are_joined_as_browsers_do() {
+    let base = Url::new(false, "10.87.0.2", 8080, "/a/b?q");
+    for (location, expected) in [
+        ("/x", Some("http://10.87.0.2:8080/x")),
+        ("x", Some("http://10.87.0.2:8080/a/x")),
+        ("../x/./y", Some("http://10.87.0.2:8080/x/y")),
+        ("../../../..", Some("http://10.87.0.2:8080/")),
+        ("?z", Some("http://10.87.0.2:8080/a/b?z")),
+        ("", Some("http://10.87.0.2:8080/a/b?q")),
+        ("#top", Some("http://10.87.0.2:8080/a/b?q")),
+        ("https://h/p#f", Some("https://h/p")),
+        ("HTTP://h:81?x", Some("http://h:81/?x")),
+        ("//h/p", Some("http://h/p")),
+        ("http://u:p@h/", Some("http://h/")),
+        ("http://[fd00::1]:81/", Some("http://[fd00::1]:81/")),
+        ("http:///p", None),
+        ("http://h:port/", None),
+        ("ftp://h/", None),
+        ("mailto:x", None),
+        (
+            "/a b\r\nX: y",
+            Some("http://10.87.0.2:8080/a%20b%0D%0AX:%20y"),
+        ),
+    ] {
+        let joined = base.join(location).map(|url| url.to_string());
+        assert_eq!(joined.as_deref(), expected, "{location:?}");
+    }
+}
+
+fn dechunk(pieces: &[&[u8]]) -> Result<(bool, Vec<u8>), String> {
+    let head = Head {
+        status: 200,
+        location: None,
+        framing: Framing::Chunked,
+    };
+    let mut body = Body::new(&head);
+    let mut done = false;
+    for piece in pieces {
+        done = body.feed(piece)?;
+    }
+    Ok((done, body.kept))
+}
+
+#[test]
+fn chunks_that_are_none_are_refused() {
+    for (text, expected) in [
+        ("5\r\nhello\r\n0\r\n\r\n", Ok((true, "hello"))),
+        (
+            "5;x=y\r\nhello\r\n0\r\nTrailer: z\r\n\r\n",
+            Ok((true, "hello")),
+        ),
+        ("5\nhello\n0\n\n", Ok((true, "hello"))),
+        ("5\r\nhel", Ok((false, "hel"))),
+        ("0\r\n", Ok((false, ""))),
+        ("\r\n", Err("invalid byte in chunk length")),
+        ("g\r\n", Err("invalid byte in chunk length")),
+        ("1\r\nab\r\n", Err("malformed chunked encoding")),
+        ("fffffffffffffffff\r\n", Err("http chunk length too large")),
+    ] {
+        let expected = expected
+            .map(|(done, kept)| (done, kept.as_bytes().to_vec()))
+            .map_err(str::to_string);
+        assert_eq!(dechunk(&[text.as_bytes()]), expected, "{text:?}");
+    }
+}
+
+proptest! {
+    /// However a body and its chunks are cut, the same comes out.
+    #[test]
+    fn chunked_bodies_survive_any_cut(
+        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+        cuts in prop::collection::vec(0usize..400, 0..12),
+    ) {
+        let mut wire = Vec::new();
+        for chunk in &chunks {
+            wire.extend(format!("{:x}\r\n", chunk.len()).bytes());
+            wire.extend(chunk);
+            wire.extend(b"\r\n");
+        }
+        wire.extend(b"0\r\n\r\n");
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut % (wire.len() + 1)).collect();
+        cuts.extend([0, wire.len()]);
+        cuts.sort_unstable();
+        let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &wire[pair[0]..pair[1]]).collect();
+        prop_assert_eq!(dechunk(&pieces), Ok((true, chunks.concat())));
+    }
+
+    /// Nothing that a container sends makes the parsers panic, and a head is never longer than what came.
+    #[test]
+    fn foreign_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300), location in ".{0,40}") {
+        if let Ok(Some((_, length))) = parse_head(&bytes) {
+            prop_assert!(length <= bytes.len());
+        }
+        let with_start = [b"HTTP/1.1 200 OK\r\n".as_slice(), &bytes].concat();
+        let _either_way = parse_head(&with_start);
+        let _either_way = dechunk(&[&bytes]);
+        if let Some(url) = Url::new(false, "h", 80, "/a/b").join(&location) {
+            let path_is_safe = url.path.bytes().all(|b| (0x21..=0x7e).contains(&b));
+            prop_assert!(path_is_safe, "{}", url.path);
+        }
+    }
+}

@@ -578,7 +578,7 @@ fn removal_follows_no_link_and_enters_no_mount() {
     let tree = dir.path().join("tree");
     fs::create_dir_all(tree.join("a/b/c")).unwrap();
     fs::write(tree.join("a/b/file"), "").unwrap();
-    fs::set_permissions(tree.join("a/b/file"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(tree.join("a/b/file"), fs::Permissions::from_mode(0o000)).unwrap();
     symlink(&outside, tree.join("a/link")).unwrap();
     symlink("nowhere", tree.join("a/b/c/dangling")).unwrap();
     let _socket = UnixListener::bind(tree.join("a/socket")).unwrap();
