@@ -40,7 +40,7 @@ pub(super) async fn follow(
             match tokio::time::timeout(PATIENCE, pipe.readable()).await {
                 Ok(readable) => readable,
                 Err(_) => {
-                    show(&output, container, stream, lines.flush());
+                    show(&output, container, stream, &lines.flush());
                     continue;
                 }
             }
@@ -49,13 +49,13 @@ pub(super) async fn follow(
         let read = BUFFER.with_borrow_mut(|buffer| {
             let read = pipe.try_read(buffer);
             if let Ok(count) = read {
-                show(&output, container, stream, lines.feed(&buffer[..count]));
+                show(&output, container, stream, &lines.feed(&buffer[..count]));
             }
             read
         });
         match read {
             Ok(0) => {
-                show(&output, container, stream, lines.flush());
+                show(&output, container, stream, &lines.flush());
                 return Ok(());
             }
             Ok(_) => tokio::task::yield_now().await,
@@ -65,7 +65,7 @@ pub(super) async fn follow(
     }
 }
 
-fn show(output: &Output, container: usize, stream: Stream, lines: Vec<Line<'_>>) {
+fn show(output: &Output, container: usize, stream: Stream, lines: &[Line<'_>]) {
     output.show_all(lines.iter().map(|line| Item::Log {
         container,
         stream,

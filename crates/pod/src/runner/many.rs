@@ -84,7 +84,11 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                 // A supervisor that is asked a second time kills.
                 ask_all(&supervisors);
             }
-            Some(end) = ends.join_next() => {
+            end = ends.join_next() => {
+                // None: that was the last.
+                let Some(end) = end else {
+                    return Ok(chosen_code.unwrap_or(worst));
+                };
                 let Ok(at) = end else {
                     worst = worst.max(1);
                     continue;
@@ -97,7 +101,6 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                     ask_all(&supervisors);
                 }
             }
-            else => return Ok(chosen_code.unwrap_or(worst)),
         }
     }
 }

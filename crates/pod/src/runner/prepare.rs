@@ -125,6 +125,9 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     };
     // While this process has one thread.
     let mounts = enter_private_mounts().map_err(|error| Failure::Runtime(error.to_string()))?;
+    // Takes its time while everything else is made.
+    let cgroups = Cgroups::detect();
+    cgroups.warm_up();
     let layout = Layout::new(options.state_dir.as_deref());
     let claim = layout
         .claim(name)
@@ -149,9 +152,15 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     }
     let local = LocalSet::new();
     let result = local.block_on(&runtime, async {
-        bury_the_dead(&layout).await;
-        let supervisor = prepare(options, plan, &claim, &lease, &mounts, &output).await?;
-        Ok(supervisor.0.run(supervisor.1).await)
+        bury_the_dead(&layout, &cgroups).await;
+        let base = Base {
+            claim: &claim,
+            lease: &lease,
+            mounts: &mounts,
+            cgroups: &cgroups,
+        };
+        let (supervisor, signals) = prepare(options, plan, base, &output).await?;
+        Ok(supervisor.run(signals).await)
     });
     drop(local);
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -197,7 +206,7 @@ fn machine_facts(pod: Ipv4Addr) -> Facts {
         host_ips: vec![host_address().unwrap_or(Ipv4Addr::LOCALHOST.into())],
         pod_ips: vec![pod.into()],
         cpu_milli: 1000 * cores as u64,
-        memory_bytes: u64::from(memory.totalram) * u64::from(memory.mem_unit),
+        memory_bytes: memory.totalram * u64::from(memory.mem_unit),
     }
 }
 
@@ -209,13 +218,13 @@ fn host_address() -> Option<IpAddr> {
 }
 
 /// Takes away what supervisors left that were killed.
-async fn bury_the_dead(layout: &Layout) {
+async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
     for name in layout.dead() {
         // Lost to another one that does the same, or starts it.
         let Ok(claim) = layout.claim(&name) else {
             continue;
         };
-        let cgroup = Cgroups::detect().pod(&nothing_of(&name)).await;
+        let cgroup = cgroups.pod(&nothing_of(&name)).await;
         if let Err(error) = cgroup.remove().await {
             tracing::warn!(pod = name, %error, "what is left of a dead pod could not be removed");
         }
@@ -239,33 +248,37 @@ fn nothing_of(name: &str) -> PodPlan {
     }
 }
 
+/// What this process has taken before it knew the plan.
+struct Base<'a> {
+    claim: &'a Claim,
+    lease: &'a AddressLease,
+    mounts: &'a PrivateMounts,
+    cgroups: &'a Cgroups,
+}
+
 /// Makes what the containers stand on; the ports first, because theirs is the error that people meet.
 async fn prepare(
     options: &RunOptions,
     plan: PodPlan,
-    claim: &Claim,
-    lease: &AddressLease,
-    mounts: &PrivateMounts,
+    base: Base<'_>,
     output: &Output,
 ) -> Result<(Supervisor, Signals), Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
-    let parent = match options.only_pod {
-        Some(_) => Some(std::io::stdin().as_fd().try_clone_to_owned()),
-        None => None,
-    };
-    let parent = parent.transpose().map_err(|e| runtime(&e))?;
+    let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
+    let parent = options.only_pod.as_ref().map(|_| stdin()).transpose();
+    let parent = parent.map_err(|e| runtime(&e))?;
     let signals = Signals::new(parent).map_err(|e| runtime(&e))?;
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
-    let paths = claim.paths().clone();
+    let paths = base.claim.paths().clone();
     let volumes = Volumes::prepare(&plan, &paths.volumes()).map_err(|e| runtime(&e))?;
-    etc::write(&paths.etc(), &plan.hostname, lease.address())
+    etc::write(&paths.etc(), &plan.hostname, base.lease.address())
         .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
-    let cgroup = Cgroups::detect().pod(&plan).await;
+    let cgroup = base.cgroups.pod(&plan).await;
     let mut spec = SandboxSpec::new(plan.hostname.clone());
     spec.share_process_namespace = plan.share_process_namespace;
-    let sandbox = PodSandbox::create(mounts, spec).map_err(|e| runtime(&e))?;
+    let sandbox = PodSandbox::create(base.mounts, spec).map_err(|e| runtime(&e))?;
     let netns = sandbox.netns_fd().map_err(|e| runtime(&e))?;
-    let net = PodNet::enter(netns, lease.address())
+    let net = PodNet::enter(netns, base.lease.address())
         .map_err(|error| Failure::runtime("the pod's network", error))?;
     let chosen = options.exit_code_from.as_ref();
     let chosen = chosen.and_then(|name| plan.containers.iter().position(|c| c.name == *name));

@@ -1,5 +1,6 @@
 //! The rim around the machine: it waits for what happens, asks the machine, and does what it says.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,10 +30,18 @@ const DESTROY_MAX: Duration = Duration::from_secs(10);
 pub(super) enum Note {
     /// For the machine.
     Input(Input),
-    /// A container's program executes.
-    Begun { id: Id, run: u32, begun: Box<Begun> },
+    /// What came of a container's start.
+    Start(Answer),
     /// A probe has failed and people are to be told.
     Unhealthy { id: Id, message: String },
+}
+
+/// What came of a start: a program that executes, or why there is none.
+#[derive(Debug)]
+pub(super) struct Answer {
+    id: Id,
+    run: u32,
+    begun: Result<Box<Begun>, String>,
 }
 
 /// One pod, running.
@@ -44,6 +53,9 @@ pub(super) struct Supervisor {
     output: Output,
     notes: mpsc::UnboundedSender<Note>,
     inbox: mpsc::UnboundedReceiver<Note>,
+    /// What the machine is to be told next.
+    inputs: VecDeque<Input>,
+    turns: Turns,
     running: Vec<Option<Arc<Running>>>,
     /// Probes and hooks of each container's present run.
     tasks: Vec<Vec<AbortHandle>>,
@@ -73,6 +85,8 @@ impl Supervisor {
             output,
             notes,
             inbox,
+            inputs: VecDeque::from([Input::Begin]),
+            turns: Turns::default(),
             running: (0..count).map(|_| None).collect(),
             tasks: vec![Vec::new(); count],
             since: SystemTime::now(),
@@ -86,26 +100,31 @@ impl Supervisor {
     /// Runs the pod to its end; the exit code of `podkit run`.
     pub(super) async fn run(mut self, mut signals: Signals) -> u8 {
         for warning in self.publisher.warnings().to_vec() {
-            self.warn(warning);
+            self.warn(&warning);
         }
         self.publisher.serve(&self.net);
         let limits = self.watch_limits();
         let init = self.ground.sandbox.init().clone();
         let mut sandbox_ended = std::pin::pin!(async move { init.exited().await });
         let mut sandbox_lives = true;
-        let mut input = Input::Begin;
-        while !self.step(input) {
+        loop {
+            if let Some(input) = self.inputs.pop_front() {
+                if self.step(input) {
+                    break;
+                }
+                continue;
+            }
             let wake = self.machine.wake_at();
-            input = tokio::select! {
+            tokio::select! {
                 // Its sender is self: it can't end.
                 Some(note) = self.inbox.recv() => self.take(note),
                 ask = signals.next() => self.asked(ask),
                 _ = &mut sandbox_ended, if sandbox_lives => {
                     sandbox_lives = false;
-                    self.sandbox_lost()
+                    self.sandbox_lost();
                 }
-                () = until(wake) => Input::Tick,
-            };
+                () = until(wake) => self.inputs.push_back(Input::Tick),
+            }
         }
         if let Some(limits) = limits {
             limits.abort();
@@ -181,10 +200,15 @@ impl Supervisor {
         }
     }
 
-    fn take(&mut self, note: Note) -> Input {
+    fn take(&mut self, note: Note) {
         match note {
-            Note::Input(input) => input,
-            Note::Begun { id, run, begun } => self.begun(id, run, *begun),
+            Note::Input(input) => self.inputs.push_back(input),
+            Note::Start(answer) => {
+                for answer in self.turns.give(answer) {
+                    let input = self.answered(answer);
+                    self.inputs.push_back(input);
+                }
+            }
             Note::Unhealthy { id, message } => {
                 self.output.show(&Item::Event(&Event {
                     warning: true,
@@ -192,30 +216,32 @@ impl Supervisor {
                     container: Some(id),
                     message,
                 }));
-                Input::Tick
             }
         }
     }
 
-    fn start(&self, id: Id, run: u32) {
+    fn start(&mut self, id: Id, run: u32) {
+        self.turns.ask(id, run);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
         // A stage is executed and waited for, and cgroups are slow to make: not on this thread.
         tokio::task::spawn_blocking(move || {
-            let note = match ground.start(id) {
-                Ok(begun) => {
-                    let begun = Box::new(begun);
-                    Note::Begun { id, run, begun }
-                }
-                Err(why) => Note::Input(Input::StartFailed { id, run, why }),
-            };
+            let begun = ground.start(id).map(Box::new);
             // Nobody listens any more when the supervisor has given up; the sandbox's end ends what was begun.
-            let _unheard = notes.send(note);
+            let _unheard = notes.send(Note::Start(Answer { id, run, begun }));
         });
+    }
+
+    fn answered(&mut self, answer: Answer) -> Input {
+        let Answer { id, run, begun } = answer;
+        match begun {
+            Ok(begun) => self.begun(id, run, *begun),
+            Err(why) => Input::StartFailed { id, run, why },
+        }
     }
 
     fn begun(&mut self, id: Id, run: u32, begun: Begun) -> Input {
         for warning in begun.warnings {
-            self.warn(warning);
+            self.warn(&warning);
         }
         let running = Arc::new(begun.running);
         self.running[id] = Some(Arc::clone(&running));
@@ -270,7 +296,7 @@ impl Supervisor {
         }
     }
 
-    fn asked(&self, ask: Ask) -> Input {
+    fn asked(&mut self, ask: Ask) {
         let pod = &self.ground.plan.name;
         let (message, input) = match ask {
             Ask::Stop => (
@@ -285,18 +311,18 @@ impl Supervisor {
             container: None,
             message,
         }));
-        input
+        self.inputs.push_back(input);
     }
 
     /// The pod's init was killed, by someone who may: all its processes are gone with it.
-    fn sandbox_lost(&self) -> Input {
+    fn sandbox_lost(&mut self) {
         self.output.show(&Item::Event(&Event {
             warning: true,
             reason: "SandboxChanged",
             container: None,
             message: "Pod sandbox changed, it will be killed".to_owned(),
         }));
-        Input::Kill
+        self.inputs.push_back(Input::Kill);
     }
 
     /// Looks at the emptyDirs with a sizeLimit, now and then.
@@ -334,11 +360,10 @@ impl Supervisor {
     }
 
     /// Shows a warning, once.
-    fn warn(&mut self, message: String) {
-        if !self.warned.contains(&message) {
-            let message = &message;
+    fn warn(&mut self, message: &str) {
+        if !self.warned.iter().any(|warned| warned == message) {
             self.output.show(&Item::Warning { message });
-            self.warned.push(message.clone());
+            self.warned.push(message.to_owned());
         }
     }
 
@@ -416,6 +441,39 @@ impl Supervisor {
         }
         self.output.show(&Item::End { phase, exit_code });
         exit_code
+    }
+}
+
+/// Containers are started side by side, because most of a start is waiting for the kernel, and are told of in the order
+/// in which they were asked for, as if one had been started after the other. Restarts have no order.
+#[derive(Debug, Default)]
+struct Turns {
+    asked: VecDeque<Id>,
+    held: Vec<Answer>,
+}
+
+impl Turns {
+    fn ask(&mut self, id: Id, run: u32) {
+        if run == 0 {
+            self.asked.push_back(id);
+        }
+    }
+
+    /// What may be told now.
+    fn give(&mut self, answer: Answer) -> Vec<Answer> {
+        if answer.run > 0 {
+            return vec![answer];
+        }
+        self.held.push(answer);
+        let mut told = Vec::new();
+        while let Some(next) = self.asked.front() {
+            let Some(at) = self.held.iter().position(|held| held.id == *next) else {
+                break;
+            };
+            told.push(self.held.swap_remove(at));
+            self.asked.pop_front();
+        }
+        told
     }
 }
 

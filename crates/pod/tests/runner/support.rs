@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -32,6 +34,9 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             "--without" => options.without.push(value()),
             "--only-pod" => options.only_pod = Some(value()),
             "--no-publish" => options.publish = false,
+            "--backoff-ms" => {
+                options.backoff = Duration::from_millis(value().parse().expect("a number"));
+            }
             "--text" => options.output = OutputFormat::Text,
             file => options.files.push(file.into()),
         }
@@ -54,6 +59,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Processes of this test program that are left.
+    pub(crate) fn processes(&self) -> &[String] {
+        &self.podkit
+    }
+
     pub(crate) fn look() -> Self {
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
         let mut cgroups = vec![];
@@ -119,6 +129,7 @@ fn find_podkit(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 pub(crate) struct Pod {
     pub(crate) child: Child,
     lines: Receiver<Value>,
+    closed: Arc<AtomicBool>,
     pub(crate) seen: Vec<Value>,
     pub(crate) dir: tempfile::TempDir,
 }
@@ -148,8 +159,13 @@ impl Pod {
             .expect("the runner");
         let stdout = child.stdout.take().expect("stdout");
         let (sent, lines) = channel();
+        let closed = Arc::new(AtomicBool::new(false));
+        let stop_reading = Arc::clone(&closed);
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if stop_reading.load(Ordering::Relaxed) {
+                    return;
+                }
                 let value = serde_json::from_str(&line).unwrap_or_else(|_| Value::from(line));
                 if sent.send(value).is_err() {
                     return;
@@ -159,6 +175,7 @@ impl Pod {
         Self {
             child,
             lines,
+            closed,
             seen: vec![],
             dir,
         }
@@ -244,6 +261,11 @@ impl Pod {
         let left: Vec<_> = walk(&state);
         assert!(left.is_empty(), "left: {left:?}");
         (code, std::mem::take(&mut self.seen), said)
+    }
+
+    /// The reader of its standard output goes away with the next line.
+    pub(crate) fn close_stdout(&self) {
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Asks for a stop and waits for it.
