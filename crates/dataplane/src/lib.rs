@@ -6,3 +6,4 @@ pub mod http;
 pub mod module;
 pub mod net;
 pub mod tls;
+pub mod upstream;

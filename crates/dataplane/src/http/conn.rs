@@ -211,6 +211,28 @@ impl<T: Transport> Conn<T> {
         .await
     }
 
+    /// The bytes that were read and not used yet, for who takes over.
+    pub(crate) fn take_input(&mut self) -> Option<Buf> {
+        self.input.take()
+    }
+
+    /// Closes a connection on which nothing is awaited.
+    pub(crate) async fn close(mut self) {
+        self.timer.arm_for(LINGER);
+        // Gone is gone; there is nobody to tell.
+        drop(self.say_end().await);
+    }
+
+    async fn say_end(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self.io.poll_close_write(cx) {
+            Poll::Pending if self.timer.expired(cx) => {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            other => other,
+        })
+        .await
+    }
+
     /// Closes after the last answer: says that nothing more comes, then throws away what the peer is still sending, for
     /// a while. Closing at once would reset the connection and could take the answer with it (RFC 9112 section 9.6).
     pub(crate) async fn finish(mut self) {
@@ -218,13 +240,7 @@ impl<T: Transport> Conn<T> {
         self.timer.arm(until);
         let mut left = LINGER_BYTES;
         self.input = None;
-        let closed = poll_fn(|cx| match self.io.poll_close_write(cx) {
-            Poll::Pending if self.timer.expired(cx) => {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-            other => other,
-        });
-        if closed.await.is_err() {
+        if self.say_end().await.is_err() {
             return;
         }
         while let Ok(count @ 1..) = self.fill(0).await {

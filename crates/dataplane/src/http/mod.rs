@@ -17,6 +17,7 @@ mod date;
 pub mod head;
 mod limits;
 pub mod local;
+pub mod proxy;
 mod reject;
 
 pub use limits::HttpLimits;

@@ -13,7 +13,10 @@ use super::{Buf, Transport};
 struct Lane {
     bytes: VecDeque<u8>,
     ended: bool,
+    /// Nobody reads any more.
     broken: bool,
+    /// The end is not an orderly one.
+    reset: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -131,6 +134,9 @@ impl Transport for End {
         std::task::ready!(self.poll_readable(cx))?;
         let piece = self.piece();
         let mut lane = self.incoming.borrow_mut();
+        if lane.reset && lane.bytes.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let count = piece.min(lane.bytes.len()).min(into.spare().len());
         for (slot, byte) in into.spare().iter_mut().zip(lane.bytes.drain(..count)) {
             *slot = byte;
@@ -175,5 +181,9 @@ impl Transport for End {
         lane.ended = true;
         lane.wake();
         Poll::Ready(Ok(()))
+    }
+
+    fn abort(&mut self) {
+        self.outgoing.borrow_mut().reset = true;
     }
 }

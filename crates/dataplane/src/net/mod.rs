@@ -19,6 +19,7 @@ mod clock;
 mod cores;
 mod listen;
 mod socket;
+mod tunnel;
 mod worker;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use clock::{Clock, Timer};
 pub use cores::default_workers;
 pub use listen::{Listener, Port};
 pub use socket::{Peer, Socket, Transport};
+pub use tunnel::tunnel;
 pub use worker::{Connections, Worker, Workers};
 
 #[cfg(test)]

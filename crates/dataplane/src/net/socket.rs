@@ -32,6 +32,10 @@ pub trait Transport {
 
     /// Says to the peer that nothing more will come; reading goes on.
     fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Makes the end that follows one that the peer can't take for an orderly one: what was cut must not look like
+    /// something that ended.
+    fn abort(&mut self);
 }
 
 /// Who is at the other end.
@@ -91,15 +95,6 @@ impl Socket {
         }
     }
 
-    /// Makes the kernel forget what was not sent and tell the peer by a reset: an answer that was cut must not look
-    /// like one that ended.
-    pub fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
-            // Without it the peer gets a plain end, which is what a unix peer gets as well.
-            rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).ok();
-        }
-    }
-
     /// Reads until `into` is full or nothing is left; [`Transport::poll_read`] for a plain slice.
     pub fn poll_read_slice(
         &mut self,
@@ -148,6 +143,14 @@ impl Transport for Socket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// The kernel forgets what was not sent and resets the connection. A unix peer gets a plain end: there is nothing
+    /// else.
+    fn abort(&mut self) {
+        if let Self::Tcp(stream) = self {
+            rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).ok();
         }
     }
 }

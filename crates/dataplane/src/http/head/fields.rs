@@ -90,6 +90,8 @@ pub enum Known {
     XForwardedProto,
     /// `X-Forwarded-Host`.
     XForwardedHost,
+    /// `X-Forwarded-Client-Cert`: who the client is, by its certificate. Only we may say so.
+    ClientCert,
     /// Any other `X-Forwarded-…`, and `X-Real-IP`.
     XForwarded,
     /// `Strict-Transport-Security`.
@@ -126,6 +128,7 @@ impl Known {
             16 if is(name, b"proxy-connection") => Self::OldKeepAlive,
             17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
             17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
+            23 if is(name, b"x-forwarded-client-cert") => Self::ClientCert,
             25 if is(name, b"strict-transport-security") => Self::Hsts,
             13.. if is(&name[..12], b"x-forwarded-") => Self::XForwarded,
             _ => return Self::Other,

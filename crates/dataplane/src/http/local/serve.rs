@@ -54,7 +54,8 @@ impl<H: Handler> Local<H> {
                     conn.finish().await;
                 }
             }
-            Err(Cut::Closed | Cut::Timeout | Cut::Broken(_)) => {}
+            Err(Cut::Closed) => conn.close().await,
+            Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
         }
     }
 

@@ -1,0 +1,113 @@
+//! Forwards requests to an upstream.
+//!
+//! ```text
+//!  client ─► Conn ─ head ─► put_request ─► out ──────────────► upstream      one send, the body's begin included
+//!              ╰──── body ─► Pump ───────────────────────────►
+//!         ◄──────────────────────── Relay ◄─ put_response ◄─ head, body     one send, when the body is small
+//! ```
+//!
+//! A request on kept connections costs four system calls and no allocation: receive, send, receive, send. The answer may
+//! come while the body is still being sent. What the upstream breaks off is broken off for the client too: never a body
+//! that looks complete and is not.
+
+mod exchange;
+mod metrics;
+mod pump;
+mod relay;
+mod rewrite;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::http::conn::{Conn, Cut};
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::limits::HttpLimits;
+use crate::net::{Accepted, Peer, Serve, Transport, Worker};
+use crate::upstream::Pool;
+
+pub use metrics::{Fault, HttpMetrics};
+
+/// How a listener forwards.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// The bounds.
+    pub limits: HttpLimits,
+    /// What clients speak to this listener: `http` or `https`.
+    pub scheme: &'static str,
+    /// The port that clients connected to, for `X-Forwarded-Port`.
+    pub port: Option<u16>,
+    /// `X-Forwarded-…` and `Forwarded` of requests are believed and added to; otherwise they are replaced.
+    pub trust_forwarded: bool,
+    /// Whole field lines (`Name: value\r\n`) added to every response, such as HSTS (which then replaces the upstream's).
+    pub response_fields: String,
+}
+
+/// A worker's forwarding.
+#[derive(Debug)]
+pub struct Proxy {
+    settings: ProxySettings,
+    pool: Rc<Pool>,
+    metrics: HttpMetrics,
+    /// Room for heads, used by one request at a time: parsing and rewriting never wait.
+    request: RefCell<RequestHead>,
+    response: RefCell<ResponseHead>,
+}
+
+impl Proxy {
+    /// Forwards to what `pool` connects to.
+    pub fn new(settings: ProxySettings, pool: Rc<Pool>, metrics: HttpMetrics) -> Rc<Self> {
+        Rc::new(Self {
+            settings,
+            pool,
+            metrics,
+            request: RefCell::default(),
+            response: RefCell::default(),
+        })
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &HttpLimits {
+        &self.settings.limits
+    }
+
+    /// Serves a connection to its end. `request_fields`: whole field lines added to each of its requests.
+    pub async fn serve_on<T: Transport>(
+        &self,
+        io: T,
+        peer: Peer,
+        worker: Rc<Worker>,
+        request_fields: &[u8],
+    ) {
+        let settings = &self.settings;
+        let client = rewrite::Client::new(
+            peer,
+            settings.scheme,
+            settings.port,
+            settings.trust_forwarded,
+            request_fields,
+        );
+        let mut conn = Conn::new(io, worker);
+        match self.requests(&mut conn, &client).await {
+            Ok(()) => conn.finish().await,
+            Err(Cut::Rejected(_)) => unreachable!("told to the client where it was found"),
+            Err(Cut::Closed) => conn.close().await,
+            Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
+        }
+    }
+}
+
+impl Serve for Proxy {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            socket,
+            peer,
+            worker,
+            guard,
+        } = accepted;
+        self.serve_on(socket, peer, worker, &[]).await;
+        drop(guard);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Heads as they are sent on: what is hop-by-hop left out, what a proxy says put in (no I/O).
+//!
+//! Fields that stay are copied in runs, as they were written: a head of ten fields of which one is dropped is two copies.
+
+use std::fmt::Write as _;
+
+use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target};
+use crate::net::{Buf, Peer};
+
+/// Who we are in Via (RFC 9110 section 7.6.3).
+const PSEUDONYM: &str = "podkit";
+
+/// What is told to the upstream about every request of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    /// `X-Forwarded-For` and so on, without what depends on the request.
+    fields: Vec<u8>,
+    /// `Forwarded: for=…;proto=…`, to be followed by the host.
+    forwarded: String,
+    /// The client's address, as it is appended to lists.
+    addr: Option<String>,
+    scheme: &'static str,
+    /// `X-Forwarded-…` of the request is believed and added to.
+    trusted: bool,
+}
+
+impl Client {
+    /// `port`: where the client connected; `more`: whole field lines to be added to every request.
+    pub(super) fn new(
+        peer: Peer,
+        scheme: &'static str,
+        port: Option<u16>,
+        trusted: bool,
+        more: &[u8],
+    ) -> Self {
+        let addr = peer.ip().map(|ip| ip.to_string());
+        let node = match peer.ip() {
+            Some(ip) if ip.is_ipv6() => format!("\"[{ip}]\""),
+            Some(ip) => ip.to_string(),
+            None => "unknown".to_owned(),
+        };
+        let mut fields = String::new();
+        if !trusted {
+            if let Some(addr) = &addr {
+                line(&mut fields, "X-Forwarded-For", addr);
+            }
+            line(&mut fields, "X-Forwarded-Proto", scheme);
+            if let Some(port) = port {
+                line(&mut fields, "X-Forwarded-Port", port);
+            }
+        }
+        let mut fields = fields.into_bytes();
+        fields.extend_from_slice(more);
+        Self {
+            fields,
+            forwarded: format!("for={node};proto={scheme}"),
+            addr,
+            scheme,
+            trusted,
+        }
+    }
+}
+
+fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    write!(out, "{name}: {value}\r\n").expect("writing to a String can't fail");
+}
+
+/// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none.
+pub(super) fn put_request(
+    out: &mut Buf,
+    head: &mut RequestHead,
+    bytes: &[u8],
+    client: &Client,
+    host: &str,
+) {
+    let (target, absolute) = match head.target() {
+        Target::Origin(span) | Target::Asterisk(span) => (span.bytes(bytes), false),
+        Target::Absolute { path, .. } => (path.bytes(bytes), true),
+    };
+    let authority = head.authority().map(|span| span.bytes(bytes));
+    drop_request_fields(head, client.trusted, absolute);
+    out.put(head.method_token().bytes(bytes));
+    out.put(b" ");
+    match target.first() {
+        Some(b'/' | b'*') => {}
+        // `OPTIONS http://host` asks about the server as a whole (RFC 9112 section 3.2.4).
+        None if head.method_token().bytes(bytes) == b"OPTIONS" => out.put(b"*"),
+        _ => out.put(b"/"),
+    }
+    out.put(target);
+    out.put(b" HTTP/1.1\r\n");
+    let asked = authority.unwrap_or(host.as_bytes());
+    if absolute || authority.is_none() {
+        put_field(out, "Host", asked);
+    }
+    put_fields(out, &head.fields, bytes, head.len(), false);
+    out.put(&client.fields);
+    match client.trusted {
+        false => {
+            put_field(out, "X-Forwarded-Host", asked);
+            out.put(b"Forwarded: ");
+        }
+        true => put_trusted(out, head, bytes, client, asked),
+    }
+    out.put(client.forwarded.as_bytes());
+    if !asked.is_empty() {
+        out.put(b";host=\"");
+        out.put(asked);
+        out.put(b"\"");
+    }
+    out.put(b"\r\nVia: 1.");
+    out.put_decimal(head.minor().into());
+    out.put(b" ");
+    out.put(PSEUDONYM.as_bytes());
+    out.put(b"\r\n");
+    if let Some(protocol) = head.upgrade() {
+        out.put(b"Connection: upgrade\r\n");
+        put_field(out, "Upgrade", protocol.bytes(bytes));
+    } else if head.takes_trailers() {
+        out.put(b"Connection: te\r\nTE: trailers\r\n");
+    }
+    out.put(b"\r\n");
+}
+
+/// Marks what is not forwarded besides what is hop-by-hop.
+fn drop_request_fields(head: &mut RequestHead, trusted: bool, absolute: bool) {
+    let minor = head.minor();
+    for field in &mut head.fields {
+        field.dropped |= match field.known {
+            Known::Host => absolute,
+            // Lists are written anew; the others stay when they are believed.
+            Known::Forwarded | Known::XForwardedFor => true,
+            Known::XForwardedProto | Known::XForwardedHost | Known::XForwarded => !trusted,
+            Known::ClientCert => true,
+            Known::Expect => minor == 0,
+            _ => false,
+        };
+    }
+}
+
+/// Appends to the lists of a client that is believed, and adds what it did not say. Ends within Forwarded.
+fn put_trusted(out: &mut Buf, head: &RequestHead, bytes: &[u8], client: &Client, host: &[u8]) {
+    let has = |known| head.fields.iter().any(|field| field.known == known);
+    if !has(Known::XForwardedProto) {
+        put_field(out, "X-Forwarded-Proto", client.scheme.as_bytes());
+    }
+    if !has(Known::XForwardedHost) {
+        put_field(out, "X-Forwarded-Host", host);
+    }
+    let put_list = |out: &mut Buf, known| {
+        for field in head.fields.iter().filter(|field| field.known == known) {
+            out.put(field.value.bytes(bytes));
+            out.put(b", ");
+        }
+    };
+    if let Some(addr) = &client.addr {
+        out.put(b"X-Forwarded-For: ");
+        put_list(out, Known::XForwardedFor);
+        out.put(addr.as_bytes());
+        out.put(b"\r\n");
+    }
+    out.put(b"Forwarded: ");
+    put_list(out, Known::Forwarded);
+}
+
+/// How a response is framed for the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As the upstream framed it: no body, or by Content-Length.
+    Kept,
+    /// Chunked.
+    Chunked,
+    /// Until the connection is closed.
+    Close,
+}
+
+/// What is put into a response's head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ResponseOptions<'a> {
+    pub(super) framing: Framing,
+    /// `close` or `keep-alive` where the client must be told.
+    pub(super) connection: Option<&'static str>,
+    /// Whole field lines, such as HSTS.
+    pub(super) more: &'a [u8],
+    /// A line of the head ended with a bare LF.
+    pub(super) bare_lf: bool,
+}
+
+/// Writes the head of `head` (parsed from `bytes`) for the client.
+pub(super) fn put_response(
+    out: &mut Buf,
+    head: &mut ResponseHead,
+    bytes: &[u8],
+    options: ResponseOptions<'_>,
+) {
+    out.put(b"HTTP/1.1 ");
+    out.put(head.status_text().bytes(bytes));
+    out.put(b"\r\n");
+    if !options.more.is_empty() {
+        for field in &mut head.fields {
+            field.dropped |= field.known == Known::Hsts;
+        }
+    }
+    put_fields(out, &head.fields, bytes, head.len(), options.bare_lf);
+    if head.status() >= 200 {
+        out.put(options.more);
+    }
+    out.put(b"Via: 1.1 ");
+    out.put(PSEUDONYM.as_bytes());
+    out.put(b"\r\n");
+    if head.status() == 101 {
+        out.put(b"Connection: upgrade\r\n");
+        if let Some(protocol) = head.upgrade() {
+            put_field(out, "Upgrade", protocol.bytes(bytes));
+        }
+    } else if let Some(option) = options.connection {
+        put_field(out, "Connection", option.as_bytes());
+    }
+    if options.framing == Framing::Chunked {
+        out.put(b"Transfer-Encoding: chunked\r\n");
+    }
+    out.put(b"\r\n");
+}
+
+/// A small answer of our own.
+pub(super) fn put_error(out: &mut Buf, status: u16, text: &str, method: Method, close: bool) {
+    out.put(b"HTTP/1.1 ");
+    out.put_decimal(status.into());
+    out.put(b" ");
+    out.put(crate::http::reason(status).as_bytes());
+    out.put(b"\r\n");
+    crate::http::date::put_date(out);
+    out.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
+    out.put_decimal(text.len() as u64 + 1);
+    out.put(match close {
+        true => b"\r\nConnection: close\r\n\r\n",
+        false => b"\r\n\r\n",
+    });
+    if method != Method::Head {
+        out.put(text.as_bytes());
+        out.put(b"\n");
+    }
+}
+
+fn put_field(out: &mut Buf, name: &str, value: &[u8]) {
+    out.put(name.as_bytes());
+    out.put(b": ");
+    out.put(value);
+    out.put(b"\r\n");
+}
+
+/// Copies the fields that are not dropped: whole runs of lines, or one by one when their line ends are not right.
+fn put_fields(out: &mut Buf, fields: &[Field], bytes: &[u8], len: usize, bare_lf: bool) {
+    if bare_lf {
+        for field in fields.iter().filter(|field| !field.dropped) {
+            out.put(field.name.bytes(bytes));
+            out.put(b": ");
+            out.put(field.value.bytes(bytes));
+            out.put(b"\r\n");
+        }
+        return;
+    }
+    // The empty line is not a field.
+    let end = len - 2;
+    let mut run = None;
+    for field in fields {
+        match (run, field.dropped) {
+            (None, false) => run = Some(field.name.start()),
+            (Some(start), true) => {
+                out.put(&bytes[start..field.name.start()]);
+                run = None;
+            }
+            _ => {}
+        }
+    }
+    if let Some(start) = run {
+        out.put(&bytes[start..end]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Upstreams: what is dialled for a client, and the connections that are kept for the next one.
+//!
+//! Each worker has a [`Pool`] of its own: no lock, and a connection's bytes stay in one core's cache. The connection
+//! that was used last is used first, so that under light load the others grow old and are closed. Whether a kept connection
+//! is still good is read off what epoll has already told, without a system call.
+//!
+//! Names are resolved by hickory (`/etc/hosts`, `/etc/resolv.conf`) and again when their time to live is over: the static
+//! binary can't load glibc's resolver.
+
+mod connect;
+mod limits;
+mod pool;
+mod resolve;
+mod target;
+
+pub use connect::ConnectError;
+pub use limits::UpstreamLimits;
+pub use pool::{Pool, UpstreamMetrics};
+pub use target::Target;
+
+#[cfg(test)]
+mod tests;
