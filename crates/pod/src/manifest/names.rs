@@ -120,8 +120,8 @@ pub(crate) fn header_name(name: &str) -> Option<String> {
         .then(|| format!("{name:?} is not the name of an HTTP header"))
 }
 
-/// The kernel's capabilities (capabilities(7), Linux 5.9), without `CAP_`.
-const CAPABILITIES: &[&str] = &[
+/// The kernel's capabilities (capabilities(7), Linux 5.9), without `CAP_`. A test holds them against the sandbox's numbers.
+pub(super) const CAPABILITIES: &[&str] = &[
     "AUDIT_CONTROL",
     "AUDIT_READ",
     "AUDIT_WRITE",

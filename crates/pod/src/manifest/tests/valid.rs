@@ -122,3 +122,12 @@ fn what_kubectl_prints_is_taken() {
                 spec:\n  containers:\n  - image: podkit\n    name: p\n    resources: {}\n  dnsPolicy: ClusterFirst\n  restartPolicy: Always\nstatus:\n  phase: {}\n";
     good(text);
 }
+
+#[test]
+fn the_sandbox_knows_every_capability_that_is_taken() {
+    use crate::manifest::names::CAPABILITIES;
+    let none = ["ALL".to_owned()];
+    let bit = |name: &str| crate::sandbox::effective_set(&[name.to_owned()], &none).unwrap();
+    let all: u64 = CAPABILITIES.iter().map(|name| bit(name)).sum();
+    assert_eq!(all, crate::sandbox::effective_set(&none, &[]).unwrap());
+}
