@@ -2,6 +2,7 @@
 //! thread, it is executed again as the stage, and it is the program inside the containers (it is static).
 //!
 //! Needs root; says so and passes when it is not.
+#![expect(clippy::unwrap_used, reason = "a test program")]
 
 #[path = "sandbox/cases.rs"]
 mod cases;

@@ -157,12 +157,14 @@ pub(super) fn send_reply(
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(io::ErrorKind::OutOfMemory.into());
     }
-    let sent = sendmsg(
-        socket,
-        &[IoSlice::new(&bytes)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL,
-    )?;
+    let sent = rustix::io::retry_on_intr(|| {
+        sendmsg(
+            socket,
+            &[IoSlice::new(&bytes)],
+            &mut ancillary,
+            SendFlags::NOSIGNAL,
+        )
+    })?;
     if sent == bytes.len() {
         Ok(())
     } else {
@@ -175,19 +177,22 @@ pub(super) fn receive_reply(socket: &UnixStream) -> io::Result<Option<(Reply, Op
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(&mut length)],
-        &mut ancillary,
-        RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
-    )?;
+    // A signal interrupts this call whatever its handler says, since the socket has a time limit (signal(7)).
+    let received = rustix::io::retry_on_intr(|| {
+        recvmsg(
+            socket,
+            &mut [IoSliceMut::new(&mut length)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )
+    })?;
     let fd = ancillary.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    match received.bytes {
-        0 => Ok(None),
-        4 => Ok(Some((receive_body(socket, length)?, fd))),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    if received.bytes == 0 {
+        return Ok(None);
     }
+    (&*socket).read_exact(&mut length[received.bytes..])?;
+    Ok(Some((receive_body(socket, length)?, fd)))
 }

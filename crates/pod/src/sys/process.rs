@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::thread::UnshareFlags;
@@ -19,12 +19,19 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
-/// Forks a process whose parent is *our* parent, in the new namespaces of `namespaces` (`CLONE_NEW*`): `None` in the
-/// child, its pidfd (close-on-exec) in the caller. With `CLONE_PARENT` the child's exit signal is the caller's.
+/// Of linux/sched.h; the libc crate's is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks a process whose parent is *our* parent, in the new namespaces of `namespaces` (`CLONE_NEW*`) and in the cgroup
+/// of version 2 whose directory is given: `None` in the child, its pidfd (close-on-exec) in the caller. With
+/// `CLONE_PARENT` the child's exit signal is the caller's.
 ///
 /// The caller must have one thread: the child gets a copy of that thread alone, and a lock that another thread held
 /// would never open. This is checked (`EBUSY`).
-pub(crate) fn fork_sibling(namespaces: i32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn fork_sibling(
+    namespaces: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> io::Result<Option<OwnedFd>> {
     if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -33,6 +40,10 @@ pub(crate) fn fork_sibling(namespaces: i32) -> io::Result<Option<OwnedFd>> {
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces) as u32 as u64;
     arguments.pidfd = (&raw mut pidfd) as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: without CLONE_VM the child has its own copy of the memory, and with one thread (checked) no lock is held by
     // a thread that it lacks; the arguments live across the call.
     let result = unsafe {

@@ -1,6 +1,6 @@
 //! Command, user, capabilities, PID namespaces, exec.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use podkit_pod::image::Root;
 use podkit_pod::sandbox::{
@@ -403,7 +403,13 @@ pub(super) fn cgroups_are_joined(private: &PrivateMounts) {
             ],
         );
     }
+    let began = std::time::Instant::now();
     let (process, mut output) = start(&pod, container);
+    println!(
+        "  start with {} cgroups: {:?}",
+        cgroups.len(),
+        began.elapsed()
+    );
     for cgroup in &cgroups {
         let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap();
         assert_eq!(
@@ -412,6 +418,12 @@ pub(super) fn cgroups_are_joined(private: &PrivateMounts) {
             "{}",
             cgroup.display()
         );
+    }
+    // All is read before another process joins.
+    let mut text = String::new();
+    let mut lines = BufReader::new(&mut output);
+    while !text.contains("write /sys/fs/cgroup/x") {
+        assert!(lines.read_line(&mut text).unwrap() > 0, "{text}");
     }
     let (command, stdio) = captured();
     let exec = pod
@@ -433,8 +445,6 @@ pub(super) fn cgroups_are_joined(private: &PrivateMounts) {
         );
     }
     pod.destroy(LONG).unwrap();
-    let mut text = String::new();
-    output.read_to_string(&mut text).unwrap();
     // Inside, its own cgroup is the root; it is shown at the usual place, read-only, with its one process.
     has(&text, "write /sys/fs/cgroup/x: 30");
     assert!(!text.contains(&name), "{text}");

@@ -1,44 +1,84 @@
 //! Joining cgroups, and what the container sees of them.
+//!
+//! A cgroup of version 2 is joined by being born in it (`CLONE_INTO_CGROUP`): moving a process waits for an RCU grace
+//! period, some milliseconds, and being born there does not. Version 1 has only the move. It comes as late as possible, so
+//! that the container's limits are not spent on its start.
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags, fstatfs};
+
 use crate::sandbox::error::{Doing, Failed};
 
-/// A `cgroup.procs` file, opened while its path still means something.
-pub(super) struct Procs {
+/// `CGROUP2_SUPER_MAGIC` of linux/magic.h.
+const VERSION_2: u32 = 0x6367_7270;
+
+/// Cgroups to join, opened while their paths still mean something.
+pub(super) struct Cgroups {
+    /// The directory of the one of version 2.
+    birthplace: Option<OwnedFd>,
+    procs: Vec<Procs>,
+}
+
+/// A `cgroup.procs` file.
+struct Procs {
     path: PathBuf,
     file: File,
+    version_2: bool,
 }
 
 /// Opens the `cgroup.procs` files.
-pub(super) fn open(paths: &[PathBuf]) -> Result<Vec<Procs>, Failed> {
-    paths
-        .iter()
-        .map(|path| {
-            let file = File::options()
-                .write(true)
-                .open(path)
-                .doing(|| format!("open {}", path.display()))?;
-            Ok(Procs {
-                path: path.clone(),
-                file,
-            })
-        })
-        .collect()
+pub(super) fn open(paths: &[PathBuf]) -> Result<Cgroups, Failed> {
+    let mut cgroups = Cgroups {
+        birthplace: None,
+        procs: Vec::new(),
+    };
+    for path in paths {
+        let step = || format!("open {}", path.display());
+        let file = File::options().write(true).open(path).doing(step)?;
+        let version_2 = fstatfs(&file).doing(step)?.f_type as u32 == VERSION_2;
+        if let (true, Some(directory)) = (version_2, path.parent()) {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            cgroups.birthplace =
+                Some(rustix::fs::open(directory, flags, Mode::empty()).doing(step)?);
+        }
+        cgroups.procs.push(Procs {
+            path: path.clone(),
+            file,
+            version_2,
+        });
+    }
+    Ok(cgroups)
 }
 
-/// Moves this process into the cgroups: `0` means the writer. As late as possible, so that the container's limits are not
-/// spent on its start.
-pub(super) fn join(cgroups: &[Procs]) -> Result<(), Failed> {
-    for cgroup in cgroups {
-        (&cgroup.file)
-            .write_all(b"0")
-            .doing(|| format!("join {}", cgroup.path.display()))?;
+impl Cgroups {
+    /// Where the process should be born.
+    pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.birthplace.as_ref().map(AsFd::as_fd)
     }
-    Ok(())
+
+    /// Moves this process into the cgroups that it was not `born` in: `0` means the writer.
+    pub(super) fn join(&self, born: bool) -> Result<(), Failed> {
+        for cgroup in self
+            .procs
+            .iter()
+            .filter(|cgroup| !(born && cgroup.version_2))
+        {
+            (&cgroup.file)
+                .write_all(b"0")
+                .doing(|| format!("join {}", cgroup.path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Whether there are any.
+    pub(super) fn any(&self) -> bool {
+        !self.procs.is_empty()
+    }
 }
 
 /// The directories to be shown below `/sys/fs/cgroup`, with their places: the container's own cgroup at the place where the

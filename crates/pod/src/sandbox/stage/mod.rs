@@ -24,6 +24,7 @@ use rustix::process::DumpableBehavior;
 use rustix::system::sethostname;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
+use self::cgroups::Cgroups;
 use super::error::{Doing, Failed};
 use super::private::AREA;
 use super::private::tree::{attach, clone_tree, new_filesystem};
@@ -123,22 +124,44 @@ fn stage(number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Forks the process, reports it, and ends the stage; the child goes on.
+/// Forks the process, reports it, and ends the stage; the child goes on, with cgroups yet to join.
 fn continue_as_child(
     reporter: &Reporter,
     namespaces: i32,
-    child: impl FnOnce() -> Result<Infallible, Failure>,
+    cgroups: &Cgroups,
+    child: impl FnOnce(Joining<'_>) -> Result<Infallible, Failure>,
 ) -> Result<(), Failure> {
-    match sys::fork_sibling(namespaces).doing(|| "fork".into())? {
+    let mut born = cgroups.birthplace().is_some();
+    let forked = match sys::fork_sibling(namespaces, cgroups.birthplace()) {
+        // The move says why it is not possible, where it isn't.
+        Err(_) if born => {
+            born = false;
+            sys::fork_sibling(namespaces, None)
+        }
+        forked => forked,
+    };
+    match forked.doing(|| "fork".into())? {
         Some(pidfd) => Ok(
             wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
                 .doing(|| "report the new process".into())?,
         ),
         None => {
-            let Err(failure) = child();
+            let Err(failure) = child(Joining { cgroups, born });
             reporter.fail(failure);
             sys::exit_now(127)
         }
+    }
+}
+
+/// The cgroups that the child has yet to join.
+struct Joining<'a> {
+    cgroups: &'a Cgroups,
+    born: bool,
+}
+
+impl Joining<'_> {
+    fn join(&self) -> Result<(), Failed> {
+        self.cgroups.join(self.born)
     }
 }
 
@@ -169,24 +192,29 @@ fn pod(
     sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
         .doing(|| "make the pod's namespaces".into())?;
     sethostname(hostname.as_bytes()).doing(|| "set the host name".into())?;
-    continue_as_child(reporter, libc::CLONE_NEWPID | libc::CLONE_NEWNS, || {
-        cgroups::join(&cgroups)?;
-        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-            | MountAttrFlags::MOUNT_ATTR_NOSUID
-            | MountAttrFlags::MOUNT_ATTR_NODEV
-            | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let root = new_filesystem("tmpfs", &[("size", "4k"), ("mode", "0555")], attributes)
-            .and_then(|root| attach(&root, rustix::fs::CWD, root::PLACE).map(|()| root))
-            .doing(|| "mount the init's root".into())?;
-        root::pivot(&root)?;
-        run::replace_stdio([&pipe, &null, &null])?;
-        run::detach_from_caller();
-        run::restrict_capabilities(0, true)?;
-        sys::ignore_child_exits();
-        sys::exec_fd(&pause, &[c"podkit-pause".to_owned()])
-            .doing(|| "exec the init".into())
-            .map_err(Failure::from)
-    })
+    continue_as_child(
+        reporter,
+        libc::CLONE_NEWPID | libc::CLONE_NEWNS,
+        &cgroups,
+        |joining| {
+            joining.join()?;
+            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+                | MountAttrFlags::MOUNT_ATTR_NOSUID
+                | MountAttrFlags::MOUNT_ATTR_NODEV
+                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+            let root = new_filesystem("tmpfs", &[("size", "4k"), ("mode", "0555")], attributes)
+                .and_then(|root| attach(&root, rustix::fs::CWD, root::PLACE).map(|()| root))
+                .doing(|| "mount the init's root".into())?;
+            root::pivot(&root)?;
+            run::replace_stdio([&pipe, &null, &null])?;
+            run::detach_from_caller();
+            run::restrict_capabilities(0, true)?;
+            sys::ignore_child_exits();
+            sys::exec_fd(&pause, &[c"podkit-pause".to_owned()])
+                .doing(|| "exec the init".into())
+                .map_err(Failure::from)
+        },
+    )
 }
 
 /// The root file system of a container, as it will be.
@@ -246,14 +274,14 @@ fn container(
         .doing(|| "join the pod's namespaces".into())?;
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
-    continue_as_child(reporter, namespaces, || {
+    continue_as_child(reporter, namespaces, &cgroups, |joining| {
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
-        cgroups::join(&cgroups)?;
-        if !cgroups.is_empty() {
+        joining.join()?;
+        if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
-        run::run(reporter, &run, stdio)
+        run::run(reporter, &run, &stdio)
     })
 }
 
@@ -270,8 +298,8 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         | ThreadNameSpaceType::MOUNT;
     move_into_thread_name_spaces(container.as_fd(), all)
         .doing(|| "join the container's namespaces".into())?;
-    continue_as_child(reporter, 0, || {
-        cgroups::join(&cgroups)?;
-        run::run(reporter, run, stdio)
+    continue_as_child(reporter, 0, &cgroups, |joining| {
+        joining.join()?;
+        run::run(reporter, run, &stdio)
     })
 }

@@ -61,14 +61,14 @@ pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
 pub(super) fn run(
     reporter: &Reporter,
     run: &Run,
-    stdio: [OwnedFd; 3],
+    stdio: &[OwnedFd; 3],
 ) -> Result<Infallible, Failure> {
     let identity = &run.identity;
     let uid = identity.uid.unwrap_or(0);
-    for fd in &stdio {
+    for fd in stdio {
         own_pipe(fd, uid);
     }
-    let [stdin, stdout, stderr] = &stdio;
+    let [stdin, stdout, stderr] = stdio;
     replace_stdio([stdin, stdout, stderr])?;
     for limit in &identity.rlimits {
         set_rlimit(reporter, *limit)?;
