@@ -1,1 +1,3 @@
-//! placeholder
+//! Serving nodes: what stands in front of applications; and `echo`, the application to try things on.
+
+pub mod echo;
