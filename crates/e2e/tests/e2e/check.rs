@@ -2,7 +2,7 @@
 
 use podkit_testkit::podkit::podkit;
 
-use crate::ground::manifest;
+use crate::ground::{line_of, manifest};
 
 /// Checks a pod's spec, and that both commands refuse it with lines that hold these parts.
 fn refused(spec: &str, parts: &[&str]) {
@@ -26,20 +26,24 @@ fn refused_text(text: &str, parts: &[&str]) {
 
 const APP: &str = "containers:\n- name: app\n  image: none\n  command: [sleep, infinity]\n";
 
+/// Refuses a pod whose line that holds `mark` is wrong, and names that line.
+fn refused_at(spec: &str, mark: &str, parts: &[&str]) {
+    let text = manifest(spec);
+    let place = format!("pod.yaml:{}:", line_of(&text, mark));
+    refused_text(&text, parts);
+    refused_text(&text, &[&place]);
+}
+
 #[test]
 fn an_unknown_field_is_named_with_line_and_nearest_name() {
-    refused(
-        &format!("{APP}  readinesProbe: {{}}\n"),
-        &["pod.yaml:13", "readinesProbe", "readinessProbe"],
-    );
+    let spec = format!("{APP}  readinesProbe: {{}}\n");
+    refused_at(&spec, "readinesProbe", &["readinesProbe", "readinessProbe"]);
 }
 
 #[test]
 fn a_wrong_type_is_named() {
-    refused(
-        &format!("{APP}  ports: [{{containerPort: http}}]\n"),
-        &["pod.yaml:13", "containerPort"],
-    );
+    let spec = format!("{APP}  ports: [{{containerPort: http}}]\n");
+    refused_at(&spec, "containerPort", &["containerPort", "http"]);
     refused(
         &format!("{APP}terminationGracePeriodSeconds: soon\n"),
         &["terminationGracePeriodSeconds"],

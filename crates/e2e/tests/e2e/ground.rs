@@ -50,13 +50,29 @@ impl Ground {
     }
 }
 
-/// A pod named `e2e` whose containers are lists of lines, indented as in a file from the left.
+/// A pod named `e2e` with this spec, which is written from the left. Containers whose image is `none` run the machine's own programs.
 pub(crate) fn manifest(spec: &str) -> String {
-    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-    format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: e2e\n  annotations:\n    podkit.dev/image.app: host\n    podkit.dev/image.two: host\n    \
-         podkit.dev/image.first: host\n    podkit.dev/image.side: host\nspec:\n{spec}"
-    )
+    let lines: Vec<&str> = spec.lines().collect();
+    let hosts = lines
+        .windows(2)
+        .filter(|pair| pair[1].trim() == "image: none");
+    let hosts = hosts.filter_map(|pair| pair[0].trim().strip_prefix("- name: "));
+    let annotations: String = hosts
+        .map(|name| format!("    podkit.dev/image.{name}: host\n"))
+        .collect();
+    let annotations = if annotations.is_empty() {
+        String::new()
+    } else {
+        format!("  annotations:\n{annotations}")
+    };
+    let spec: String = lines.iter().map(|line| format!("  {line}\n")).collect();
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: e2e\n{annotations}spec:\n{spec}")
+}
+
+/// The number of the first line that holds `part`.
+pub(crate) fn line_of(text: &str, part: &str) -> usize {
+    let found = text.lines().position(|line| line.contains(part));
+    1 + found.unwrap_or_else(|| panic!("no {part} in {text}"))
 }
 
 /// The process of a container: the one below the supervisor whose command line holds `part`.
