@@ -11,14 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::Shutdown;
+use rustix::net::{Shutdown, sockopt};
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::PodNet;
 
-/// Connections of one published port at a time. One more is reset.
-pub(super) const CONNECTIONS_MAX: usize = 1024;
+/// Connections (UDP: clients) of one published port at a time. One more is reset (dropped).
+const CONNECTIONS_MAX: usize = 1024;
 /// A pause after the machine has run out of descriptors, so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// No datagram is larger.
@@ -26,6 +28,36 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 thread_local! {
     pub(super) static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Descriptors that ports leave to the rest of the supervisor: logs, probes, starts.
+const DESCRIPTORS_KEPT: u64 = 256;
+const DESCRIPTORS_MIN: u64 = 64;
+/// A client that vanished without a word is noticed after this time without traffic, and the four probes that follow.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// What a port may take.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Connections or clients of one port at a time.
+    pub(super) each: usize,
+    /// Of all ports of the pod together: a flood must not keep the supervisor from starting a container.
+    pub(super) descriptors: Arc<Semaphore>,
+}
+
+impl Limits {
+    /// [`CONNECTIONS_MAX`] each, and what this process's limit on open files leaves.
+    pub(super) fn of_process() -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let all = limit.saturating_sub(DESCRIPTORS_KEPT).max(DESCRIPTORS_MIN);
+        let all = usize::try_from(all).unwrap_or(usize::MAX);
+        Self {
+            each: CONNECTIONS_MAX,
+            descriptors: Arc::new(Semaphore::new(all.min(Semaphore::MAX_PERMITS))),
+        }
+    }
 }
 
 /// Where inside the pod a listener's connections go.
@@ -50,12 +82,7 @@ impl Route {
 }
 
 /// Accepts until it is dropped, which also ends the connections.
-pub(super) async fn serve(
-    listener: TcpListener,
-    route: Route,
-    net: Arc<PodNet>,
-    connections_max: usize,
-) {
+pub(super) async fn serve(listener: TcpListener, route: Route, net: Arc<PodNet>, limits: Limits) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -65,10 +92,19 @@ pub(super) async fn serve(
         // Those that have ended but were not looked at yet don't count.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((client, _)) if connections.len() >= connections_max => reset(&client),
             Ok((client, _)) => {
+                // Its own and the pod's end.
+                let permit = Arc::clone(&limits.descriptors).try_acquire_many_owned(2);
+                let (true, Ok(permit)) = (connections.len() < limits.each, permit) else {
+                    tracing::debug!(port = route.port, "too many connections: one is reset");
+                    reset(&client);
+                    continue;
+                };
                 let net = Arc::clone(&net);
-                connections.spawn(async move { connect(client, route, &net).await });
+                connections.spawn(async move {
+                    connect(client, route, &net).await;
+                    drop(permit);
+                });
             }
             Err(error) => {
                 // The peer has gone already, or there are no descriptors: neither ends the port.
@@ -102,12 +138,22 @@ async fn connect(client: TcpStream, route: Route, net: &PodNet) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
     }
+    if let Err(error) = keep_alive(&client) {
+        tracing::debug!(%error, "no TCP keep-alive");
+    }
     // Each direction ends by itself, so that a half-closed connection goes on; a failure ends both, and is passed on
     // as one: an orderly end would make a cut answer look whole.
     if tokio::try_join!(copy(&client, &inside), copy(&inside, &client)).is_err() {
         reset(&client);
         reset(&inside);
     }
+}
+
+fn keep_alive(client: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(client, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(client, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(client, KEEPALIVE_PROBES)?;
+    sockopt::set_socket_keepalive(client, true)
 }
 
 /// Copies until the sender's end, then passes that end on.

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::forward::{self, Route};
+use super::forward::{self, Limits, Route};
 use super::{PodNet, holder, udp};
 use crate::plan::{PodPlan, Protocol};
 
@@ -104,22 +104,18 @@ impl Publisher {
 
     /// Starts to serve what was taken.
     pub fn serve(&mut self, net: &Arc<PodNet>) {
+        let limits = Limits::of_process();
         for (taken, route) in self.taken.drain(..) {
-            let net = Arc::clone(net);
+            let (net, limits) = (Arc::clone(net), limits.clone());
             match taken {
-                Taken::Tcp(listener) => self.serving.spawn(forward::serve(
-                    listener,
-                    route,
-                    net,
-                    forward::CONNECTIONS_MAX,
-                )),
-                Taken::Udp(socket) => self.serving.spawn(udp::serve(
-                    socket,
-                    route,
-                    net,
-                    udp::FLOWS_MAX,
-                    udp::FLOW_IDLE,
-                )),
+                Taken::Tcp(listener) => {
+                    let serve = forward::serve(listener, route, net, limits);
+                    self.serving.spawn(serve)
+                }
+                Taken::Udp(socket) => {
+                    let serve = udp::serve(socket, route, net, limits, udp::FLOW_IDLE);
+                    self.serving.spawn(serve)
+                }
             };
         }
     }

@@ -8,7 +8,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use super::forward::{self, Route};
+use super::forward::{self, Limits, Route};
 use super::holder::inode_of;
 use super::netlink::acknowledged;
 use super::publish::wanted;
@@ -296,10 +296,22 @@ fn upper(listener: std::net::TcpListener) {
     });
 }
 
+fn limits(each: usize) -> Limits {
+    Limits {
+        each,
+        ..Limits::of_process()
+    }
+}
+
 async fn front(net: &Arc<PodNet>, route: Route, max: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let local = listener.local_addr().unwrap();
-    tokio::spawn(forward::serve(listener, route, Arc::clone(net), max));
+    tokio::spawn(forward::serve(
+        listener,
+        route,
+        Arc::clone(net),
+        limits(max),
+    ));
     local
 }
 
@@ -490,6 +502,38 @@ async fn connections_are_bounded_and_none_leaks() {
 }
 
 #[tokio::test]
+async fn all_ports_together_leave_descriptors_to_the_supervisor() {
+    let Some((namespace, net)) = pod_net() else {
+        return;
+    };
+    upper(listen(&namespace, (POD, 80)));
+    let route = Route {
+        port: 80,
+        loopback: false,
+    };
+    // Room for one connection, whichever port it comes by.
+    let limits = Limits {
+        each: 10,
+        descriptors: Arc::new(tokio::sync::Semaphore::new(3)),
+    };
+    let mut fronts = Vec::new();
+    for _ in 0..2 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        fronts.push(listener.local_addr().unwrap());
+        let serve = forward::serve(listener, route, Arc::clone(&net), limits.clone());
+        tokio::spawn(serve);
+    }
+    let mut first = TcpStream::connect(fronts[0]).await.unwrap();
+    first.write_all(b"a").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(talk(fronts[1], b"abc").await.is_err());
+    first.shutdown().await.unwrap();
+    assert_eq!(first.read_u8().await.unwrap(), b'A');
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(talk(fronts[1], b"abc").await.unwrap(), b"ABC");
+}
+
+#[tokio::test]
 async fn datagrams_find_the_way_in_and_back() {
     let Some((namespace, net)) = pod_net() else {
         return;
@@ -518,7 +562,7 @@ async fn datagrams_find_the_way_in_and_back() {
             front,
             route,
             Arc::clone(&net),
-            10,
+            limits(10),
             udp::FLOW_IDLE,
         ));
         for client in 0..2 {
@@ -558,7 +602,7 @@ async fn idle_flows_end_and_make_room() {
         port: 53,
         loopback: false,
     };
-    tokio::spawn(udp::serve(front, route, Arc::clone(&net), 1, idle));
+    tokio::spawn(udp::serve(front, route, Arc::clone(&net), limits(1), idle));
     let arrives = async |socket: &UdpSocket| {
         socket.send_to(b"x", to).await.unwrap();
         let mut buffer = [0; 8];

@@ -18,10 +18,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::PodNet;
-use super::forward::{self, Route};
+use super::forward::{self, Limits, Route};
 
-/// Clients of one published port at a time.
-pub(super) const FLOWS_MAX: usize = 1024;
 /// Without a datagram either way a flow ends.
 pub(super) const FLOW_IDLE: Duration = Duration::from_secs(60);
 /// Datagrams of one client that wait for the pod; more are lost, as on a network.
@@ -36,7 +34,7 @@ pub(super) async fn serve(
     socket: UdpSocket,
     route: Route,
     net: Arc<PodNet>,
-    flows_max: usize,
+    limits: Limits,
     idle: Duration,
 ) {
     let socket = Arc::new(socket);
@@ -58,10 +56,14 @@ pub(super) async fn serve(
         };
         let mut table = flows.lock().unwrap_or_else(PoisonError::into_inner);
         if !table.contains_key(&client) {
-            if table.len() >= flows_max {
+            if table.len() >= limits.each {
                 tracing::debug!(port = route.port, %client, "too many clients: datagram dropped");
                 continue;
             }
+            let Ok(permit) = Arc::clone(&limits.descriptors).try_acquire_owned() else {
+                tracing::debug!(port = route.port, %client, "no descriptors left: datagram dropped");
+                continue;
+            };
             let (datagrams, inbox) = mpsc::channel(QUEUE_MAX);
             table.insert(client, datagrams);
             let (socket, net, flows) = (Arc::clone(&socket), Arc::clone(&net), Arc::clone(&flows));
@@ -71,6 +73,7 @@ pub(super) async fn serve(
                 }
                 let mut table = flows.lock().unwrap_or_else(PoisonError::into_inner);
                 table.remove(&client);
+                drop(permit);
             });
         }
         if let Some(flow) = table.get(&client)
