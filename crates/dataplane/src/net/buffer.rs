@@ -5,10 +5,10 @@
 
 use std::cell::RefCell;
 
-/// Bytes of an ordinary buffer: a TLS record, or several heads.
-pub(crate) const SMALL_BYTES: usize = 16 * 1024;
-/// Bytes of a buffer for a large body: several TLS records in one system call.
-pub(crate) const LARGE_BYTES: usize = 128 * 1024;
+/// Bytes of an ordinary buffer: a TLS record with what protects it.
+pub(crate) const SMALL_BYTES: usize = 17 * 1024;
+/// Bytes of a buffer for a large body: eight TLS records with what protects them, sent in one system call.
+pub(crate) const LARGE_BYTES: usize = 132 * 1024;
 
 /// Kept per thread at most: 2 MiB of small ones, 2 MiB of large ones.
 const SMALL_KEPT: usize = 128;
@@ -109,6 +109,11 @@ impl Buf {
         self.start == self.end
     }
 
+    /// Makes room for the rest of something of at most `count` bytes that begins where the filled part does.
+    pub(crate) fn reserve_for(&mut self, count: usize) {
+        self.reserve(count.saturating_sub(self.len()));
+    }
+
     /// Makes room for `count` bytes behind the filled part: by moving it to the front, else by growing.
     pub fn reserve(&mut self, count: usize) {
         if self.data.len() - self.end >= count {
@@ -118,10 +123,12 @@ impl Buf {
         if self.data.len() - len >= count {
             self.data.copy_within(self.start..self.end, 0);
         } else {
-            let size = (len + count).next_power_of_two();
-            let mut grown = vec![0; size].into_boxed_slice();
-            grown[..len].copy_from_slice(self.filled());
-            give_back(std::mem::replace(&mut self.data, grown));
+            let mut grown = match len + count {
+                ..=LARGE_BYTES => Self::large(),
+                size => Self::of(vec![0; size.next_power_of_two()].into_boxed_slice()),
+            };
+            grown.data[..len].copy_from_slice(self.filled());
+            std::mem::swap(&mut self.data, &mut grown.data);
         }
         self.start = 0;
         self.end = len;

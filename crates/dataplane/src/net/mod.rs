@@ -27,6 +27,7 @@ pub(crate) mod memory;
 
 pub use accept::{Accepted, Serve, accept};
 pub use buffer::Buf;
+pub(crate) use buffer::SMALL_BYTES;
 pub use clock::{Clock, Timer};
 pub use cores::default_workers;
 pub use listen::{Listener, Port};

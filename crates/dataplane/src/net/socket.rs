@@ -11,6 +11,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buf;
 
+/// Bytes that are read at a time at most: what fits into one large buffer when it is sealed for TLS.
+const READ_BYTES: usize = 128 * 1024;
+
 /// Carries bytes both ways: a socket, or TLS over one. All calls are made by one task.
 pub trait Transport {
     /// Ready when a read may give something: there are bytes, the end, or an error. Holds no buffer while it waits.
@@ -117,7 +120,9 @@ impl Transport for Socket {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
-        let count = ready!(self.poll_read_slice(cx, into.spare()))?;
+        let room = into.spare();
+        let most = room.len().min(READ_BYTES);
+        let count = ready!(self.poll_read_slice(cx, &mut room[..most]))?;
         into.added(count);
         Poll::Ready(Ok(count))
     }

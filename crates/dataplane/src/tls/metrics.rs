@@ -5,8 +5,8 @@ use std::io;
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use rustls::{
-    AlertDescription, CertificateError, Error, HandshakeKind, NamedGroup, PeerIncompatible,
-    ProtocolVersion, ServerConnection,
+    AlertDescription, CertificateError, CommonState, Error, HandshakeKind, NamedGroup, PeerIncompatible,
+    ProtocolVersion,
 };
 
 /// Why a handshake came to nothing.
@@ -186,7 +186,7 @@ impl Handshakes {
         }
     }
 
-    pub(crate) fn count(&self, connection: &ServerConnection) {
+    pub(crate) fn count(&self, connection: &CommonState) {
         let version = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         self.done[usize::from(version)][usize::from(resumed)].inc();

@@ -23,6 +23,7 @@ mod selfsigned;
 mod server;
 mod set;
 mod source;
+mod stream;
 mod watch;
 
 pub use certificate::{Certificate, date};
@@ -34,6 +35,7 @@ pub use params::{MinVersion, TlsParams};
 pub use rules::{AllowRules, CnRule, SanRule};
 pub use server::{HTTP1, InForce, ServerTls, View};
 pub use source::Source;
+pub use stream::{Handshake, TlsStream};
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use podkit_foundation::params::ParamError;
 use podkit_foundation::telemetry::metrics::{Counter, Encoder, Kind, Registry};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::{CommonState, ServerConfig};
 
 use super::certificate::{Certificate, date, unix};
 use super::client::{ClientAuth, ClientRules, ClientState};
@@ -163,7 +163,7 @@ impl ServerTls {
     /// Must be called once for each connection, after its handshake and before anything is read from it: counts
     /// it, and gives the client's certificate when it showed one. The error is that the client is not let in: a resumed
     /// session shows no certificate anew, so it is judged here by the rules and the clock of now.
-    pub fn accepted(&self, connection: &ServerConnection) -> Result<Option<Certificate>, Reason> {
+    pub fn accepted(&self, connection: &CommonState) -> Result<Option<Certificate>, Reason> {
         let client = self.admit(connection, SystemTime::now());
         match &client {
             Ok(_) => self.0.handshakes.count(connection),
@@ -174,7 +174,7 @@ impl ServerTls {
 
     pub(super) fn admit(
         &self,
-        connection: &ServerConnection,
+        connection: &CommonState,
         now: SystemTime,
     ) -> Result<Option<Certificate>, Reason> {
         let Some(rules) = &self.0.rules else {
@@ -443,6 +443,8 @@ fn configure(
     config.ticketer = Arc::clone(&state.tickets);
     // Sessions are in the clients' tickets; a cache on our side would be shared by all workers and locked.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    // The records of an open connection are protected by `stream`.
+    config.enable_secret_extraction = true;
     config.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
     Ok(config)
 }

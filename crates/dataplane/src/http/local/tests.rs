@@ -185,7 +185,7 @@ fn what_is_refused_is_told_and_closed() {
 fn a_body_that_is_not_what_was_said_is_cut() {
     let answer = answers(&[usize::MAX], "GET /wrong HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(
-        answer.ends_with("Content-Length: 11\r\n\r\ntick\ntick\n"),
+        answer.ends_with("Content-Length: 11\r\n\r\ntick\ntick\n!"),
         "{answer}"
     );
 }
