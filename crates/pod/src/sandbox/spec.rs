@@ -15,7 +15,7 @@ pub struct SandboxSpec {
     pub hostname: String,
     /// One PID namespace for all containers, with the pod's init as its PID 1. Otherwise each has its own, below the pod's.
     pub share_process_namespace: bool,
-    /// The `cgroup.procs` files that the pod's init writes itself into.
+    /// The `cgroup.procs` files of the cgroups that the pod's init runs in.
     pub cgroups: Vec<PathBuf>,
     /// The size of the shared `/dev/shm`, in bytes.
     pub shm_bytes: u64,
@@ -50,7 +50,7 @@ pub struct ContainerStart {
     pub security: Security,
     /// Supplementary groups, beside those that the image's `/etc/group` gives the user.
     pub groups: Vec<u32>,
-    /// The `cgroup.procs` files (of any hierarchy) that it writes itself into, last before it drops its privileges.
+    /// The `cgroup.procs` files (of any hierarchy) of the cgroups that it runs in.
     pub cgroups: Vec<PathBuf>,
     /// Standard input, output and error.
     pub stdio: Stdio,

@@ -23,7 +23,8 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Forks a process whose parent is *our* parent, in the new namespaces of `namespaces` (`CLONE_NEW*`) and in the cgroup
-/// of version 2 whose directory is given: `None` in the child, its pidfd (close-on-exec) in the caller. With
+/// of version 2 whose directory is given: `None` in the child, its id (as the caller sees it) and its pidfd
+/// (close-on-exec) in the caller. With
 /// `CLONE_PARENT` the child's exit signal is the caller's.
 ///
 /// The caller must have one thread: the child gets a copy of that thread alone, and a lock that another thread held
@@ -31,7 +32,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 pub(crate) fn fork_sibling(
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
-) -> io::Result<Option<OwnedFd>> {
+) -> io::Result<Option<(i32, OwnedFd)>> {
     if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -57,7 +58,7 @@ pub(crate) fn fork_sibling(
         0 => Ok(None),
         -1 => Err(io::Error::last_os_error()),
         // SAFETY: the kernel made the descriptor for this call and nothing else knows it.
-        _ => Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
     }
 }
 

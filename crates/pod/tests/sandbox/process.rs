@@ -444,6 +444,20 @@ pub(super) fn cgroups_are_joined(private: &PrivateMounts) {
             cgroup.display()
         );
     }
+    // One that can't be joined is an error with its name.
+    let mut refused = inside("sleep");
+    refused.cgroups = vec![cgroups[0].join("tasks-of-nobody")];
+    let error = pod.start(&refused).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!(
+            "open {}/tasks-of-nobody: No such file or directory",
+            cgroups[0].display()
+        )
+    );
+    refused.cgroups = vec!["/dev/full".into()];
+    let error = pod.start(&refused).unwrap_err().to_string();
+    assert_eq!(error, "join /dev/full: No space left on device");
     pod.destroy(LONG).unwrap();
     // Inside, its own cgroup is the root; it is shown at the usual place, read-only, with its one process.
     has(&text, "write /sys/fs/cgroup/x: 30");

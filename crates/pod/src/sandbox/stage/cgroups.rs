@@ -1,8 +1,7 @@
 //! Joining cgroups, and what the container sees of them.
 //!
-//! A cgroup of version 2 is joined by being born in it (`CLONE_INTO_CGROUP`): moving a process waits for an RCU grace
-//! period, some milliseconds, and being born there does not. Version 1 has only the move. It comes as late as possible, so
-//! that the container's limits are not spent on its start.
+//! A cgroup of version 2 is joined by being born in it (`CLONE_INTO_CGROUP`). Version 1 has only the move, which waits for an
+//! RCU grace period, some milliseconds: so the stage moves the new process while that one mounts its file system.
 
 use std::fs::File;
 use std::io::Write;
@@ -61,15 +60,15 @@ impl Cgroups {
         self.birthplace.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves this process into the cgroups that it was not `born` in: `0` means the writer.
-    pub(super) fn join(&self, born: bool) -> Result<(), Failed> {
+    /// Moves a process into the cgroups that it was not `born` in.
+    pub(super) fn take_in(&self, pid: i32, born: bool) -> Result<(), Failed> {
         for cgroup in self
             .procs
             .iter()
             .filter(|cgroup| !(born && cgroup.version_2))
         {
             (&cgroup.file)
-                .write_all(b"0")
+                .write_all(pid.to_string().as_bytes())
                 .doing(|| format!("join {}", cgroup.path.display()))?;
         }
         Ok(())

@@ -13,7 +13,7 @@ mod standard;
 
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -124,13 +124,14 @@ fn stage(number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Forks the process, reports it, and ends the stage; the child goes on, with cgroups yet to join.
+/// Forks the process, reports it, moves it into its cgroups while it goes on, and ends the stage.
 fn continue_as_child(
     reporter: &Reporter,
     namespaces: i32,
     cgroups: &Cgroups,
-    child: impl FnOnce(Joining<'_>) -> Result<Infallible, Failure>,
+    child: impl FnOnce(&Moved) -> Result<Infallible, Failure>,
 ) -> Result<(), Failure> {
+    let (moved, done) = std::io::pipe().doing(|| "make a pipe".into())?;
     let mut born = cgroups.birthplace().is_some();
     let forked = match sys::fork_sibling(namespaces, cgroups.birthplace()) {
         // The move says why it is not possible, where it isn't.
@@ -141,27 +142,32 @@ fn continue_as_child(
         forked => forked,
     };
     match forked.doing(|| "fork".into())? {
-        Some(pidfd) => Ok(
+        Some((pid, pidfd)) => {
             wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
-                .doing(|| "report the new process".into())?,
-        ),
+                .doing(|| "report the new process".into())?;
+            cgroups.take_in(pid, born)?;
+            Ok((&done)
+                .write_all(b".")
+                .doing(|| "tell the new process".into())?)
+        }
         None => {
-            let Err(failure) = child(Joining { cgroups, born });
+            drop(done);
+            let Err(failure) = child(&Moved(moved));
             reporter.fail(failure);
             sys::exit_now(127)
         }
     }
 }
 
-/// The cgroups that the child has yet to join.
-struct Joining<'a> {
-    cgroups: &'a Cgroups,
-    born: bool,
-}
+/// Tells the child that it is in its cgroups.
+struct Moved(PipeReader);
 
-impl Joining<'_> {
-    fn join(&self) -> Result<(), Failed> {
-        self.cgroups.join(self.born)
+impl Moved {
+    /// Waits for that. When it has failed the stage has said why, and the child just ends.
+    fn wait(&self) {
+        if (&self.0).read_exact(&mut [0]).is_err() {
+            sys::exit_now(127);
+        }
     }
 }
 
@@ -196,8 +202,8 @@ fn pod(
         reporter,
         libc::CLONE_NEWPID | libc::CLONE_NEWNS,
         &cgroups,
-        |joining| {
-            joining.join()?;
+        |moved| {
+            moved.wait();
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
                 | MountAttrFlags::MOUNT_ATTR_NOSUID
                 | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -274,10 +280,10 @@ fn container(
         .doing(|| "join the pod's namespaces".into())?;
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
-    continue_as_child(reporter, namespaces, &cgroups, |joining| {
+    continue_as_child(reporter, namespaces, &cgroups, |moved| {
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
-        joining.join()?;
+        moved.wait();
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
@@ -298,8 +304,8 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         | ThreadNameSpaceType::MOUNT;
     move_into_thread_name_spaces(container.as_fd(), all)
         .doing(|| "join the container's namespaces".into())?;
-    continue_as_child(reporter, 0, &cgroups, |joining| {
-        joining.join()?;
+    continue_as_child(reporter, 0, &cgroups, |moved| {
+        moved.wait();
         run::run(reporter, run, &stdio)
     })
 }
