@@ -16,12 +16,13 @@
 //! No limit that can't be set stops a container from starting: it is reported, by the name of its field.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use crate::plan::{PodPlan, Resources, Role};
 use container::Group;
 use detect::{Hierarchy, Layout, Version};
-use tree::{kill_dir, make, remove_tree, subtree};
+use tree::{is_at, kill_dir, lock_dir, make, remove_below, remove_tree, subtree};
 use wishes::{Wishes, set_cpu_weight};
 
 pub use container::{ContainerCgroup, Usage};
@@ -33,6 +34,9 @@ mod limits;
 mod tests;
 mod tree;
 mod wishes;
+
+/// Pods of one name that run at a time, each in a state directory of its own.
+const SAME_NAME_MAX: u32 = 8;
 
 /// The hierarchies of this machine that podkit may use.
 #[derive(Debug, Clone)]
@@ -84,21 +88,34 @@ impl Cgroups {
         }
     }
 
-    /// The group of a pod. What a dead supervisor of the same pod left in its place is killed and removed first; the
-    /// caller holds the lock that makes sure that it is dead.
+    /// The group of a pod, for as long as the value lives. What a dead supervisor of such a pod left is killed and
+    /// removed first. While another one runs (a pod of the same name in another state directory) the group is `POD~2`:
+    /// a group is held by a lock on its directory, which goes with the process.
     pub async fn pod(&self, plan: &PodPlan) -> PodCgroup {
-        let relative = PathBuf::from("podkit").join(&plan.name);
-        for hierarchy in &self.layout.usable {
-            let stale = hierarchy.base.join(&relative);
-            if stale.is_dir() {
-                for dir in subtree(&stale) {
-                    kill_dir(&dir, hierarchy.version);
+        let mut own = None;
+        if let Some(first) = self.layout.usable.first() {
+            for number in 1..=SAME_NAME_MAX {
+                let relative = match number {
+                    1 => Path::new("podkit").join(&plan.name),
+                    _ => Path::new("podkit").join(format!("{}~{number}", plan.name)),
+                };
+                if own.is_some() && !first.base.join(&relative).is_dir() {
+                    continue;
                 }
-                if let Err(error) = remove_tree(&stale).await {
-                    tracing::warn!(path = %stale.display(), %error, "a stale cgroup could not be removed");
+                match self.take(first, &relative).await {
+                    Ok(Some(lock)) if own.is_none() => own = Some((relative, Some(lock))),
+                    // It was only cleaned up, and is no more needed.
+                    Ok(Some(_)) => drop(std::fs::remove_dir(first.base.join(&relative))),
+                    Ok(None) => {}
+                    Err(error) => {
+                        // Each container says which of its fields are not enforced for that.
+                        tracing::warn!(path = %first.base.join(&relative).display(), %error, "no cgroup for the pod");
+                        own.get_or_insert((relative, None));
+                    }
                 }
             }
         }
+        let (relative, lock) = own.unwrap_or_else(|| (Path::new("podkit").join(&plan.name), None));
         let lasting = || plan.containers.iter().filter(|c| c.role != Role::Init);
         let request = |c: &crate::plan::ContainerPlan| c.resources.cpu_request_milli.unwrap_or(0);
         let together: u64 = lasting().map(request).sum();
@@ -108,7 +125,34 @@ impl Cgroups {
             relative,
             weighed: cpu_request_milli > 0,
             cpu_request_milli,
+            lock,
         }
+    }
+
+    /// Locks the group's directory, made anew, after whatever was in it is gone; none while someone else has it.
+    async fn take(&self, first: &Hierarchy, relative: &Path) -> io::Result<Option<OwnedFd>> {
+        let dir = first.base.join(relative);
+        let Some(lock) = lock_dir(&dir)? else {
+            return Ok(None);
+        };
+        for hierarchy in &self.layout.usable {
+            let stale = hierarchy.base.join(relative);
+            if !stale.is_dir() {
+                continue;
+            }
+            for group in subtree(&stale) {
+                kill_dir(&group, hierarchy.version);
+            }
+            // The locked directory itself stays.
+            let emptied = match stale == dir {
+                true => remove_below(&stale).await,
+                false => remove_tree(&stale).await,
+            };
+            if let Err(error) = emptied {
+                tracing::warn!(path = %stale.display(), %error, "a stale cgroup could not be removed");
+            }
+        }
+        Ok(Some(lock))
     }
 }
 
@@ -116,12 +160,14 @@ impl Cgroups {
 #[derive(Debug)]
 pub struct PodCgroup {
     layout: Layout,
-    /// `podkit/POD`.
+    /// `podkit/POD`, or `podkit/POD~2` and so on.
     relative: PathBuf,
     /// Some container of the pod has a CPU request: then all are weighed, those without one as least.
     weighed: bool,
     /// The pod's own request against other pods': the sum of its containers', or its largest init container's.
     cpu_request_milli: u64,
+    /// Nobody else uses the group while this is open.
+    lock: Option<OwnedFd>,
 }
 
 impl PodCgroup {
@@ -197,19 +243,29 @@ impl PodCgroup {
         let mut first = Ok(());
         for hierarchy in &self.layout.usable {
             let dir = hierarchy.base.join(&self.relative);
-            if !dir.is_dir() {
-                continue;
-            }
-            if let Err(error) = remove_tree(&dir).await
+            if dir.is_dir()
+                && let Err(error) = remove_tree(&dir).await
                 && first.is_ok()
             {
                 first = Err(error);
             }
-            if let Some(podkit) = dir.parent() {
-                // Busy or not empty: another pod runs.
-                let _shared = std::fs::remove_dir(podkit);
-            }
+            // Busy or not empty: another pod runs.
+            let _shared = std::fs::remove_dir(hierarchy.base.join("podkit"));
         }
         first
+    }
+}
+
+impl Drop for PodCgroup {
+    /// A pod that was given up before its first container leaves no empty group behind. One that still has processes stays:
+    /// it is the next one's to clean up.
+    fn drop(&mut self) {
+        let first = self.layout.usable.first().zip(self.lock.as_ref());
+        if let Some((first, lock)) = first {
+            let dir = first.base.join(&self.relative);
+            if is_at(lock, &dir) && std::fs::remove_dir(&dir).is_ok() {
+                let _shared = std::fs::remove_dir(first.base.join("podkit"));
+            }
+        }
     }
 }

@@ -499,6 +499,49 @@ async fn real_stale_groups_are_cleaned_up() {
 }
 
 #[tokio::test]
+async fn real_pods_of_one_name_do_not_meet() {
+    let Some(cgroups) = real() else { return };
+    let pod_name = name("twins");
+    let plan = pod(&pod_name, vec![container("app", limited())]);
+    // Two state directories: the second supervisor must not take the first one's processes for stale ones.
+    let first = cgroups.pod(&plan).await;
+    let (app, _) = first.container("app", &limited());
+    let mut lives = run_in(&app, "exec sleep 1000");
+    let second = cgroups.pod(&plan).await;
+    let (twin, _) = second.container("app", &limited());
+    assert!(
+        twin.dirs()
+            .next()
+            .unwrap()
+            .ends_with(format!("{pod_name}~2/app"))
+    );
+    assert!(app.populated() && !twin.populated());
+    twin.kill_all();
+    assert!(lives.try_wait().unwrap().is_none());
+    // The first ends; a third takes its place and leaves the second alone.
+    app.kill_all();
+    lives.wait().unwrap();
+    first.remove().await.unwrap();
+    drop(first);
+    let third = cgroups.pod(&plan).await;
+    assert!(third.relative.ends_with(&pod_name));
+    assert!(twin.dirs().next().unwrap().is_dir());
+    // One that is given up before its first container leaves nothing.
+    let given_up = cgroups.pod(&plan).await;
+    assert!(given_up.relative.ends_with(format!("{pod_name}~3")));
+    drop(given_up);
+    assert_gone(&cgroups, &format!("{pod_name}~3"));
+    // The second dies without a word: whoever comes next cleans up after it.
+    drop((second, twin));
+    third.remove().await.unwrap();
+    drop(third);
+    let last = cgroups.pod(&plan).await;
+    assert_gone(&cgroups, &format!("{pod_name}~2"));
+    last.remove().await.unwrap();
+    assert_gone(&cgroups, &pod_name);
+}
+
+#[tokio::test]
 async fn real_kill_all_on_v1_meets_what_forks_meanwhile() {
     let Some(mut cgroups) = real() else { return };
     cgroups.layout.usable.retain(|h| h.version == Version::V1);

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -131,12 +132,52 @@ pub(super) fn kill_dir(dir: &Path, version: Version) -> bool {
     false
 }
 
-/// Removes a group and those below it. EBUSY while processes are being reaped is waited out.
+/// Makes a directory when it is absent and locks it; none when another process has the lock.
+pub(super) fn lock_dir(dir: &Path) -> io::Result<Option<OwnedFd>> {
+    loop {
+        std::fs::create_dir_all(dir)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let lock = match open(dir, flags, Mode::empty()) {
+            // Its last holder has just removed it.
+            Err(Errno::NOENT) => continue,
+            other => other?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        // The same between the open and the lock: then the lock is on nothing.
+        if is_at(&lock, dir) {
+            return Ok(Some(lock));
+        }
+    }
+}
+
+/// Whether an open directory is still the one of that path.
+pub(super) fn is_at(open: &OwnedFd, dir: &Path) -> bool {
+    let (open, now) = (fstat(open), stat(dir));
+    open.is_ok_and(|open| {
+        now.is_ok_and(|now| (open.st_dev, open.st_ino) == (now.st_dev, now.st_ino))
+    })
+}
+
+/// Removes the groups below a group.
+pub(super) async fn remove_below(dir: &Path) -> io::Result<()> {
+    remove_all(dir, 1).await
+}
+
+/// Removes a group and those below it.
 pub(super) async fn remove_tree(dir: &Path) -> io::Result<()> {
+    remove_all(dir, 0).await
+}
+
+/// Removes a group's tree but for the outermost `kept` groups. EBUSY while processes are being reaped is waited out.
+async fn remove_all(dir: &Path, kept: usize) -> io::Result<()> {
     let deadline = tokio::time::Instant::now() + REMOVE_MAX;
     loop {
         let mut busy = None;
-        for group in subtree(dir).iter().rev() {
+        for group in subtree(dir).iter().skip(kept).rev() {
             match std::fs::remove_dir(group) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
