@@ -16,6 +16,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use serde::Serialize;
 
+use super::container::OWN;
 use super::procfs::{PathBuffer, Proc, read_file, read_inside};
 use super::stat;
 
@@ -83,7 +84,7 @@ impl Cgroups {
     }
 
     /// Reads the figures of every container whose cgroup can be read: `firsts` names each container with one of its
-    /// processes (id and start).
+    /// processes (id and start). A cgroup that two of them share is neither's own, and says nothing of one.
     pub(crate) fn figures(
         &mut self,
         proc: &Proc,
@@ -91,14 +92,25 @@ impl Cgroups {
     ) -> BTreeMap<String, Figures> {
         self.found
             .retain(|key, _| firsts.iter().any(|(_, pid, start)| (*pid, *start) == *key));
-        let mut figures = BTreeMap::new();
-        for (name, pid, start) in firsts.iter().take(FOUND_MAX) {
+        let mut sharers: BTreeMap<(u64, u64), u32> = BTreeMap::new();
+        for (_, pid, start) in firsts.iter().take(FOUND_MAX) {
             let key = (*pid, *start);
             if !self.found.contains_key(&key) {
                 let dirs = self.find(proc, *pid);
                 self.found.insert(key, dirs);
             }
             if let Some(Some(dirs)) = self.found.get(&key) {
+                *sharers.entry(dirs.identity()).or_default() += 1;
+            }
+        }
+        let mut figures = BTreeMap::new();
+        for (name, pid, start) in firsts {
+            let Some(Some(dirs)) = self.found.get(&(*pid, *start)) else {
+                continue;
+            };
+            // What no container claims has no cgroup of its own.
+            let is_container = name == OWN || !name.starts_with('(');
+            if is_container && sharers.get(&dirs.identity()) == Some(&1) {
                 let read = dirs.read(&mut self.buffer);
                 if read != Figures::default() {
                     figures.insert(name.clone(), read);
@@ -180,6 +192,16 @@ impl Dirs {
         open("", path)
             .or_else(|| open("unified", path))
             .map(Self::V2)
+    }
+
+    /// What tells one cgroup from another: device and inode of its directory.
+    fn identity(&self) -> (u64, u64) {
+        let dir = match self {
+            Self::V2(dir) => Some(dir),
+            Self::V1 { memory, cpu } => memory.as_ref().or(cpu.as_ref()),
+        };
+        let stat = dir.and_then(|dir| rustix::fs::fstat(dir).ok());
+        stat.map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
     }
 
     fn read(&self, buffer: &mut Vec<u8>) -> Figures {

@@ -37,7 +37,8 @@ pub(crate) enum Known<T> {
 }
 
 impl<T> Known<T> {
-    fn from(result: Result<T, Errno>) -> Self {
+    /// What was read, or why not.
+    pub(crate) fn of(result: Result<T, Errno>) -> Self {
         match result {
             Ok(value) => Self::Is(value),
             Err(error) => Self::Not {
@@ -213,13 +214,13 @@ pub(crate) fn read<'a>(
             full_command
         },
         process,
-        io: Known::from(io),
-        files: Known::from(files(&dir, limit)),
-        memory: Known::from(memory),
-        switches: Known::from(switches),
-        exe: Known::from(link(&dir, "exe")),
-        cwd: Known::from(link(&dir, "cwd")),
-        oom_score: Known::from(oom_score),
+        io: Known::of(io),
+        files: Known::of(files(&dir, limit)),
+        memory: Known::of(memory),
+        switches: Known::of(switches),
+        exe: Known::of(link(&dir, "exe")),
+        cwd: Known::of(link(&dir, "cwd")),
+        oom_score: Known::of(oom_score),
     })
 }
 

@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::census::{Census, Facts, Instant};
 use super::cgroup::{Cgroups, Figures};
-use super::container::{OWN, PodState};
+use super::container::PodState;
 use super::metrics::Cost;
 use super::procfs::Proc;
 use super::ring::Ring;
@@ -176,10 +176,7 @@ impl Watcher {
                 (last_pid, self.pid_max),
                 skipped,
             );
-            // What no container claims has no cgroup of its own.
-            let mut firsts = seen.census.firsts();
-            firsts.retain(|(name, _, _)| name == OWN || !name.starts_with('('));
-            firsts
+            seen.census.firsts()
         };
         let figures = self.cgroups.figures(&self.proc, &firsts);
         let mut seen = self.shared.lock();

@@ -170,8 +170,8 @@
 
   // ---- plots -------------------------------------------------------------------------------------------------
   const MEASURES = {
-    cpu: { field: "cpu_percent", show: (value) => `${percent(value)} %`, least: 10 },
-    memory: { field: "memory_bytes", show: size, least: 8 << 20 },
+    cpu: { field: "cpu_percent", show: (value) => `${percent(value)} %`, axis: (value) => `${value} %`, least: 10 },
+    memory: { field: "memory_bytes", show: size, axis: size, least: 8 << 20 },
   };
   const niceTop = (value, measure) => {
     if (measure === "cpu") {
@@ -242,7 +242,7 @@
     draw() {
       const data = this.source();
       if (!data || !data.at.length) return;
-      const { field, show, least } = this.measure;
+      const { field, show, axis, least } = this.measure;
       const width = this.svg.clientWidth || 600;
       const height = this.svg.clientHeight || 150;
       const bottom = height - 16;
@@ -284,8 +284,8 @@
         node.setAttribute("text-anchor", anchor);
         put(node, text);
       };
-      label(this.ticks[0], 2, y(scale) + 11, "start", show(scale));
-      label(this.ticks[1], 2, y(scale / 2) - 3, "start", show(scale / 2));
+      label(this.ticks[0], 2, y(scale) + 11, "start", axis(scale));
+      label(this.ticks[1], 2, y(scale / 2) - 3, "start", axis(scale / 2));
       label(this.ticks[2], 0, height - 3, "start", `−${span(this.to - this.from)}`);
       label(this.ticks[3], width / 2, height - 3, "middle", `−${span((this.to - this.from) / 2)}`);
       label(this.ticks[4], width, height - 3, "end", pinned === null ? "now" : "latest");
@@ -344,6 +344,7 @@
   // ---- containers --------------------------------------------------------------------------------------------
   const drawContainers = (snapshot) => {
     const body = $("containers").tBodies[0];
+    let [limited, waits] = [false, false];
     const names = new Set(snapshot.containers.map((container) => container.name));
     for (const row of [...body.rows]) if (!names.has(row.dataset.container)) row.remove();
     snapshot.containers.forEach((container, i) => {
@@ -351,7 +352,7 @@
       if (!row) {
         row = make("tr");
         row.dataset.container = container.name;
-        for (const name of ["", "num", "num", "", "num", "num wide", "num", "wide"]) row.append(make("td", undefined, name));
+        for (const name of ["", "num", "num", "", "num mid", "num wide", "num", "wide"]) row.append(make("td", undefined, name));
         const key = make("span", "", "key");
         key.style.background = color(container.name);
         const button = make("button", container.name);
@@ -381,6 +382,7 @@
           cells[3].replaceChildren(meter, make("span"));
         }
         meter.value = used / group.memory_limit_bytes;
+        cells[3].title = `${size(used)} of ${size(group.memory_limit_bytes)}`;
         put(cells[3].lastChild, ` ${size(used)} of ${size(group.memory_limit_bytes)}`);
       } else put(cells[3], "–");
       put(cells[4], String(container.processes));
@@ -394,7 +396,12 @@
         group.io_pressure_percent ? `I/O ${percent(group.io_pressure_percent)} %` : null,
       ].filter(Boolean);
       put(cells[7], waiting.join(", ") || "–");
+      limited ||= cells[3].textContent !== "–";
+      waits ||= waiting.length > 0;
     });
+    // Columns that nobody has anything in are left out.
+    $("containers").classList.toggle("no-limit", !limited);
+    $("containers").classList.toggle("no-waiting", !waits);
   };
 
   // ---- processes ---------------------------------------------------------------------------------------------
@@ -466,7 +473,6 @@
       node.className = "group";
       node.dataset.group = item.group;
       const head = make("th");
-      head.colSpan = 9;
       head.scope = "rowgroup";
       const mark = make("span", "", "key");
       mark.style.background = color(item.group);
@@ -477,18 +483,20 @@
       node.tabIndex = -1;
       for (const name of ["num", "wide", "", "num load", "num", "num wide", "num wide", "num mid", "command"]) node.append(make("td", undefined, name));
       node.cells[3].append(make("span", "", "short"), make("span"));
-      node.cells[8].append(make("span", "", "branch"), make("span"));
+      node.cells[8].append(make("span", "", "branch"), make("span", "", "dir"), make("span"));
       if (drawnOnce) node.classList.add("new");
     }
     rowNodes.set(key, node);
     return [key, node];
   };
   let drawnOnce = false;
+  let columns = 9; // that are not left out on a narrow screen
 
   const fill = (node, item) => {
     if (item.group !== undefined) {
       const cpu = item.rows.reduce((sum, row) => sum + busy(row), 0);
       const memory = item.rows.reduce((sum, row) => sum + row.memory_bytes, 0);
+      node.cells[0].colSpan = columns;
       put(node.cells[0].lastChild, `${plural(item.rows.length, "process", "processes")} · ${percent(cpu)} % · ${size(memory)}`);
       return;
     }
@@ -499,9 +507,9 @@
     put(cells[2], row.state);
     cells[2].title = STATES[row.state] ?? "";
     const short = row.short_lived_cpu_percent ?? 0;
-    put(cells[3].children[0], short > 0 ? `+${percent(short)}` : "");
-    cells[3].children[0].title = short > 0 ? "CPU of its children that came and went between two looks" : "";
-    put(cells[3].children[1], percent(row.cpu_percent));
+    put(cells[3].children[0], short > 0 ? `short ${percent(short)}` : "");
+    cells[3].title = short > 0 ? `${percent(short)} of it was spent by its children that came and went between two looks` : "";
+    put(cells[3].children[1], row.cpu_percent === null ? "–" : percent(busy(row)));
     cells[3].style.setProperty("--load", String(Math.min(busy(row) / 100, 1)));
     put(cells[4], size(row.memory_bytes));
     put(cells[5], String(row.threads));
@@ -509,7 +517,9 @@
     put(cells[7], span(shown.at - row.started));
     cells[7].title = new Date(row.started * 1000).toLocaleString();
     put(cells[8].children[0], branch);
-    put(cells[8].children[1], row.command);
+    const [dir] = /^\/(?:[^ ]*\/)?(?=[^ /]+)/.exec(row.command) ?? [""];
+    put(cells[8].children[1], dir);
+    put(cells[8].children[2], row.command.slice(dir.length));
     cells[8].title = row.command;
     const state = `S-${row.state}`;
     if (!node.classList.contains(state)) {
@@ -519,8 +529,41 @@
     node.setAttribute("aria-selected", String(selected !== null && selected.pid === row.pid));
   };
 
+  // What is looked at is in the address, so that it survives a reload and can be passed on.
+  const remember = () => {
+    const view = new URLSearchParams();
+    if (sortKey !== "cpu" || !descending) view.set("sort", (descending ? "-" : "") + sortKey);
+    if (!grouped) view.set("group", "no");
+    if (tree) view.set("tree", "yes");
+    if ($("filter").value) view.set("filter", $("filter").value);
+    if (onlyContainer !== null) view.set("container", onlyContainer);
+    if (selected) view.set("pid", selected.pid);
+    const hash = view.toString();
+    if (hash !== location.hash.slice(1)) history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+  };
+  const recall = () => {
+    const view = new URLSearchParams(location.hash.slice(1));
+    const sort = view.get("sort") ?? "-cpu";
+    const key = sort.replace(/^-/, "");
+    if (key in KEYS) [sortKey, descending] = [key, sort.startsWith("-")];
+    grouped = view.get("group") !== "no";
+    tree = view.get("tree") === "yes";
+    $("group").setAttribute("aria-pressed", String(grouped));
+    $("tree").setAttribute("aria-pressed", String(tree));
+    $("filter").value = view.get("filter") ?? "";
+    onlyContainer = view.get("container");
+    wantedPid = Number(view.get("pid")) || null;
+  };
+  let wantedPid = null;
+
   const draw = () => {
     if (!shown) return;
+    if (wantedPid !== null) {
+      const pid = wantedPid;
+      wantedPid = null;
+      select(pid);
+    }
+    remember();
     if (pinned === null) status("live", "live"); else status("past", "past");
     put($("pod"), shown.pod);
     document.title = `${shown.pod || "podkit"} topz`;
@@ -531,6 +574,7 @@
     ];
     put($("summary"), stats.filter(Boolean).join(" · "));
     $("summary").dataset.look = shown.look;
+    columns = [...$("processes").tHead.rows[0].cells].filter((cell) => cell.offsetWidth > 0).length;
     const [count, items] = arrange();
     const body = $("processes").tBodies[0];
     const keep = new Set();
@@ -618,7 +662,7 @@
         ["Swapped", memory.swapped ? size(memory.swapped) : undefined],
         ["From storage", either(io, (i) => `${size(i.read_bytes)} read, ${size(i.write_bytes)} written`)],
         ["By system calls", either(io, (i) => `${size(i.read_call_bytes)} read, ${size(i.write_call_bytes)} written`)],
-        ["Gave up the CPU", either(full.switches, (s) => `${s.voluntary} times, lost it ${s.involuntary} times`)],
+        ["Gave up the CPU", either(full.switches, (s) => `${plural(s.voluntary, "time", "times")}, lost it ${plural(s.involuntary, "time", "times")}`)],
         ["Program", full.exe?.unavailable ? full.exe : full.exe],
         ["Directory", full.cwd?.unavailable ? full.cwd : full.cwd],
         ["Killed first", full.oom_score?.unavailable ? full.oom_score : `score ${full.oom_score} of 2000 when memory is short`],
@@ -687,7 +731,9 @@
       event.preventDefault();
     }
   });
-  addEventListener("resize", () => drawPlots());
+  addEventListener("hashchange", () => { recall(); draw(); });
+  addEventListener("resize", () => draw());
   document.addEventListener("visibilitychange", () => { if (!document.hidden) tick(); });
+  recall();
   loop();
 })();
