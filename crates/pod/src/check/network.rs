@@ -99,16 +99,12 @@ fn bound<'a>(
 fn twice(taken: &[Taken<'_>], notes: &mut Notes<'_>) {
     for (i, later) in taken.iter().enumerate() {
         let same = |one: &&Taken<'_>| one.port == later.port && one.protocol == later.protocol;
-        let earlier = taken[..i]
-            .iter()
-            .filter(same)
-            .find(|one| match (one.by, later.by) {
-                // A container declares what its module binds.
-                (By::Declaration, _) | (_, By::Declaration) => {
-                    one.container != later.container || one.by == later.by
-                }
-                _ => true,
-            });
+        // What one container does with its own addresses is its own business; a port that it declares twice is not.
+        let mut earlier = taken[..i].iter().filter(same);
+        let earlier = earlier.find(|one| {
+            one.container != later.container
+                || one.by == By::Declaration && later.by == By::Declaration
+        });
         let Some(earlier) = earlier else { continue };
         let (port, first) = (later.port, earlier.container);
         match (earlier.by, later.by) {

@@ -27,12 +27,20 @@ const fn spec(name: &'static str, admin_port: u16, needs: &'static [Need]) -> Mo
         admin_port,
         data_path: false,
         params: &[Params::PARAMS],
-        ports: &[Port {
-            param: "listen",
-            port: Some(8443),
-            protocol: "HTTPS",
-            doc: "",
-        }],
+        ports: &[
+            Port {
+                param: "listen",
+                port: Some(8443),
+                protocol: "HTTPS",
+                doc: "",
+            },
+            Port {
+                param: "admin",
+                port: None,
+                protocol: "HTTP",
+                doc: "",
+            },
+        ],
         endpoints: &[],
         files: &[],
         needs,
