@@ -2,7 +2,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use super::detect::{Layout, detect};
 use super::limits::{quota_us, shares, weight};
