@@ -1,3 +1,4 @@
 //! Sidecars: containers that extend and improve the one they stand beside, which doesn't know of them.
 
+pub mod tls;
 pub mod topz;

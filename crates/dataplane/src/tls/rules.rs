@@ -98,7 +98,8 @@ impl SanRule {
 pub struct CnRule(String);
 
 impl ParamType for CnRule {
-    const TYPE_NAME: &'static str = "name";
+    // Nearly every text is a common name.
+    const TYPE_NAME: &'static str = "text";
     const EXPECTED: &'static str = "a common name, or *. and a domain";
 
     fn parse(text: &str) -> Result<Self, String> {

@@ -1,0 +1,147 @@
+//! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
+
+use std::time::Duration;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::upstream::{Target, UpstreamLimits};
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{Addr, Origin, Param, ParamError, ParamSet as _, Upstream, Values};
+
+use super::hsts::Hsts;
+
+podkit_foundation::choices! {
+    /// `--mode`.
+    pub enum Mode {
+        /// HTTP: the application learns who asked, and how.
+        Http = "http",
+        /// Any protocol: bytes go through as they are.
+        Tcp = "tcp",
+    }
+}
+
+podkit_foundation::params! {
+    /// The parameters of `tls` besides those of TLS and HTTP.
+    pub struct Params {
+        /// Where TLS is served; repeatable.
+        listen: Vec<Addr> { default: Some(":8443") },
+        /// The application: host:port, :port (on the loopback) or unix:/path.
+        ///
+        /// One. Several are the work of `podkit balance`.
+        upstream: Vec<Upstream> { optional: false },
+        /// What is carried.
+        ///
+        /// `http` reads requests: the application is told the client's address and scheme (X-Forwarded-For,
+        /// X-Forwarded-Proto, X-Forwarded-Host, Forwarded) and, with `--client-ca`, its certificate (X-Forwarded-Client-Cert, as Envoy
+        /// writes it; what a client sends under that name is removed). `tcp` passes bytes on, whatever they are.
+        mode: Mode { default: Some("http") },
+        /// Where plain HTTP is answered with a redirect to HTTPS.
+        redirect_from: Option<Addr> {},
+        /// The port that clients reach `--listen` at, for redirects; that of the first `--listen` unless given.
+        ///
+        /// Behind a Service or hostPort that maps 443 to 8443 this is 443.
+        redirect_port: Option<u16> { bounds: Some((1, 65_535)) },
+        /// Tell browsers to come by HTTPS only: 365d, then ;include-subdomains ;preload.
+        ///
+        /// Strict-Transport-Security (RFC 6797) on every answer, in place of the application's own. Off unless given, since
+        /// a browser remembers it; `0s` takes it back.
+        hsts: Option<Hsts> {},
+        /// Believe X-Forwarded-… and Forwarded of requests, and add to them, instead of writing them anew.
+        ///
+        /// For behind a proxy that sets them. Any client can pretend anything then, if it can come past that proxy.
+        trust_forwarded: bool { default: Some("false") },
+        /// In tcp mode, the longest time without a byte either way.
+        tcp_idle_timeout: Duration { default: Some("1h"), bounds: Some((1_000, 604_800_000)) },
+    }
+}
+
+impl Params {
+    /// The typed parameters, checked against each other.
+    pub fn checked(values: &Values) -> Result<Self, Failure> {
+        let params = Self::from_values(values)?;
+        let wrong = |field: &str, why: &str| Failure::from(ParamError::new(field, why));
+        if params.listen.is_empty() {
+            return Err(wrong(
+                "listen",
+                "names no address; expected host:port, :port or unix:/path",
+            ));
+        }
+        if params.mode == Mode::Tcp && params.hsts.is_some() {
+            return Err(wrong(
+                "hsts",
+                "needs --mode http: in tcp mode no answer is read or changed",
+            ));
+        }
+        if params.redirect_port.is_some() && params.redirect_from.is_none() {
+            return Err(wrong("redirect_port", "needs --redirect-from"));
+        }
+        if params.redirect_from.is_some() && params.public_port().is_none() {
+            let why = "needs --redirect-port: no --listen has a port that a redirect could name";
+            return Err(wrong("redirect_from", why));
+        }
+        if let Some(field) = params.idle_flag(values) {
+            let why = match params.mode {
+                Mode::Http => "needs --mode tcp",
+                Mode::Tcp => "needs --mode http (or --redirect-from, for the bounds of requests)",
+            };
+            return Err(wrong(field, why));
+        }
+        params.target()?;
+        Ok(params)
+    }
+
+    /// A flag that would do nothing in this mode. A variable may be there for all containers of a pod, and is let be.
+    fn idle_flag(&self, values: &Values) -> Option<&'static str> {
+        let of_http = |param: &Param| {
+            let requests = HttpLimits::PARAMS
+                .iter()
+                .any(|other| other.field == param.field);
+            let answers = UpstreamLimits::PARAMS
+                .iter()
+                .any(|other| other.field == param.field);
+            match param.field {
+                // The connections' own, whatever they carry.
+                "max_connections" | "head_timeout" | "connect_timeout" => false,
+                "trust_forwarded" => true,
+                _ => answers || requests && self.redirect_from.is_none(),
+            }
+        };
+        let idle = |param: &Param| match self.mode {
+            Mode::Http => param.field == "tcp_idle_timeout",
+            Mode::Tcp => of_http(param),
+        };
+        let given = values
+            .shown()
+            .find(|(param, raws)| idle(param) && raws.iter().any(|raw| raw.origin == Origin::Flag));
+        given.map(|(param, _)| param.field)
+    }
+
+    /// The application, if it is one and of a form that is there.
+    pub fn target(&self) -> Result<Target, Failure> {
+        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
+        let expected = "expected host:port, :port or unix:/path";
+        let upstream = match self.upstream.as_slice() {
+            [one] => one,
+            [] => return Err(wrong(format!("is required; {expected}"))),
+            many => {
+                return Err(wrong(format!(
+                    "{} are given, and tls stands in front of one application; {expected}, once (several are for \
+                     podkit balance, which is not there yet)",
+                    many.len()
+                )));
+            }
+        };
+        if upstream.weight != 1 || upstream.priority != 0 {
+            let why = format!(
+                "\"{upstream}\": weight and priority mean nothing for one upstream; {expected}"
+            );
+            return Err(wrong(why));
+        }
+        Target::new("upstream", "tls", upstream)
+    }
+
+    /// The port that redirects name: `--redirect-port`, else that of the first `--listen` with one.
+    fn public_port(&self) -> Option<u16> {
+        self.redirect_port
+            .or_else(|| self.listen.iter().find_map(Addr::port))
+    }
+}

@@ -1,0 +1,301 @@
+//! The module: parameters in, listeners bound, workers that shake hands and forward.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::local::Local;
+use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings};
+use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::net::{
+    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept, tunnel,
+};
+use podkit_dataplane::tls::{
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
+};
+use podkit_dataplane::upstream::{Pool, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{ParamSet as _, Values};
+
+use super::page;
+use super::params::{Mode, Params};
+use super::redirect::Redirect;
+
+/// Checks the parameters, loads the certificates, binds the listeners.
+pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
+    let params = Params::checked(values)?;
+    let limits = HttpLimits::from_values(values)?;
+    let upstream_limits = UpstreamLimits::from_values(values)?;
+    let tls_params = TlsParams::from_values(values)?;
+    let target = params.target()?;
+    let protocols = match params.mode {
+        Mode::Http => HTTP1,
+        // Whatever the application speaks, it is not ours to choose.
+        Mode::Tcp => &[],
+    };
+    let tls = ServerTls::new(&tls_params, protocols, &setup.metrics)?;
+
+    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let listeners = params
+        .listen
+        .iter()
+        .map(bind)
+        .collect::<Result<Vec<_>, _>>()?;
+    let bind = |addr| Listener::bind("redirect_from", addr, setup.workers);
+    let redirect = params.redirect_from.as_ref().map(bind).transpose()?;
+    let listening = listeners.iter().find_map(Listener::port);
+    let rules = tls_params.allow_san.iter().map(ToString::to_string);
+    let rules = rules.chain(tls_params.allow_cn.iter().map(ToString::to_string));
+    Ok(Rc::new(Tls {
+        rules: rules.collect(),
+        plan: Arc::new(Plan {
+            public_port: params.redirect_port.or(listening),
+            params,
+            limits,
+            upstream_limits,
+            target,
+            tls,
+            listeners,
+            redirect,
+            upstream_metrics: UpstreamMetrics::new(&setup.metrics),
+            http_metrics: HttpMetrics::new(&setup.metrics),
+        }),
+        setup: setup.clone(),
+        workers: RefCell::new(None),
+    }))
+}
+
+/// What each worker is made from.
+#[derive(Debug)]
+struct Plan {
+    params: Params,
+    limits: HttpLimits,
+    upstream_limits: UpstreamLimits,
+    target: Target,
+    tls: ServerTls,
+    listeners: Vec<Listener>,
+    redirect: Option<Listener>,
+    /// The port that clients come to.
+    public_port: Option<u16>,
+    upstream_metrics: UpstreamMetrics,
+    http_metrics: HttpMetrics,
+}
+
+/// The running module.
+struct Tls {
+    plan: Arc<Plan>,
+    /// Who is let in, for the page.
+    rules: Vec<String>,
+    setup: Setup,
+    workers: RefCell<Option<Workers>>,
+}
+
+impl Service for Tls {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let connections = Connections::at_most(plan.limits.connections());
+        let workers = Workers::start(
+            "tls",
+            self.setup.workers,
+            &self.setup.lifecycle,
+            &self.setup.metrics,
+            &connections,
+            move |worker| plan.start(worker),
+        )?;
+        *self.workers.borrow_mut() = Some(workers);
+        drop(tokio::task::spawn_local(self.plan.tls.clone().watch()));
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        self.plan.tls.reload().map(|_| ())
+    }
+
+    fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        vec![("certificate", self.plan.tls.usable())]
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let (plan, view) = (&self.plan, self.plan.tls.view());
+        let mut sections = vec![page::certificates(&view, SystemTime::now())];
+        sections.extend(page::clients(&view, &self.rules));
+        sections.push(self.application());
+        let open = self.setup.lifecycle.in_flight();
+        let mut live = vec![
+            (
+                "Connections open",
+                format!("{open} of at most {}", plan.limits.connections()),
+            ),
+            (
+                "Connections so far",
+                self.setup.lifecycle.begun().to_string(),
+            ),
+        ];
+        if plan.params.mode == Mode::Http {
+            live.push((
+                "Requests answered",
+                plan.http_metrics.answered().to_string(),
+            ));
+        }
+        live.push((
+            "Handshakes",
+            format!("{}, {} of them resumed", view.handshakes, view.resumed),
+        ));
+        live.push(("Handshakes that failed", view.failed.to_string()));
+        sections.push(page::list("Live", live));
+        sections
+    }
+}
+
+impl Tls {
+    fn application(&self) -> Section {
+        let plan = &self.plan;
+        let metric = &UpstreamMetrics::METRICS[0];
+        let count = |result: &str| {
+            let labels = [("result", result)];
+            self.setup
+                .metrics
+                .counter(metric.name, metric.doc, &labels)
+                .get()
+        };
+        let mut rows = vec![
+            ("Upstream", plan.target.addr().to_string()),
+            ("Mode", plan.params.mode.word().to_owned()),
+            ("Connections opened", count("opened").to_string()),
+            ("Connections that failed", count("failed").to_string()),
+        ];
+        if plan.params.mode == Mode::Http {
+            let [client, upstream, podkit] = plan.http_metrics.faulted();
+            rows.push(("Requests on kept connections", count("reused").to_string()));
+            rows.push((
+                "Requests in error",
+                format!("{upstream} by the upstream, {client} by clients, {podkit} by podkit"),
+            ));
+        }
+        page::list("Application", rows)
+    }
+}
+
+impl Plan {
+    /// On a worker's thread: its accept loops.
+    fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
+        let front = Rc::new(self.front());
+        for listener in &self.listeners {
+            serve(listener.take()?, worker, Rc::clone(&front));
+        }
+        if let (Some(listener), Some(port)) = (&self.redirect, self.public_port) {
+            let local = Local::new(Redirect { port }, self.limits.clone());
+            serve(listener.take()?, worker, Rc::new(local));
+        }
+        Ok(())
+    }
+
+    fn front(&self) -> Front {
+        let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
+        let pool = Pool::new(self.target.clone(), limits, metrics);
+        let onward = match self.params.mode {
+            Mode::Tcp => Onward::Tcp(pool, self.params.tcp_idle_timeout),
+            Mode::Http => {
+                let hsts = self
+                    .params
+                    .hsts
+                    .map(|hsts| format!("Strict-Transport-Security: {}\r\n", hsts.value()));
+                let settings = ProxySettings {
+                    limits: self.limits.clone(),
+                    scheme: "https",
+                    port: self.public_port,
+                    trust_forwarded: self.params.trust_forwarded,
+                    response_fields: hsts.unwrap_or_default(),
+                };
+                Onward::Http(Proxy::new(settings, pool, self.http_metrics.clone()))
+            }
+        };
+        Front {
+            tls: self.tls.clone(),
+            patience: self.limits.head_timeout,
+            onward,
+        }
+    }
+}
+
+fn serve<S: Serve>(port: Port, worker: &Rc<Worker>, serve: Rc<S>) {
+    let worker = Rc::clone(worker);
+    drop(tokio::task::spawn_local(async move {
+        if let Err(error) = accept(port, worker, serve).await {
+            tracing::error!(why = %error, "a listener ended");
+        }
+    }));
+}
+
+/// What a worker does with a connection.
+struct Front {
+    tls: ServerTls,
+    /// For the handshake.
+    patience: Duration,
+    onward: Onward,
+}
+
+/// Where it goes once it is open.
+enum Onward {
+    Http(Rc<Proxy>),
+    Tcp(Rc<Pool>, Duration),
+}
+
+impl Serve for Front {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            socket,
+            peer,
+            worker,
+            guard,
+        } = accepted;
+        let handshake = TlsStream::accept(socket, self.tls.config(), &worker, self.patience);
+        let handshake = match handshake.await {
+            Ok(handshake) => handshake,
+            Err(error) => {
+                let reason = Reason::of_io(&error);
+                self.tls.failed(reason);
+                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
+            }
+        };
+        let client = match self.tls.accepted(handshake.connection()) {
+            Ok(client) => client,
+            Err(reason) => {
+                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
+            }
+        };
+        let mut stream = match handshake.into_stream() {
+            Ok(stream) => stream,
+            Err(error) => {
+                return tracing::error!(%peer, why = %error, "a connection can't be protected");
+            }
+        };
+        match &self.onward {
+            Onward::Http(proxy) => {
+                let fields = client.as_ref().map(client_field).unwrap_or_default();
+                proxy
+                    .serve_on(stream, peer, worker, fields.as_bytes())
+                    .await;
+            }
+            Onward::Tcp(pool, idle) => match pool.connect().await {
+                Ok(mut upstream) => {
+                    // How it ends is for the two sides to know.
+                    drop(tunnel(&mut stream, None, &mut upstream, None, &worker, *idle).await);
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, upstream = %pool.target().addr(), why = %error, "can't connect");
+                }
+            },
+        }
+        drop(guard);
+    }
+}
+
+fn client_field(client: &Certificate) -> String {
+    format!(
+        "X-Forwarded-Client-Cert: {}\r\n",
+        forwarded_client_cert(client)
+    )
+}
