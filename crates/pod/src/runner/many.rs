@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use podkit_foundation::error::Failure;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,9 +47,26 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .build()
         .map_err(|error| Failure::runtime("starting the supervisors", error))?;
     let queue = Queue::to_stdout();
+    for remark in pods.remarks() {
+        queue.push(remark_line(options.output, remark).as_bytes());
+    }
     let result = LocalSet::new().block_on(&runtime, supervise(options, pods, &queue));
     queue.finish(OUTPUT_PATIENCE);
     result
+}
+
+/// A remark about the files, which are all pods'.
+fn remark_line(format: OutputFormat, remark: &str) -> String {
+    match format {
+        OutputFormat::Text => format!("podkit ! Warning: {remark}\n"),
+        OutputFormat::Json => {
+            let ts = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+            format!(
+                "{}\n",
+                serde_json::json!({"ts": ts, "type": "warning", "message": remark})
+            )
+        }
+    }
 }
 
 async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u8, Failure> {

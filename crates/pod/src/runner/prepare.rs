@@ -46,6 +46,10 @@ pub(super) struct Pods {
 }
 
 impl Pods {
+    pub(super) fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
@@ -147,11 +151,15 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .build()
         .map_err(|error| Failure::runtime("starting the supervisor", error))?;
     let output = Output::new(&plan, options.output, options.only_pod.is_some());
-    for message in &pods.remarks {
-        output.show(&Item::Warning { message });
+    if options.only_pod.is_none() {
+        for message in &pods.remarks {
+            output.show(&Item::Warning { message });
+        }
     }
     let local = LocalSet::new();
     let result = local.block_on(&runtime, async {
+        // From here on a Ctrl-C finds somebody who cleans up.
+        let signals = signals(options)?;
         bury_the_dead(&layout, &cgroups).await;
         let base = Base {
             claim: &claim,
@@ -159,7 +167,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             mounts: &mounts,
             cgroups: &cgroups,
         };
-        let (supervisor, signals) = prepare(options, plan, base, &output).await?;
+        let supervisor = prepare(options, plan, base, &output).await?;
         Ok(supervisor.run(signals).await)
     });
     drop(local);
@@ -248,6 +256,14 @@ fn nothing_of(name: &str) -> PodPlan {
     }
 }
 
+fn signals(options: &RunOptions) -> Result<Signals, Failure> {
+    let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
+    let parent = options.only_pod.as_ref().map(|_| stdin()).transpose();
+    parent
+        .and_then(Signals::new)
+        .map_err(|error| Failure::runtime("taking signals", error))
+}
+
 /// What this process has taken before it knew the plan.
 struct Base<'a> {
     claim: &'a Claim,
@@ -262,12 +278,8 @@ async fn prepare(
     plan: PodPlan,
     base: Base<'_>,
     output: &Output,
-) -> Result<(Supervisor, Signals), Failure> {
+) -> Result<Supervisor, Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
-    let stdin = || std::io::stdin().as_fd().try_clone_to_owned();
-    let parent = options.only_pod.as_ref().map(|_| stdin()).transpose();
-    let parent = parent.map_err(|e| runtime(&e))?;
-    let signals = Signals::new(parent).map_err(|e| runtime(&e))?;
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     let volumes = Volumes::prepare(&plan, &paths.volumes()).map_err(|e| runtime(&e))?;
@@ -291,5 +303,5 @@ async fn prepare(
         sandbox,
     };
     let supervisor = Supervisor::new(ground, net, publisher, machine, output.clone());
-    Ok((supervisor, signals))
+    Ok(supervisor)
 }

@@ -99,21 +99,18 @@ impl Machine {
         for id in 0..self.containers.len() {
             match &self.containers[id].stage {
                 Stage::Up { .. } | Stage::Stopping(_) => self.kill(now, id),
-                Stage::Idle | Stage::BackOff { .. } => self.never_again(id),
-                Stage::Starting | Stage::Ended => {}
+                // A start under way may hang on something; the sandbox's end is that of whatever comes of it.
+                Stage::Idle | Stage::Starting | Stage::BackOff { .. } => self.never_again(id),
+                Stage::Ended => {}
             }
         }
     }
 
     /// A container whose start was under way when the pod's stop began is there now.
     pub(super) fn stop_late_starter(&mut self, now: Now, id: Id) {
-        match &self.stop {
-            Some(stop) if stop.forced => self.kill(now, id),
-            Some(stop) => {
-                let left = stop.deadline.saturating_duration_since(now.at);
-                self.stop_container(now, id, Why::Pod, left);
-            }
-            None => {}
+        if let Some(stop) = &self.stop {
+            let left = stop.deadline.saturating_duration_since(now.at);
+            self.stop_container(now, id, Why::Pod, left);
         }
     }
 
@@ -256,10 +253,9 @@ impl Machine {
     fn never_again(&mut self, id: Id) {
         let container = &mut self.containers[id];
         container.stage = Stage::Ended;
-        // How it ended is of more use than that it waited.
+        // How it ended is of more use than that it waited; it has been told already.
         if let Some(end) = container.status.last.take() {
             container.status.state = State::Terminated(end);
-            self.changed(id);
         }
     }
 

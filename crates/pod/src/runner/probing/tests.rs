@@ -40,12 +40,15 @@ fn container() -> ContainerPlan {
     }
 }
 
+/// Which, when (in ms), and whether it was told.
+type Look = (ProbeKind, u64, bool);
+
 /// Looks at once whenever something is due, until `end`: what was looked at, and when, in ms.
 fn looks(
     container: &ContainerPlan,
     end: u64,
     well: impl Fn(ProbeKind, u64) -> bool,
-) -> (Vec<(ProbeKind, u64, bool)>, Vec<(u64, Change)>) {
+) -> (Vec<Look>, Vec<(u64, Change)>) {
     let since = Instant::now();
     let mut schedule = Schedule::new(container, since);
     let (mut looks, mut changes) = (vec![], vec![]);

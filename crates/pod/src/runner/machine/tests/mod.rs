@@ -101,14 +101,14 @@ impl Story {
     fn on(&mut self, input: Input) -> Vec<String> {
         let actions = self.machine.on(self.now, input);
         actions
-            .into_iter()
+            .iter()
             .filter_map(|action| self.word(action))
             .collect()
     }
 
-    fn word(&self, action: Action) -> Option<String> {
+    fn word(&self, action: &Action) -> Option<String> {
         let name = |id: Id| &self.names[id];
-        Some(match action {
+        Some(match *action {
             Action::Start { id, .. } => format!("start {}", name(id)),
             Action::PostStart { id, .. } => format!("postStart {}", name(id)),
             Action::PreStop { id, limit, .. } => format!("preStop {} {limit:?}", name(id)),
