@@ -99,6 +99,11 @@ fn bound<'a>(
 fn twice(taken: &[Taken<'_>], notes: &mut Notes<'_>) {
     for (i, later) in taken.iter().enumerate() {
         let same = |one: &&Taken<'_>| one.port == later.port && one.protocol == later.protocol;
+        // A module that serves two things on one port clashes once.
+        let again = |one: &Taken<'_>| one.container == later.container && one.by != By::Declaration;
+        if later.by != By::Declaration && taken[..i].iter().filter(same).any(again) {
+            continue;
+        }
         // What one container does with its own addresses is its own business; a port that it declares twice is not.
         let mut earlier = taken[..i].iter().filter(same);
         let earlier = earlier.find(|one| {

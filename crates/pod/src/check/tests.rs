@@ -27,20 +27,12 @@ const fn spec(name: &'static str, admin_port: u16, needs: &'static [Need]) -> Mo
         admin_port,
         data_path: false,
         params: &[Params::PARAMS],
-        ports: &[
-            Port {
-                param: "listen",
-                port: Some(8443),
-                protocol: "HTTPS",
-                doc: "",
-            },
-            Port {
-                param: "admin",
-                port: None,
-                protocol: "HTTP",
-                doc: "",
-            },
-        ],
+        ports: &[Port {
+            param: "listen",
+            port: Some(8443),
+            protocol: "HTTPS",
+            doc: "",
+        }],
         endpoints: &[],
         files: &[],
         needs,
@@ -124,6 +116,20 @@ fn two_of_one_kind_share_an_admin_port() {
         found(&pod(&listen, ""))[0]
             .ends_with("port 8443 is taken by container \"a\" already, and a pod has one network")
     );
+}
+
+#[test]
+fn a_module_may_serve_two_things_on_one_port() {
+    let own =
+        "name: a, args: [tls, --upstream, x, --listen, ':9601'], ports: [{containerPort: 9601}]";
+    assert!(found(&pod(&[own], "")).is_empty());
+    // Against another container it is one clash, not two.
+    let both = [
+        own,
+        "name: b, args: [tls, --upstream, x, --listen, ':9601']",
+    ];
+    let lines = found(&pod(&both, ""));
+    assert_eq!(lines.len(), 1, "{lines:?}");
 }
 
 #[test]
