@@ -4,8 +4,11 @@ use podkit_dataplane::module::Module;
 use podkit_foundation::surface::ModuleSpec;
 
 /// Every module, in the order in which `--help` lists them within a group.
-pub(crate) static MODULES: &[&Module] =
-    &[&podkit_sidecar::topz::MODULE, &podkit_serving::echo::MODULE];
+pub(crate) static MODULES: &[&Module] = &[
+    &podkit_sidecar::tls::MODULE,
+    &podkit_sidecar::topz::MODULE,
+    &podkit_serving::echo::MODULE,
+];
 
 /// The module that people call `name`.
 pub(crate) fn find(name: &str) -> Option<&'static Module> {
