@@ -9,11 +9,12 @@ use super::census::Instant;
 use super::detail;
 use super::procfs::Proc;
 use super::query::{self, Asked, At};
+use super::service::Door;
 use super::snapshot::Sort;
 use super::text;
 use super::watch::Shared;
 
-/// The page. Its script is apart, so that the page's policy can allow no other.
+/// The page on the admin server. Its script is apart, so that the page's policy can allow no other.
 static PAGE: LazyLock<String> = LazyLock::new(|| {
     let style = [
         podkit_dataplane::admin::STYLE,
@@ -21,6 +22,15 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     ]
     .concat();
     include_str!("page/page.html").replace("/*STYLE*/", &style)
+});
+
+/// The page on a listener of its own: without the links to what only the admin server has.
+static OWN_PAGE: LazyLock<String> = LazyLock::new(|| {
+    let mut page = PAGE.clone();
+    if let (Some(from), Some(to)) = (page.find("<!--ADMIN-->"), page.find("<!--/ADMIN-->")) {
+        page.replace_range(from..to, "");
+    }
+    page
 });
 
 const SCRIPT: &str = include_str!("page/page.js");
@@ -38,8 +48,15 @@ pub(crate) const PATHS: &[&str] = &[
 const SELECT: &[&str] = &["sort", "at", "container", "pid", "limit"];
 
 /// Answers a GET of one of [`PATHS`]. `proc` is read for one process's details only.
-pub(crate) fn answer(shared: &Shared, proc: &Proc, asked: &Query<'_>, now: Instant) -> Answer {
+pub(crate) fn answer(
+    shared: &Shared,
+    proc: &Proc,
+    door: Door,
+    asked: &Query<'_>,
+    now: Instant,
+) -> Answer {
     let answer = match asked.path {
+        "/" if door == Door::Own => Ok(html(OWN_PAGE.as_bytes())),
         "/" => Ok(html(PAGE.as_bytes())),
         "/topz.js" => Ok(with(
             "text/javascript; charset=utf-8",

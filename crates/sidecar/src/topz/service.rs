@@ -20,21 +20,22 @@ use podkit_foundation::telemetry::metrics::Registry;
 use super::params::Params;
 use super::procfs::Proc;
 use super::ring::Ring;
-use super::watch::{Places, Shared, Watcher, now};
+use super::watch::{Places, Shared, Watcher, check_pod_state, now};
 use super::{metrics, pages};
 
 /// Reads the parameters, opens `/proc`, binds the listener where there is one.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
     let open = Common::from_values(values)?.admin_open;
-    let listener = match Door::choose(&params.listen, &setup.admin, open)? {
+    let door = Door::choose(&params.listen, &setup.admin, open)?;
+    let listener = match door {
         Door::Admin => None,
         Door::Own => Some(Listener::bind("listen", &params.listen, 1)?),
     };
     let places = Places {
         proc: PathBuf::from("/proc"),
         cgroup: PathBuf::from("/sys/fs/cgroup"),
-        pod_state: params.pod_state,
+        pod_state: params.pod_state.clone(),
     };
     let failed = |error| Failure::runtime("opening /proc", error);
     let span_ms = u64::try_from(params.history.as_millis()).unwrap_or(u64::MAX);
@@ -49,15 +50,16 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     });
     let pages = Rc::new(Pages {
         shared,
+        door,
         proc: Proc::open(&places.proc).map_err(failed)?,
     });
     Ok(Rc::new(Topz {
         interval: params.interval,
         listen: params.listen,
+        pod_state: params.pod_state,
         pages,
         start: RefCell::new(Some((watcher, listener))),
         lifecycle: setup.lifecycle.clone(),
-        metrics: setup.metrics.clone(),
         listener: RefCell::new(None),
         stop: RefCell::new(None),
     }))
@@ -113,11 +115,12 @@ fn is_loopback(addr: &Addr) -> bool {
 struct Pages {
     shared: Shared,
     proc: Proc,
+    door: Door,
 }
 
 impl Pages {
     fn answer(&self, query: &Query<'_>) -> Answer {
-        pages::answer(&self.shared, &self.proc, query, now())
+        pages::answer(&self.shared, &self.proc, self.door, query, now())
     }
 }
 
@@ -125,11 +128,11 @@ impl Pages {
 struct Topz {
     interval: Duration,
     listen: Addr,
+    pod_state: PathBuf,
     pages: Rc<Pages>,
     /// What `start` takes: who looks, and the listener where there is one.
     start: RefCell<Option<(Watcher, Option<Listener>)>>,
     lifecycle: Lifecycle,
-    metrics: Registry,
     /// Held for as long as it is accepted from.
     listener: RefCell<Option<Listener>>,
     /// Dropped at the end: then the thread that looks ends too.
@@ -164,8 +167,8 @@ impl Service for Topz {
     }
 
     fn reload(&self) -> Result<(), String> {
-        // Nothing is kept that would have to be read again: the pod state is followed as it changes.
-        Ok(())
+        // The pod state is followed as it is replaced; whoever asks hears whether it can be used.
+        check_pod_state(&self.pod_state)
     }
 
     fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
@@ -213,8 +216,7 @@ impl Service for Topz {
     }
 
     fn routes(&self) -> Vec<Route> {
-        let has_own = matches!(&*self.start.borrow(), Some((_, Some(_))));
-        if has_own {
+        if self.pages.door == Door::Own {
             return Vec::new();
         }
         let route = |path: &'static str| {
@@ -235,7 +237,8 @@ impl Topz {
         let limits = limits();
         let worker = Worker::new(
             &self.lifecycle,
-            &self.metrics,
+            // Its connections are in flight like others; as with the admin server they are no data path's to count.
+            &Registry::default(),
             &Connections::at_most(limits.connections()),
         );
         drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));

@@ -198,13 +198,23 @@ impl Watcher {
             let before = elapsed(ClockId::Monotonic);
             self.look(now());
             let after = elapsed(ClockId::Monotonic);
-            // Kept to the beat, not to the end of the look; beats that were missed are not made up for.
-            due = (due + interval).max(after + (after - before) * 9);
+            due = next_due(due, interval, before, after);
             if !rest(due - after) {
                 return;
             }
         }
     }
+}
+
+/// When the next look is due, after one that was due at `due` and took from `before` to `after`: kept to the beat
+/// rather than to the end of the look, but never before nine times what the look took; missed beats are not made up for.
+pub(crate) fn next_due(
+    due: Duration,
+    interval: Duration,
+    before: Duration,
+    after: Duration,
+) -> Duration {
+    (due + interval).max(after + (after - before) * 9)
 }
 
 /// The time, by both clocks that looks carry.
@@ -220,6 +230,13 @@ fn elapsed(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos)
+}
+
+/// Whether the pod state at `path` can be used: read whole, once. A file that isn't there is no fault.
+pub(crate) fn check_pod_state(path: &Path) -> Result<(), String> {
+    PodFile::new(path)
+        .changed()
+        .map_or(Ok(()), |read| read.map(drop))
 }
 
 /// The pod state's file, read again when it is another.

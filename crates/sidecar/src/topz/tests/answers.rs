@@ -105,8 +105,13 @@ impl Site {
             query,
             accept: "",
         };
-        let Answer { status, body, .. } =
-            pages::answer(&self.watcher.shared(), &self.proc, &asked, second(102));
+        let Answer { status, body, .. } = pages::answer(
+            &self.watcher.shared(),
+            &self.proc,
+            Door::Admin,
+            &asked,
+            second(102),
+        );
         (status, String::from_utf8(body).unwrap())
     }
 

@@ -1,5 +1,6 @@
 //! Against `ps` and `/proc` itself, for processes of the test's own.
 
+use std::io::{Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant as StdInstant};
 
@@ -119,27 +120,22 @@ fn what_ps_says() {
 
 #[test]
 fn short_lived_children_are_counted_and_their_cpu_is_their_parents() {
-    let script = "read go; i=0; while [ $i -lt 30 ]; do (j=0; while [ $j -lt 20000 ]; do j=$((j+1)); done); i=$((i+1)); done; read end";
+    let script = "read go; i=0; while [ $i -lt 30 ]; do (j=0; while [ $j -lt 20000 ]; do j=$((j+1)); done); i=$((i+1)); done; \
+                  echo done; read end";
     let mut command = Command::new("sh");
-    let mut child = command
+    let command = command
         .args(["-c", script])
         .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
+        .stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let shell = Own(child);
     let pid = shell.0.id();
     let mut watcher = machine();
     watcher.look(now());
     watcher.look(now());
-    std::io::Write::write_all(&mut input, b"go\n").unwrap();
-    // Its children's time is in its account (field 17 and on) once it waits for them; then it reads again.
-    until("thirty children came and went", || {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap();
-        let reading = crate::topz::stat::parse_stat(&stat).unwrap();
-        reading.state == b'S' && reading.children > 5
-    });
-    std::thread::sleep(Duration::from_millis(50));
+    input.write_all(b"go\n").unwrap();
+    output.read_exact(&mut [0; 5]).unwrap();
     watcher.look(now());
     let shared = watcher.shared();
     let seen = shared.lock();

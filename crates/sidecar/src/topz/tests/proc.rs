@@ -9,7 +9,7 @@ use crate::topz::procfs::Proc;
 use crate::topz::query::{Asked, At};
 use crate::topz::ring::Ring;
 use crate::topz::snapshot::Sort;
-use crate::topz::watch::{Places, Shared, Watcher};
+use crate::topz::watch::{Places, Shared, Watcher, check_pod_state, next_due, now};
 
 /// A `/proc`, a cgroup mount and a pod state of the test's own.
 pub(super) struct Tree {
@@ -386,6 +386,22 @@ fn a_cgroup_that_two_share_is_neithers() {
 
 #[test]
 fn looks_keep_the_beat_and_rest_when_they_are_slow() {
+    let check = |due: u64, before: u64, after: u64, expected: u64| {
+        let [due, before, after, expected] =
+            [due, before, after, expected].map(Duration::from_millis);
+        assert_eq!(
+            next_due(due, Duration::from_secs(1), before, after),
+            expected
+        );
+    };
+    check(5000, 5001, 5009, 6000);
+    check(5000, 5000, 5111, 6110);
+    check(5000, 5000, 5400, 9000);
+    check(5000, 9000, 9010, 9100);
+}
+
+#[test]
+fn the_second_look_comes_soon_and_the_end_when_told() {
     let tree = Tree::new();
     tree.process(5, 0, 0, "a", "");
     let watcher = tree.watcher();
@@ -393,22 +409,25 @@ fn looks_keep_the_beat_and_rest_when_they_are_slow() {
     let mut rests = Vec::new();
     watcher.run(Duration::from_secs(1), |rest| {
         rests.push(rest);
-        rests.len() < 4
+        rests.len() < 3
     });
-    assert_eq!(
-        rests[0],
-        Duration::from_millis(200),
-        "percentages soon after the start"
-    );
+    assert_eq!((rests.len(), rests[0]), (3, Duration::from_millis(200)));
+    assert!(shared.lock().age_ms(now()).is_some());
+}
+
+#[test]
+fn a_pod_state_is_checked_when_asked() {
+    let tree = Tree::new();
+    let path = tree.path("pod.json");
+    assert_eq!(check_pod_state(&path), Ok(()));
+    tree.put("pod.json", r#"{"containers":[]}"#);
+    assert_eq!(check_pod_state(&path), Ok(()));
+    tree.put("pod.json", r#"{"containers":7}"#);
     assert!(
-        rests[1] <= Duration::from_secs(1) && rests[1] > Duration::from_millis(500),
-        "{rests:?}"
+        check_pod_state(&path)
+            .unwrap_err()
+            .contains("pod.json: not the runner's pod state")
     );
-    assert!(
-        rests[3] > rests[1],
-        "beats that came early are waited for: {rests:?}"
-    );
-    assert!(shared.lock().age_ms(crate::topz::watch::now()).is_some());
 }
 
 #[test]
