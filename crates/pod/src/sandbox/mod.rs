@@ -17,6 +17,7 @@
 
 mod capability;
 mod error;
+mod launch;
 mod pod;
 mod private;
 mod process;

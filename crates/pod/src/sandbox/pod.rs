@@ -1,9 +1,7 @@
 //! The pod as the supervisor holds it: its init, and the processes started inside.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,22 +9,15 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use rustix::thread::{
-    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
-};
 
 use super::error::{Doing, Failed, SandboxError, StartError};
+use super::launch::run_stage;
 use super::private::tree::{attach, new_filesystem};
 use super::private::{self, AREA, PrivateMounts};
-use super::process::{ExitStatus, Process, pid_of, reap, wait_readable};
+use super::process::{Process, wait_readable};
 use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
-use super::stage::STAGE;
-use super::wire::{self, Identity, Job, MountJob, Reply, Run, SourceJob};
-use crate::sys;
-
-/// A stage that takes longer hangs on something (a dead network file system) and is killed.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+use super::wire::{Identity, Job, MountJob, Run, SourceJob};
 
 /// A running pod without containers, or with them.
 #[derive(Debug)]
@@ -58,8 +49,7 @@ impl PodSandbox {
         let keep = [read.as_fd(), private.pause()];
         let identity = Arc::new(Identity::of_init());
         let init = match run_stage(private, None, &keep, &job) {
-            Ok(started) => Process::new(started.pidfd, started.warnings, identity)
-                .doing(|| "look at the pod's init".into())?,
+            Ok(started) => started.into_process(identity)?,
             Err(StartError::Step { step, errno }) => {
                 return Err(SandboxError::Step { step, errno });
             }
@@ -127,6 +117,11 @@ impl PodSandbox {
             init: self.init.pidfd().as_raw_fd(),
             own_pids: !self.spec.share_process_namespace,
             root: start.root.clone(),
+            binary: self
+                .private
+                .mountable_binary()
+                .doing(|| "keep podkit's binary".into())?
+                .into(),
             mounts,
             read_only_root: start.security.read_only_root,
             shm: PathBuf::from(format!("{AREA}/{}", self.shm)),
@@ -141,7 +136,7 @@ impl PodSandbox {
 
     /// Runs a command in a container: the same namespaces, user, capabilities, environment and cgroups.
     pub fn exec(&self, container: &Process, exec: &ExecSpec) -> Result<Process, StartError> {
-        if container.try_wait().is_ok_and(|status| status.is_some()) {
+        if container.has_ended() {
             return Err(StartError::NotRunning);
         }
         let mut keep = vec![container.pidfd()];
@@ -153,7 +148,10 @@ impl PodSandbox {
                 identity: container.identity().as_ref().clone(),
             },
         };
-        self.run(&keep, &job, Arc::clone(container.identity()))
+        match self.run(&keep, &job, Arc::clone(container.identity())) {
+            Err(_) if container.has_ended() => Err(StartError::NotRunning),
+            started => started,
+        }
     }
 
     fn run(
@@ -179,15 +177,35 @@ impl PodSandbox {
                 "a NUL byte in the command or its environment".into(),
             ));
         }
-        let started = run_stage(&self.private, Some(self.init.pidfd()), keep, job)?;
-        let process = Process::new(started.pidfd, started.warnings, identity)
-            .doing(|| "look at the new process".into())?;
+        let started = match run_stage(&self.private, Some(self.init.pidfd()), keep, job) {
+            Err(error) if self.is_ending(&error) => return Err(StartError::SandboxGone),
+            started => started?,
+        };
+        let process = started.into_process(identity)?;
         let added = self.reaper.add(&process);
         if added.is_err() {
             process.signal(Signal::KILL).ok();
         }
         added.doing(|| "watch the new process".into())?;
         Ok(process)
+    }
+
+    /// Whether a start failed because the pod is ending. The kernel makes no process in a PID namespace whose init is about
+    /// to end (`ENOMEM`), and kills a stage that is there; the end of the init itself comes a little later.
+    fn is_ending(&self, error: &StartError) -> bool {
+        if matches!(
+            error,
+            StartError::Step {
+                errno: libc::ENOMEM,
+                ..
+            } | StartError::Stage(_)
+        ) {
+            self.init
+                .wait_timeout(Duration::from_secs(1))
+                .is_ok_and(|status| status.is_some())
+        } else {
+            self.init.has_ended()
+        }
     }
 
     /// Kills what a container left behind when its first process ended. In a shared PID namespace (and without cgroups that
@@ -304,148 +322,9 @@ fn keep_stdio<'a>(stdio: &'a Stdio, keep: &mut Vec<BorrowedFd<'a>>) -> [Option<i
     })
 }
 
-struct Started {
-    pidfd: OwnedFd,
-    warnings: Vec<String>,
-}
-
-/// Runs a stage to its end and gives the process that it made.
-fn run_stage(
-    private: &PrivateMounts,
-    init: Option<BorrowedFd<'_>>,
-    keep: &[BorrowedFd<'_>],
-    job: &Job,
-) -> Result<Started, StartError> {
-    let (ours, theirs) = UnixStream::pair().doing(|| "make the stage's socket".into())?;
-    let number =
-        CString::new(theirs.as_raw_fd().to_string()).doing(|| "name the stage's socket".into())?;
-    let argv = [STAGE.into(), number];
-    let keep: Vec<_> = keep.iter().copied().chain([theirs.as_fd()]).collect();
-    let spawn = || sys::spawn(private.binary(), &argv, &keep).doing(|| "start the stage".into());
-    let pid = match init {
-        None => spawn()?,
-        Some(init) => spawn_inside(private, init, spawn)?,
-    };
-    let stage = pidfd_open(pid, PidfdFlags::empty()).doing(|| "look at the stage".into())?;
-    drop(theirs);
-    ours.set_read_timeout(Some(START_TIMEOUT))
-        .doing(|| "set the stage's time limit".into())?;
-    // A stage that dies at once has its reason in the replies or its status: a broken pipe here says less.
-    let mut collected = Collected::default();
-    let outcome = wire::send_job(&ours, job).and_then(|()| collected.read_from(&ours));
-    if outcome.is_err() {
-        for process in [Some(&stage), collected.pidfd.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            // What can't be killed has ended; the waits below see that.
-            pidfd_send_signal(process, Signal::KILL).ok();
-        }
-    }
-    let status = wait_end(stage.as_fd());
-    let failure = match outcome {
-        Ok(()) => collected.failure,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(StartError::Stage(
-            format!("not started after {} s", START_TIMEOUT.as_secs()),
-        )),
-        Err(error) => Some(StartError::Stage(format!(
-            "{error}; the stage ended with {}",
-            say(&status)
-        ))),
-    };
-    match (collected.pidfd, failure) {
-        (Some(pidfd), None) => Ok(Started {
-            pidfd,
-            warnings: collected.warnings,
-        }),
-        (pidfd, failure) => {
-            if let Some(pidfd) = pidfd {
-                drop(wait_end(pidfd.as_fd()));
-            }
-            Err(failure.unwrap_or_else(|| {
-                StartError::Stage(format!("the stage ended with {}", say(&status)))
-            }))
-        }
-    }
-}
-
-fn say(status: &io::Result<Option<ExitStatus>>) -> String {
-    match status {
-        Ok(Some(status)) => status.to_string(),
-        Ok(None) => "nothing: it still runs".into(),
-        Err(error) => error.to_string(),
-    }
-}
-
-/// Waits for a child that is about to end.
-fn wait_end(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
-    wait_readable(pidfd, Instant::now() + Duration::from_secs(5))?;
-    reap(pidfd)
-}
-
-/// Spawns with the pod's PID namespace as that of our next child. Only this thread is concerned, and only children. (The
-/// stage must be *in* the namespace: from outside it could not make a nested one.)
-fn spawn_inside(
-    private: &PrivateMounts,
-    init: BorrowedFd<'_>,
-    spawn: impl FnOnce() -> Result<Pid, Failed>,
-) -> Result<Pid, StartError> {
-    if pid_of(init).is_err() {
-        return Err(StartError::SandboxGone);
-    }
-    match move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID) {
-        Err(rustix::io::Errno::SRCH) => return Err(StartError::SandboxGone),
-        result => result.doing(|| "enter the pod's PID namespace".into())?,
-    }
-    let spawned = spawn();
-    move_into_link_name_space(private.pid_namespace(), Some(LinkNameSpaceType::ProcessID))
-        .expect("a process may always return to its own PID namespace");
-    match spawned {
-        // The kernel makes no process in a namespace whose init has ended.
-        Err(Failed {
-            errno: libc::ENOMEM,
-            ..
-        }) if init_ended(init) => Err(StartError::SandboxGone),
-        spawned => Ok(spawned?),
-    }
-}
-
-fn init_ended(init: BorrowedFd<'_>) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    poll(&mut [PollFd::new(&init, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-#[derive(Default)]
-struct Collected {
-    pidfd: Option<OwnedFd>,
-    warnings: Vec<String>,
-    failure: Option<StartError>,
-}
-
-impl Collected {
-    /// Reads replies until the program has been executed or the start has failed.
-    fn read_from(&mut self, socket: &UnixStream) -> io::Result<()> {
-        while let Some((reply, fd)) = wire::receive_reply(socket)? {
-            match reply {
-                Reply::Started => self.pidfd = fd,
-                Reply::Warning(line) => self.warnings.push(line),
-                Reply::Failed { step, errno } => {
-                    self.failure = Some(StartError::Step { step, errno })
-                }
-                Reply::NotFound(program) => self.failure = Some(StartError::NotFound(program)),
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Identity {
     /// The init does nothing and may nothing.
-    fn of_init() -> Self {
+    pub(super) fn of_init() -> Self {
         Self {
             env: Vec::new(),
             cwd: PathBuf::from("/"),

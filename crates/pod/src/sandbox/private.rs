@@ -5,13 +5,15 @@
 //!
 //! - `podkit`: this binary, on a read-only mount of its own. The stage is executed from it and the `podkit` image shows
 //!   it, so that whoever opens `/proc/PID/exe` finds a file that can't be written (CVE-2019-5736). A sealed copy in memory was
-//!   rejected: it would cost the binary's size for each supervisor. The file stays reachable when it is replaced on disk.
+//!   rejected: it would cost the binary's size for each supervisor. Stages start from it even when the file is replaced on
+//!   disk; but what has lost its name can't be mounted, so that for the `podkit` image there is then a copy after all (`kept`).
 //! - `pause`: the program of the init. `dev`: the device nodes of containers. `root`: where a container's root is put together.
 //! - `empty`: what masked directories show. `shm`: the pods' `/dev/shm`.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
@@ -26,6 +28,12 @@ use tree::{attach, clone_tree, new_filesystem};
 
 /// Where the private file system is.
 pub(super) const AREA: &str = "/proc/driver";
+
+/// This binary there.
+const BINARY: &str = "/proc/driver/podkit";
+
+/// Its copy, when it has been replaced on disk.
+const KEPT: &str = "/proc/driver/kept/podkit";
 
 /// The devices of every container: name, major, minor. (OCI runtime specification, config-linux, default devices)
 pub(super) const DEVICES: [(&str, u32, u32); 6] = [
@@ -49,6 +57,7 @@ struct Inner {
     binary: OwnedFd,
     pause: OwnedFd,
     pid_namespace: OwnedFd,
+    kept: Mutex<bool>,
 }
 
 impl PrivateMounts {
@@ -62,6 +71,24 @@ impl PrivateMounts {
         self.inner.binary.as_fd()
     }
 
+    /// Where this binary can be mounted from.
+    pub(super) fn mountable_binary(&self) -> io::Result<&'static str> {
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", self.binary().as_raw_fd()))?;
+        if !path.as_os_str().as_encoded_bytes().ends_with(b" (deleted)") {
+            return Ok(BINARY);
+        }
+        let mut kept = self
+            .inner
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if !*kept {
+            keep_copy(self.area())?;
+            *kept = true;
+        }
+        Ok(KEPT)
+    }
+
     /// The init's program.
     pub(super) fn pause(&self) -> BorrowedFd<'_> {
         self.inner.pause.as_fd()
@@ -71,6 +98,20 @@ impl PrivateMounts {
     pub(super) fn pid_namespace(&self) -> BorrowedFd<'_> {
         self.inner.pid_namespace.as_fd()
     }
+}
+
+/// Copies this binary into memory, once for this process.
+fn keep_copy(area: BorrowedFd<'_>) -> io::Result<()> {
+    let mut binary = std::fs::File::open(BINARY)?;
+    let size = (binary.metadata()?.len() + (1 << 16)).to_string();
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let memory = new_filesystem("tmpfs", &[("mode", "0755"), ("size", &size)], attributes)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let copy = rustix::fs::openat(&memory, "podkit", flags, Mode::from_raw_mode(0o555))?;
+    io::copy(&mut binary, &mut std::fs::File::from(copy))?;
+    let memory = protect(memory)?;
+    rustix::fs::mkdirat(area, "kept", Mode::from_raw_mode(0o755))?;
+    attach(&memory, area, "kept")
 }
 
 /// Gives this process a mount namespace of its own, in which the host's mounts appear but nothing leads back, and puts
@@ -90,7 +131,7 @@ pub fn enter_private_mounts() -> Result<PrivateMounts, SandboxError> {
 fn enter() -> Result<PrivateMounts, Failed> {
     // Before the namespace: afterwards the link leads to a mount of another one, which can't be cloned.
     let binary = clone_tree(rustix::fs::CWD, "/proc/self/exe", false)
-        .and_then(|binary| protect(binary, MountAttrFlags::MOUNT_ATTR_NODEV))
+        .and_then(protect)
         .doing(|| "clone the mount of podkit's binary".into())?;
 
     sys::unshare(UnshareFlags::NEWNS).doing(|| "make a private mount namespace".into())?;
@@ -121,7 +162,7 @@ fn enter() -> Result<PrivateMounts, Failed> {
     attach(&binary, &area, "podkit").doing(|| "mount podkit's binary".into())?;
     write_file(&area, "pause", &sys::pause_program())
         .and_then(|()| clone_tree(&area, "pause", false))
-        .and_then(|pause| protect(pause, MountAttrFlags::MOUNT_ATTR_NODEV))
+        .and_then(protect)
         .and_then(|pause| attach(&pause, &area, "pause"))
         .doing(|| "make the program of the init".into())?;
 
@@ -142,18 +183,21 @@ fn enter() -> Result<PrivateMounts, Failed> {
             binary,
             pause,
             pid_namespace,
+            kept: Mutex::new(false),
         }),
     })
 }
 
-/// Read-only, without set-user-id, private to its namespace.
-fn protect(mount: OwnedFd, more: MountAttrFlags) -> std::io::Result<OwnedFd> {
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOSUID | more;
+/// Read-only, without set-user-id and devices, private to its namespace.
+fn protect(mount: OwnedFd) -> io::Result<OwnedFd> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
     sys::set_mount_attributes(&mount, attributes, MountPropagationFlags::PRIVATE, true)?;
     Ok(mount)
 }
 
-fn write_file(area: &OwnedFd, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+fn write_file(area: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = rustix::fs::openat(area, name, flags, Mode::from_raw_mode(0o555))?;
@@ -185,7 +229,7 @@ fn make_devices(area: &OwnedFd) -> Result<(), Failed> {
 }
 
 /// Takes a mount of the private file system away, and its directory.
-pub(super) fn remove(area: BorrowedFd<'_>, directory: &str) -> std::io::Result<()> {
+pub(super) fn remove(area: BorrowedFd<'_>, directory: &str) -> io::Result<()> {
     unmount(format!("{AREA}/{directory}"), UnmountFlags::DETACH)?;
     Ok(rustix::fs::unlinkat(area, directory, AtFlags::REMOVEDIR)?)
 }

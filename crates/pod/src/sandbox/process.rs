@@ -65,6 +65,7 @@ struct Inner {
 impl Process {
     pub(super) fn new(
         pidfd: OwnedFd,
+        mount_namespace: Option<u64>,
         warnings: Vec<String>,
         identity: Arc<Identity>,
     ) -> io::Result<Self> {
@@ -73,7 +74,7 @@ impl Process {
             pid,
             pid_in_pod: pid_in_pod(pid),
             pidfd,
-            mount_namespace: mount_namespace(pid),
+            mount_namespace,
             status: Mutex::new(None),
             warnings,
             identity,
@@ -118,6 +119,11 @@ impl Process {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// How it ended, if it has. Reaps it the first time.
@@ -206,9 +212,4 @@ fn pid_in_pod(pid: i32) -> Option<i32> {
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn mount_namespace(pid: i32) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Some(std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok()?.ino())
 }

@@ -39,6 +39,8 @@ pub(super) enum Job {
         /// A PID namespace of its own.
         own_pids: bool,
         root: Root,
+        /// Where this binary can be mounted from.
+        binary: PathBuf,
         mounts: Vec<MountJob>,
         read_only_root: bool,
         /// The pod's `/dev/shm`, in the private mounts.
@@ -100,6 +102,8 @@ pub(super) struct Identity {
 pub(super) enum Reply {
     /// The process exists; its pidfd comes with the message.
     Started,
+    /// The inode of the container's mount namespace, by which its processes are known.
+    MountNamespace(u64),
     /// Something asked for could not be had; the start goes on.
     Warning(String),
     /// The start is over.

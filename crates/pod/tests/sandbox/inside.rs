@@ -99,9 +99,8 @@ fn act(word: &str, args: &[String]) -> Option<ExitCode> {
             let exe = std::env::current_exe().unwrap();
             let child = std::process::Command::new(exe)
                 .args(["inside", "sleep"])
-                .spawn()
-                .unwrap();
-            println!("spawned {}", child.id());
+                .spawn();
+            println!("spawned {}", child.unwrap().id());
         }
         "orphan" => {
             // A child whose child outlives it for a moment: it becomes the init's, and must not stay a zombie.

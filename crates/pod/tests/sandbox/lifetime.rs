@@ -12,6 +12,10 @@ use crate::support::*;
 /// A supervisor of its own: starts a pod with two containers and a command in one, prints their ids, and waits.
 pub(crate) fn creator(how: &str) -> ExitCode {
     let private = podkit_pod::sandbox::enter_private_mounts().unwrap();
+    if how == "removed" {
+        // As when podkit is built anew while a pod runs.
+        std::fs::remove_file(std::env::current_exe().unwrap()).unwrap();
+    }
     let spec = SandboxSpec {
         share_process_namespace: how == "shared",
         ..SandboxSpec::new("testpod")
@@ -50,8 +54,14 @@ fn processes_of(network: &str) -> Vec<i32> {
 }
 
 pub(super) fn the_death_of_the_supervisor_kills_all(_private: &PrivateMounts) {
-    for how in ["shared", "apart"] {
-        let mut creator = Command::new(std::env::current_exe().unwrap())
+    let copy = tempfile::tempdir().unwrap();
+    for how in ["shared", "apart", "removed"] {
+        let mut exe = std::env::current_exe().unwrap();
+        if how == "removed" {
+            std::fs::copy(&exe, copy.path().join("podkit")).unwrap();
+            exe = copy.path().join("podkit");
+        }
+        let mut creator = Command::new(exe)
             .args(["creator", how])
             .stdout(Stdio::piped())
             .spawn()
@@ -143,41 +153,39 @@ pub(super) fn hundred_rounds_leak_nothing(private: &PrivateMounts) {
 }
 
 pub(super) fn the_stage_is_closed_to_others(private: &PrivateMounts) {
-    // The init of a pod was a stage: what holds for it holds from the stage's first call on. The stage itself can be caught
-    // while it waits for its job.
+    // A stage that waits for its job, run by another user than root so that /proc tells: the files of a process that is not
+    // dumpable belong to root. (proc_pid(5))
     use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty()).unwrap();
-    let number = theirs.as_raw_fd().to_string();
-    let mut stage = Command::new("/proc/driver/podkit")
-        .arg0("podkit-stage")
-        .arg(number)
-        .spawn()
-        .unwrap();
-    drop(theirs);
-    let proc = |name: &str| format!("/proc/{}/{name}", stage.id());
-    let owner = |name: &str| {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(proc(name)).unwrap().mode() & 0o777
+    let exe = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    let spawn = |name: &str, last: &str| {
+        Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()))
+            .arg0(name)
+            .args([last, "wait-input"])
+            .uid(65534)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
     };
-    // Not dumpable: its memory, links and descriptors are root's with capabilities alone (proc(5), PR_SET_DUMPABLE). Told
-    // apart from other processes by a user without capabilities.
-    assert!(owner("fd") > 0);
-    let denied = || {
-        let pod = shared_pod(private);
-        let (status, text) = {
-            let mut start = inside(
-                "link /proc/1/exe ; cat /proc/1/environ ; cat /proc/1/maps ; link /proc/1/fd/0",
-            );
-            start.security.drop_capabilities = vec!["SYS_PTRACE".into()];
-            run(&pod, start)
-        };
-        pod.destroy(LONG).unwrap();
-        assert_eq!(status, ExitStatus::Code(0));
-        text
-    };
-    let text = denied();
+    let owner = |pid: u32| std::fs::metadata(format!("/proc/{pid}/fd")).unwrap().uid();
+    let mut stage = spawn("podkit-stage", &theirs.as_raw_fd().to_string());
+    let mut other = spawn("podkit", "inside");
+    eventually("the stage's first call", || owner(stage.id()) == 0);
+    assert_eq!(owner(other.id()), 65534);
+    for child in [&mut stage, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    // The init has no capability that its neighbours lack, and can't be looked into all the same.
+    let pod = shared_pod(private);
+    let (_, text) = run(
+        &pod,
+        inside("link /proc/1/exe ; cat /proc/1/environ ; cat /proc/1/maps"),
+    );
     for line in [
         "/proc/1/exe -> Err(Os { code: 13",
         "/proc/1/environ: 13",
@@ -185,8 +193,7 @@ pub(super) fn the_stage_is_closed_to_others(private: &PrivateMounts) {
     ] {
         has(&text, line);
     }
-    stage.kill().unwrap();
-    stage.wait().unwrap();
+    pod.destroy(LONG).unwrap();
 }
 
 pub(super) fn kill_rest_of_a_shared_pod(private: &PrivateMounts) {
@@ -201,6 +208,22 @@ pub(super) fn kill_rest_of_a_shared_pod(private: &PrivateMounts) {
     has(&text, "spawned ");
     assert_eq!(other.try_wait().unwrap(), None);
     assert_eq!(pod.kill_rest(&process).unwrap(), 0);
+    // One that ends at once can't be looked at any more, and is known all the same.
+    for _ in 0..10 {
+        let mut container = podkit_pod::sandbox::ContainerStart::new(
+            podkit_pod::image::Root::Host,
+            ["sh", "-c", "exec 3>&- ; sleep 600 & exit 0"]
+                .map(str::to_owned)
+                .into(),
+        );
+        let (output, stdio) = captured();
+        container.stdio = stdio;
+        let process = pod.start(&container).unwrap();
+        drop(container);
+        finish(&process);
+        assert_eq!(pod.kill_rest(&process).unwrap(), 1);
+        drop(output);
+    }
     pod.destroy(LONG).unwrap();
 }
 

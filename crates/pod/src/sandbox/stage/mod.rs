@@ -16,7 +16,9 @@ use std::ffi::CStr;
 use std::io::{self, PipeReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
@@ -75,6 +77,14 @@ impl Reporter {
         drop(wire::send_reply(&self.socket, &Reply::Warning(line), None));
     }
 
+    /// By the child, since one that ends at once could not be asked any more.
+    fn tell_mount_namespace(&self) {
+        if let Ok(namespace) = std::fs::metadata("/proc/self/ns/mnt") {
+            let reply = Reply::MountNamespace(namespace.ino());
+            drop(wire::send_reply(&self.socket, &reply, None));
+        }
+    }
+
     fn fail(&self, failure: Failure) {
         let reply = match failure {
             Failure::Step(Failed { step, errno }) => Reply::Failed { step, errno },
@@ -103,6 +113,7 @@ fn stage(number: RawFd) -> io::Result<()> {
             init,
             own_pids,
             root,
+            binary,
             mounts,
             read_only_root,
             shm,
@@ -110,6 +121,7 @@ fn stage(number: RawFd) -> io::Result<()> {
         } => {
             let filesystem = Filesystem {
                 root,
+                binary,
                 read_only: read_only_root,
                 shm,
                 mounts: Vec::new(),
@@ -188,7 +200,7 @@ fn pod(
     hostname: &str,
     pipe: RawFd,
     pause: RawFd,
-    procs: &[std::path::PathBuf],
+    procs: &[PathBuf],
 ) -> Result<(), Failure> {
     let (pipe, pause) = (
         inherited(pipe, "the init's pipe")?,
@@ -226,15 +238,16 @@ fn pod(
 /// The root file system of a container, as it will be.
 struct Filesystem {
     root: Root,
+    binary: PathBuf,
     read_only: bool,
-    shm: std::path::PathBuf,
+    shm: PathBuf,
     mounts: Vec<Volume>,
 }
 
 /// One mount whose source is at hand.
 struct Volume {
     tree: OwnedFd,
-    target: std::path::PathBuf,
+    target: PathBuf,
     read_only: bool,
     optional: bool,
 }
@@ -283,6 +296,7 @@ fn container(
     continue_as_child(reporter, namespaces, &cgroups, |moved| {
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
+        reporter.tell_mount_namespace();
         moved.wait();
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
@@ -309,3 +323,6 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         run::run(reporter, run, &stdio)
     })
 }
+
+#[cfg(test)]
+mod tests;

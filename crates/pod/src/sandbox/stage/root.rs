@@ -11,7 +11,6 @@ use super::paths::{self, Kind};
 use super::{Filesystem, Reporter, Volume, cgroups, standard};
 use crate::image::Root;
 use crate::sandbox::error::{Doing, Failed, reason};
-use crate::sandbox::private::AREA;
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sys;
 
@@ -19,8 +18,8 @@ use crate::sys;
 pub(super) const PLACE: &str = "/proc/driver/root";
 
 /// What of the machine the `host` image shows, where it exists. Not its homes, its state, its temporary files.
-const HOST: [&str; 9] = [
-    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt",
+const HOST: [&str; 10] = [
+    "usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt", "nix",
 ];
 
 /// The most that a container may write outside its volumes when its root is in memory. It counts against its memory limit.
@@ -34,6 +33,7 @@ pub(super) fn build(
 ) -> Result<OwnedFd, Failed> {
     let Filesystem {
         root: kind,
+        binary,
         read_only,
         shm,
         mounts,
@@ -53,7 +53,7 @@ pub(super) fn build(
     // Host directories that get new mount points are writable until these are made.
     let mut finish: Vec<OwnedFd> = Vec::new();
     match &kind {
-        Root::Itself => fill_itself(&root)?,
+        Root::Itself => fill_itself(&root, &binary)?,
         Root::Host => fill_host(&root, &mounts, &mut finish)?,
         Root::Overlay { .. } => {}
     }
@@ -136,14 +136,14 @@ const SKELETON: [(&str, u32); 8] = [
 ];
 
 /// The `podkit` image: the running binary, read-only, and the directories that programs expect.
-fn fill_itself(root: &OwnedFd) -> Result<(), Failed> {
+fn fill_itself(root: &OwnedFd, binary: &Path) -> Result<(), Failed> {
     make_directories(root, &SKELETON)?;
     make_directories(root, &[("etc", 0o755)])?;
     let step = || "mount /podkit".to_owned();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let place = openat(root, "podkit", flags, Mode::from_raw_mode(0o555)).doing(step)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    let binary = clone_tree(CWD, format!("{AREA}/podkit"), false).doing(step)?;
+    let binary = clone_tree(CWD, binary, false).doing(step)?;
     sys::set_mount_attributes(&binary, attributes, MountPropagationFlags::PRIVATE, false)
         .doing(step)?;
     attach(&binary, &place, c"").doing(step)

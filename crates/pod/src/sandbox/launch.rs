@@ -1,0 +1,145 @@
+//! Running a stage: spawned where it belongs, told its job, listened to until the program runs or the start has failed.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+
+use super::error::{Doing, Failed, StartError};
+use super::private::PrivateMounts;
+use super::process::{ExitStatus, Process, reap, wait_readable};
+use super::stage::STAGE;
+use super::wire::{self, Identity, Job, Reply};
+use crate::sys;
+
+/// A stage that is silent for so long hangs on something (a dead network file system) and is killed.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How long something that is about to end may take.
+const END: Duration = Duration::from_secs(5);
+
+/// A process that a stage has made and whose program runs.
+pub(super) struct Started {
+    pidfd: OwnedFd,
+    told: Told,
+}
+
+impl Started {
+    pub(super) fn into_process(self, identity: Arc<Identity>) -> Result<Process, Failed> {
+        Process::new(
+            self.pidfd,
+            self.told.mount_namespace,
+            self.told.warnings,
+            identity,
+        )
+        .doing(|| "look at the new process".into())
+    }
+}
+
+/// What a stage and its child have said beside the pidfd.
+#[derive(Default)]
+struct Told {
+    mount_namespace: Option<u64>,
+    warnings: Vec<String>,
+    failure: Option<StartError>,
+}
+
+/// Runs a stage to its end, in the PID namespace of `init` when there is one, and gives the process that it made.
+pub(super) fn run_stage(
+    private: &PrivateMounts,
+    init: Option<BorrowedFd<'_>>,
+    keep: &[BorrowedFd<'_>],
+    job: &Job,
+) -> Result<Started, StartError> {
+    let (ours, theirs) = UnixStream::pair().doing(|| "make the stage's socket".into())?;
+    ours.set_read_timeout(Some(SILENCE))
+        .doing(|| "set the stage's time limit".into())?;
+    let number =
+        CString::new(theirs.as_raw_fd().to_string()).doing(|| "name the stage's socket".into())?;
+    let argv = [STAGE.into(), number];
+    let keep: Vec<_> = keep.iter().copied().chain([theirs.as_fd()]).collect();
+    let spawn = || sys::spawn(private.binary(), &argv, &keep).doing(|| "start the stage".into());
+    let pid = match init {
+        None => spawn()?,
+        Some(init) => spawn_inside(private, init, spawn)?,
+    };
+    let stage = pidfd_open(pid, PidfdFlags::empty()).doing(|| "look at the stage".into())?;
+    drop(theirs);
+
+    let (mut told, mut pidfd) = (Told::default(), None);
+    let heard = wire::send_job(&ours, job).and_then(|()| told.listen(&ours, &mut pidfd));
+    if heard.is_err() {
+        for process in [Some(&stage), pidfd.as_ref()].into_iter().flatten() {
+            // What can't be killed has ended; the waits below see that.
+            pidfd_send_signal(process, Signal::KILL).ok();
+        }
+    }
+    let status = wait_end(stage.as_fd());
+    let end = || match &status {
+        Ok(Some(status)) => format!("the stage ended with {status}"),
+        Ok(None) => "the stage can't be killed".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let failure = match heard {
+        Ok(()) => told.failure.take(),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(StartError::Stage(
+            format!("nothing happened for {} s", SILENCE.as_secs()),
+        )),
+        Err(error) => Some(StartError::Stage(format!("{error}; {}", end()))),
+    };
+    match (pidfd, failure) {
+        (Some(pidfd), None) => Ok(Started { pidfd, told }),
+        (pidfd, failure) => {
+            if let Some(pidfd) = pidfd {
+                drop(wait_end(pidfd.as_fd()));
+            }
+            Err(failure.unwrap_or_else(|| StartError::Stage(end())))
+        }
+    }
+}
+
+impl Told {
+    /// Takes replies until the program has been executed or the start has failed.
+    fn listen(&mut self, socket: &UnixStream, pidfd: &mut Option<OwnedFd>) -> io::Result<()> {
+        while let Some((reply, fd)) = wire::receive_reply(socket)? {
+            match reply {
+                Reply::Started => *pidfd = fd,
+                Reply::MountNamespace(inode) => self.mount_namespace = Some(inode),
+                Reply::Warning(line) => self.warnings.push(line),
+                Reply::Failed { step, errno } => {
+                    self.failure = Some(StartError::Step { step, errno })
+                }
+                Reply::NotFound(program) => self.failure = Some(StartError::NotFound(program)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a child that is about to end, and reaps it.
+fn wait_end(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
+    wait_readable(pidfd, Instant::now() + END)?;
+    reap(pidfd)
+}
+
+/// Spawns with the pod's PID namespace as that of our next child. Only this thread is concerned, and only children. (The
+/// stage must be *in* the namespace: from outside it could not make a nested one.)
+fn spawn_inside(
+    private: &PrivateMounts,
+    init: BorrowedFd<'_>,
+    spawn: impl FnOnce() -> Result<Pid, Failed>,
+) -> Result<Pid, Failed> {
+    move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)
+        .doing(|| "enter the pod's PID namespace".into())?;
+    let spawned = spawn();
+    move_into_link_name_space(private.pid_namespace(), Some(LinkNameSpaceType::ProcessID))
+        .expect("a process may always return to its own PID namespace");
+    spawned
+}

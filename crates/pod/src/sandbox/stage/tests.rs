@@ -1,0 +1,103 @@
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use super::accounts::{Account, account};
+use super::cgroups;
+use super::paths::{Kind, find, is_proc, place};
+
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\nbroken\nweb:x:33:34:web:/srv:/bin/sh\nnohome:x:50:51:::\nbadgid:x:60:x::/:\n";
+const GROUP: &str = "root:x:0:\nlogs:x:4:root,web\nweb:x:34:web\nbroken:x\nnumber:x:nine:web\nothers:x:9:webber,web2\n";
+
+#[track_caller]
+fn check(uid: u32, gid: u32, home: &str, groups: &[u32]) {
+    let expected = Account {
+        gid,
+        home: home.into(),
+        groups: groups.into(),
+    };
+    assert_eq!(account(uid, PASSWD, GROUP), expected);
+}
+
+#[test]
+fn accounts_are_read_as_the_c_library_does() {
+    check(0, 0, "/root", &[4]);
+    check(33, 34, "/srv", &[4, 34]);
+    check(50, 51, "/", &[]);
+    check(60, 0, "/", &[]);
+    check(1000, 0, "/", &[]);
+    assert_eq!(
+        account(0, "", ""),
+        Account {
+            gid: 0,
+            home: "/".into(),
+            groups: Vec::new()
+        }
+    );
+}
+
+#[test]
+fn places_are_made_inside_the_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inside, outside) = (dir.path().join("root"), dir.path().join("outside"));
+    std::fs::create_dir_all(inside.join("etc")).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    symlink(&outside, inside.join("absolute")).unwrap();
+    symlink("../../../../outside", inside.join("up")).unwrap();
+    symlink("../run/new/file", inside.join("etc/dangling")).unwrap();
+    symlink("loop", inside.join("loop")).unwrap();
+    let root = std::fs::File::open(&inside).unwrap();
+    let made = |path: &str, kind| place(&root, Path::new(path), kind).map(drop);
+
+    made("/a/b/c", Kind::Directory).unwrap();
+    assert!(inside.join("a/b/c").is_dir());
+    made("/a/b/c", Kind::Directory).unwrap();
+    made("/a/file", Kind::File).unwrap();
+    assert!(inside.join("a/file").is_file());
+    made("/", Kind::Directory).unwrap();
+    // A link that leads nowhere: its target is made, inside.
+    made("/etc/dangling", Kind::File).unwrap();
+    assert!(inside.join("run/new/file").is_file());
+    made("/absolute/x", Kind::Directory).unwrap();
+    made("/up/y", Kind::File).unwrap();
+    made("/../../z", Kind::Directory).unwrap();
+    assert!(inside.join("z").is_dir());
+    assert!(inside.join("outside/y").is_file());
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+    // What can't be made says why.
+    assert_eq!(
+        made("/loop/x", Kind::File).unwrap_err().raw_os_error(),
+        Some(libc::ELOOP)
+    );
+    assert_eq!(
+        made("/a/file/x", Kind::File).unwrap_err().raw_os_error(),
+        Some(libc::ENOTDIR)
+    );
+    assert_eq!(
+        find(&root, Path::new("/none")).unwrap_err().raw_os_error(),
+        Some(libc::ENOENT)
+    );
+}
+
+#[test]
+fn proc_is_known_when_seen() {
+    let root = std::fs::File::open("/").unwrap();
+    assert!(is_proc(find(&root, Path::new("/proc/sys")).unwrap()).unwrap());
+    assert!(!is_proc(find(&root, Path::new("/etc")).unwrap()).unwrap());
+}
+
+#[test]
+fn only_cgroups_are_shown_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(cgroups::views(&[dir.path().join("cgroup.procs")]), []);
+    // The root of whichever hierarchy there is.
+    for top in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/memory",
+        "/sys/fs/cgroup/unified",
+    ] {
+        let procs = Path::new(top).join("cgroup.procs");
+        if procs.exists() {
+            assert_eq!(cgroups::views(&[procs]), [(top.into(), top.into())]);
+        }
+    }
+}
