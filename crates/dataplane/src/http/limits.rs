@@ -8,7 +8,7 @@ podkit_foundation::params! {
     /// What a client may make us hold, and for how long.
     pub struct HttpLimits {
         /// Connections at most, over all workers; one more is closed at once and counted.
-        max_connections: u32 { default: Some("10000"), bounds: Some((1, 1_000_000)) },
+        max_connections: u32 { default: Some("8192"), bounds: Some((1, 1_000_000)) },
         /// Bytes of a head at most: request or status line and all fields. More is answered with 431 or 414.
         max_head_bytes: Size { default: Some("32Ki"), bounds: Some((1 << 10, 1 << 20)) },
         /// Fields of a head at most. More is answered with 431.

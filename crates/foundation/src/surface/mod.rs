@@ -124,6 +124,8 @@ pub enum NeedKind {
     Capability(&'static str),
     /// A program beside it.
     Program(&'static str),
+    /// Nothing that a manifest tells.
+    Words,
 }
 
 /// A metric of a module's own.

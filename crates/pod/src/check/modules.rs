@@ -199,6 +199,7 @@ fn needs(
                 container.source != ImageSource::Itself,
                 format!("there is no {name} in podkit's own image"),
             ),
+            NeedKind::Words => continue,
         };
         if !met {
             notes.warning(

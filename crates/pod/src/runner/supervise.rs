@@ -300,7 +300,7 @@ impl Supervisor {
         let pod = &self.ground.plan.name;
         let (message, input) = match ask {
             Ask::Stop => (
-                format!("Stopping pod {pod}; asked again, it is killed"),
+                format!("Stopping pod {pod} (ask again to kill it)"),
                 Input::Stop,
             ),
             Ask::Kill => (format!("Killing pod {pod}"), Input::Kill),

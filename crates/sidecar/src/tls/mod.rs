@@ -97,7 +97,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     needs: &[Need {
         feature: "listening on a port below 1024",
         doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
-        kind: NeedKind::Capability("NET_BIND_SERVICE"),
+        kind: NeedKind::Words,
     }],
     metrics: &METRICS,
 };
