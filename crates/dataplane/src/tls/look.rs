@@ -292,10 +292,11 @@ pub(crate) fn changes(old: &[Named], new: &[Named]) -> Vec<String> {
     }
     for former in old {
         if !new.iter().any(|named| named.name == former.name) {
-            lines.push(format!(
-                "removed the certificate {}: its files are gone",
-                former.name
-            ));
+            let why = match former.made {
+                true => "there are others now",
+                false => "its files are gone",
+            };
+            lines.push(format!("removed the certificate {}: {why}", former.name));
         }
     }
     // The first is the default.

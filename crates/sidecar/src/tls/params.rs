@@ -1,7 +1,5 @@
 //! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
 
-use std::time::Duration;
-
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::upstream::{Target, UpstreamLimits};
 use podkit_foundation::error::Failure;
@@ -49,8 +47,6 @@ podkit_foundation::params! {
         ///
         /// For behind a proxy that sets them. Any client can pretend anything then, if it can come past that proxy.
         trust_forwarded: bool { default: Some("false") },
-        /// In tcp mode, the longest time without a byte either way.
-        tcp_idle_timeout: Duration { default: Some("1h"), bounds: Some((1_000, 604_800_000)) },
     }
 }
 
@@ -79,35 +75,27 @@ impl Params {
             return Err(wrong("redirect_from", why));
         }
         if let Some(field) = params.idle_flag(values) {
-            let why = match params.mode {
-                Mode::Http => "needs --mode tcp",
-                Mode::Tcp => "needs --mode http (or --redirect-from, for the bounds of requests)",
-            };
+            let why = "needs --mode http (or --redirect-from, for the bounds of requests)";
             return Err(wrong(field, why));
         }
         params.target()?;
         Ok(params)
     }
 
-    /// A flag that would do nothing in this mode. A variable may be there for all containers of a pod, and is let be.
+    /// A flag that would do nothing in tcp mode. A variable may be there for all containers of a pod, and is let be.
     fn idle_flag(&self, values: &Values) -> Option<&'static str> {
-        let of_http = |param: &Param| {
-            let requests = HttpLimits::PARAMS
-                .iter()
-                .any(|other| other.field == param.field);
-            let answers = UpstreamLimits::PARAMS
-                .iter()
-                .any(|other| other.field == param.field);
+        if self.mode == Mode::Http {
+            return None;
+        }
+        let idle = |param: &Param| {
+            let is_in = |set: &[Param]| set.iter().any(|other| other.field == param.field);
             match param.field {
                 // The connections' own, whatever they carry.
-                "max_connections" | "head_timeout" | "connect_timeout" => false,
+                "max_connections" | "head_timeout" | "connect_timeout" | "tunnel_timeout" => false,
                 "trust_forwarded" => true,
-                _ => answers || requests && self.redirect_from.is_none(),
+                _ if is_in(HttpLimits::PARAMS) => self.redirect_from.is_none(),
+                _ => is_in(UpstreamLimits::PARAMS),
             }
-        };
-        let idle = |param: &Param| match self.mode {
-            Mode::Http => param.field == "tcp_idle_timeout",
-            Mode::Tcp => of_http(param),
         };
         let given = values
             .shown()

@@ -196,7 +196,7 @@ impl Plan {
         let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
         let pool = Pool::new(self.target.clone(), limits, metrics);
         let onward = match self.params.mode {
-            Mode::Tcp => Onward::Tcp(pool, self.params.tcp_idle_timeout),
+            Mode::Tcp => Onward::Tcp(pool, self.upstream_limits.tunnel_timeout),
             Mode::Http => {
                 let hsts = self
                     .params

@@ -50,7 +50,6 @@ fn parameters_are_checked_against_each_other() {
         &[app, ("mode", "tcp"), ("trust-forwarded", "true")],
         "needs --mode http",
     );
-    refused(&[app, ("tcp-idle-timeout", "1m")], "needs --mode tcp");
     Params::checked(&values(&[
         app,
         ("mode", "tcp"),

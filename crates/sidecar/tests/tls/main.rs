@@ -1,10 +1,7 @@
 //! `podkit tls` in this process, on free ports, with real sockets on both sides: a client that is not podkit's, and an
 //! application that shows what it was asked.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "all of this is tests, helpers included"
-)]
+#![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 
 mod certificates;
 mod clients;
