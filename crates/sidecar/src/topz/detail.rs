@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::mask;
-use super::procfs::{PathBuffer, Proc, read_file};
+use super::procfs::{PathBuffer, Proc, read_file, read_up_to};
 use super::snapshot::Process;
 use super::stat;
 
@@ -20,8 +20,8 @@ const FILES_MAX: usize = 100;
 /// The longest command line that is shown here.
 const COMMAND_MAX: usize = 32 * 1024;
 
-/// Sockets that are looked through for the addresses of a process's own.
-const SOCKET_LINES_MAX: usize = 20_000;
+/// How much of each table of sockets is looked through for the addresses of a process's own: some 28,000 lines.
+const SOCKET_TABLE_MAX: usize = 4 << 20;
 
 /// Something that was read, or the reason that it wasn't.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -297,11 +297,11 @@ fn sockets_of(dir: impl AsFd, wanted: &[u64]) -> BTreeMap<u64, String> {
         (c"net/unix", "unix"),
     ];
     for (path, kind) in tables {
-        let Ok(text) = read_file(&dir, path, &mut buffer) else {
+        let Ok(text) = read_up_to(SOCKET_TABLE_MAX, &dir, path, &mut buffer) else {
             continue;
         };
         let text = String::from_utf8_lossy(text);
-        for line in text.lines().skip(1).take(SOCKET_LINES_MAX) {
+        for line in text.lines().skip(1) {
             let described = if kind == "unix" {
                 unix_line(line)
             } else {

@@ -23,6 +23,9 @@ use super::stat::{self, Reading};
 /// The longest command line that is kept, in bytes; the details of one process show more of it.
 pub(crate) const COMMAND_MAX: usize = 1024;
 
+/// How much of a command line is read for that: what is masked gets shorter.
+const COMMAND_READ: usize = 8 * COMMAND_MAX;
+
 /// The most that is read of any file other than `stat`.
 const FILE_MAX: usize = 64 * 1024;
 
@@ -133,9 +136,13 @@ impl Proc {
     /// What is known of a process besides its reading. It may have gone: then little is.
     pub(crate) fn facts(&mut self, pid: u32) -> Facts {
         let mut path = PathBuffer::default();
-        let command = self
-            .read(path.of(pid, b"cmdline"))
-            .map(|raw| mask::shown_command(raw, COMMAND_MAX));
+        let command = read_up_to(
+            COMMAND_READ,
+            &self.dir,
+            path.of(pid, b"cmdline"),
+            &mut self.buffer,
+        )
+        .map(|raw| mask::shown_command(raw, COMMAND_MAX));
         let uid = self
             .read(path.of(pid, b"status"))
             .ok()
@@ -158,13 +165,23 @@ pub(crate) fn read_file<'a>(
     path: &CStr,
     buffer: &'a mut Vec<u8>,
 ) -> io::Result<&'a [u8]> {
-    let file = open_at(dir, path)?;
-    read_open(&file, buffer)
+    read_up_to(FILE_MAX, dir, path, buffer)
 }
 
-fn read_open<'a>(file: &OwnedFd, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+/// Reads about so many bytes of a file at most, into a buffer that is used again.
+pub(crate) fn read_up_to<'a>(
+    max: usize,
+    dir: impl AsFd,
+    path: &CStr,
+    buffer: &'a mut Vec<u8>,
+) -> io::Result<&'a [u8]> {
+    let file = open_at(dir, path)?;
+    read_open(max, &file, buffer)
+}
+
+fn read_open<'a>(max: usize, file: &OwnedFd, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     buffer.clear();
-    while buffer.len() < FILE_MAX {
+    while buffer.len() < max {
         buffer.reserve(4096);
         // procfs files have no size: they end where a read returns nothing.
         if rustix::io::read(file, rustix::buffer::spare_capacity(buffer))? == 0 {
@@ -212,7 +229,7 @@ pub(crate) fn read_inside<'a>(
     buffer: &'a mut Vec<u8>,
 ) -> io::Result<&'a [u8]> {
     let file = open_inside(root, path)?;
-    read_open(&file, buffer)
+    read_open(FILE_MAX, &file, buffer)
 }
 
 /// A path such as `4711/stat`, built on the stack.
