@@ -23,6 +23,8 @@ mod probing;
 mod signals;
 mod state;
 mod supervise;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
 use std::time::Duration;

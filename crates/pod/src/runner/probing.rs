@@ -25,8 +25,10 @@ use crate::sandbox::{ExecSpec, Process, Signal, Stdio};
 
 /// From the start to the first attempt that counts.
 const SETTLE: Duration = Duration::from_secs(1);
-/// From the start, or the last try, to the next: doubling.
-const EAGER_FIRST: Duration = Duration::from_millis(5);
+/// From the start, or the last try, to the next: half as long again each time.
+const EAGER_FIRST: Duration = Duration::from_millis(2);
+/// The same for commands, each of which costs some milliseconds of CPU.
+const EAGER_FIRST_EXEC: Duration = Duration::from_millis(20);
 const EAGER_MAX: Duration = Duration::from_secs(1);
 /// How long a probe's command may take to die of SIGKILL.
 const REAP_MAX: Duration = Duration::from_secs(1);
@@ -122,7 +124,7 @@ impl Schedule {
             eager: eager.map(|(kind, _)| kind),
             readiness: readiness.is_some(),
             next_try: since + eager.map_or(Duration::ZERO, |(_, delay)| delay),
-            pause: EAGER_FIRST,
+            pause: first_pause(eager.and_then(|(kind, _)| plan_of(container, kind))),
             under_way: Vec::new(),
         }
     }
@@ -176,13 +178,29 @@ impl Schedule {
             if change.is_some() {
                 let next = kind == ProbeKind::Startup && self.readiness;
                 self.eager = next.then_some(ProbeKind::Readiness);
-                (self.next_try, self.pause) = (now, EAGER_FIRST);
+                self.next_try = now;
+                self.pause = first_pause(self.state.plan(ProbeKind::Readiness));
             } else {
                 self.next_try = now + self.pause;
-                self.pause = (self.pause * 2).min(EAGER_MAX);
+                self.pause = (self.pause * 3 / 2).min(EAGER_MAX);
             }
         }
         (counts || well, change)
+    }
+}
+
+fn plan_of(container: &ContainerPlan, kind: ProbeKind) -> Option<&ProbePlan> {
+    match kind {
+        ProbeKind::Startup => container.startup.as_ref(),
+        ProbeKind::Readiness => container.readiness.as_ref(),
+        ProbeKind::Liveness => container.liveness.as_ref(),
+    }
+}
+
+fn first_pause(probe: Option<&ProbePlan>) -> Duration {
+    match probe.map(|probe| &probe.action) {
+        Some(Action::Exec(_)) => EAGER_FIRST_EXEC,
+        _ => EAGER_FIRST,
     }
 }
 

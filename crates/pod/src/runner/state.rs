@@ -148,3 +148,88 @@ pub(super) fn pod_json<'a>(plan: &PodPlan, running: impl Iterator<Item = Running
 fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::runner::machine::{Exit, Input, Now};
+    use crate::runner::testing::{container, plan};
+
+    #[test]
+    fn the_state_has_the_shape_of_a_pod_status() {
+        let mut side = container("side");
+        side.role = Role::Sidecar;
+        let plan = plan(vec![side, container("app")]);
+        let mut machine = Machine::new(&plan, Duration::from_secs(10), None);
+        let now = Now {
+            at: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        let exit = Exit {
+            code: 139,
+            signal: Some(11),
+            oom: false,
+        };
+        let inputs = [
+            Input::Begin,
+            Input::Started { id: 0, run: 0 },
+            Input::Started { id: 1, run: 0 },
+            Input::Exited {
+                id: 1,
+                run: 0,
+                exit,
+            },
+            Input::Started { id: 1, run: 1 },
+            Input::Exited {
+                id: 1,
+                run: 1,
+                exit,
+            },
+        ];
+        for input in inputs {
+            machine.on(now, input);
+        }
+        let json = state_json(
+            &plan,
+            &machine,
+            [10, 87, 0, 2].into(),
+            SystemTime::UNIX_EPOCH,
+        );
+        assert_eq!(json["phase"], "Running");
+        assert_eq!(json["podIP"], "10.87.0.2");
+        assert_eq!(
+            json["conditions"][0],
+            serde_json::json!({"type": "Initialized", "status": "True"})
+        );
+        assert_eq!(json["conditions"][2]["status"], "False");
+        let side = &json["initContainerStatuses"][0];
+        assert_eq!(
+            side["state"]["running"]["startedAt"],
+            "1970-01-01T00:00:00.000Z"
+        );
+        let app = &json["containerStatuses"][0];
+        assert_eq!(app["name"], "app");
+        assert_eq!(app["state"]["waiting"]["reason"], "CrashLoopBackOff");
+        assert_eq!(app["lastState"]["terminated"]["signal"], 11);
+        assert_eq!(app["restartCount"], 1);
+    }
+
+    #[test]
+    fn pod_json_is_what_topz_reads() {
+        let plan = plan(vec![container("app")]);
+        let running = Running {
+            name: "app",
+            pid: 7,
+            restarts: 2,
+            started: SystemTime::UNIX_EPOCH,
+        };
+        assert_eq!(
+            pod_json(&plan, [running].into_iter()),
+            serde_json::json!({"pod": "web", "namespace": "default", "containers": [
+                {"name": "app", "pid": 7, "restarts": 2, "started": "1970-01-01T00:00:00.000Z"}
+            ]})
+        );
+    }
+}

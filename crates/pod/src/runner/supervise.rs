@@ -139,17 +139,20 @@ impl Supervisor {
             wall: SystemTime::now(),
         };
         let actions = self.machine.on(now, input);
-        let (mut changed, mut finished) = (false, false);
-        for action in actions {
-            changed |= matches!(
+        let of_state = |action: &Action| {
+            matches!(
                 action,
                 Action::ContainerChanged { .. } | Action::PodChanged { .. }
-            );
+            )
+        };
+        // Before anything is said: who acts on an event finds the state that it is about.
+        if actions.iter().any(of_state) {
+            self.write_state();
+        }
+        let mut finished = false;
+        for action in actions {
             finished |= action == Action::Finished;
             self.perform(action);
-        }
-        if changed {
-            self.write_state();
         }
         finished
     }

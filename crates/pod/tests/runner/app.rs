@@ -15,10 +15,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             ExitCode::from(word(1).parse::<u8>().unwrap_or(0))
         }
         // sleep: until SIGTERM, which ends it well
-        "sleep" => {
-            println!("sleeping");
-            wait_for_term()
-        }
+        "sleep" => wait_for_term("sleeping"),
         // stubborn: SIGTERM does nothing to the first process of a PID namespace
         "stubborn" => loop {
             std::thread::sleep(Duration::from_secs(60));
@@ -28,13 +25,12 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             pause(word(2));
             let port: u16 = word(1).parse().expect("a port");
             let listener = TcpListener::bind(("0.0.0.0", port)).expect("the port is free");
-            println!("serving");
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let _answered = answer(stream);
                 }
             });
-            wait_for_term()
+            wait_for_term("serving")
         }
         // flood: prints for ever
         "flood" => {
@@ -54,14 +50,13 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             for _ in 0..mib {
                 all.push(vec![1u8; 1 << 20]);
             }
-            println!("has {}", all.len());
-            wait_for_term()
+            wait_for_term(&format!("has {}", all.len()))
         }
         // fill PATH KIB
         "fill" => {
             let kib: usize = word(2).parse().expect("a size");
             std::fs::write(word(1), vec![b'x'; kib * 1024]).expect("room");
-            wait_for_term()
+            wait_for_term("filled")
         }
         // both: a line on each stream, one without an end, and a control character
         "both" => {
@@ -69,7 +64,7 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             eprintln!("to stderr");
             print!("no end \x1b[2J");
             std::io::stdout().flush().expect("stdout");
-            wait_for_term()
+            wait_for_term("")
         }
         // cat PATH…
         "cat" => {
@@ -115,18 +110,20 @@ fn answer(mut stream: std::net::TcpStream) -> std::io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }
 
-/// Until SIGTERM, which ends the process well. Through a runtime: the only safe way to a handler here.
-fn wait_for_term() -> ExitCode {
+/// Until SIGTERM, which ends the process well; says so once it can be met. Through a runtime: the only safe way to a
+/// handler here.
+fn wait_for_term(say: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
-        signal(SignalKind::terminate())
-            .expect("a handler")
-            .recv()
-            .await;
+        let mut term = signal(SignalKind::terminate()).expect("a handler");
+        if !say.is_empty() {
+            println!("{say}");
+        }
+        term.recv().await;
     });
     println!("terminated");
     ExitCode::SUCCESS

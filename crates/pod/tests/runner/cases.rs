@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::{Machine, PATIENCE, Pod, manifest, story};
+use crate::support::{Machine, PATIENCE, Pod, free_port, full, manifest, story};
 
 type Case = fn();
 
@@ -98,7 +98,7 @@ fn restarts_with_back_off() {
   containers:
   - {name: app, image: podkit, args: [app, exit, "3"]}
 "#;
-        let mut pod = Pod::start(&manifest("crash", spec), &[]);
+        let mut pod = Pod::start(&manifest("crash", spec), &["--backoff-ms", "2000"]);
         let first = pod.state("app", "terminated");
         assert_eq!(
             (&first["exitCode"], &first["reason"]),
@@ -107,7 +107,7 @@ fn restarts_with_back_off() {
         // The first restart is at once.
         pod.event("app", "Started");
         pod.event("app", "BackOff");
-        let waits = pod.state_json("rt-crash")["containerStatuses"][0].clone();
+        let waits = pod.state_json("crash")["containerStatuses"][0].clone();
         assert_eq!(
             waits["state"]["waiting"]["reason"], "CrashLoopBackOff",
             "{waits}"
@@ -116,7 +116,7 @@ fn restarts_with_back_off() {
         let begin = Instant::now();
         pod.event("app", "Started");
         assert!(
-            begin.elapsed() > Duration::from_millis(100),
+            begin.elapsed() > Duration::from_millis(1000),
             "{:?}",
             begin.elapsed()
         );
@@ -149,9 +149,10 @@ fn liveness_kills_and_restarts() {
         let started = pod.event("app", "Started");
         assert_eq!(started["container"], "app");
         assert_eq!(
-            pod.state_json("rt-live")["containerStatuses"][0]["restartCount"],
+            pod.state_json("live")["containerStatuses"][0]["restartCount"],
             1
         );
+        pod.log("app", "sleeping");
         assert_eq!(pod.stop().0, Some(0));
     });
 }
@@ -167,16 +168,18 @@ fn get(port: u16) -> std::io::Result<String> {
 
 fn readiness_and_published_ports() {
     alone(|| {
+        let port = free_port();
         let spec = r#"
   containers:
   - name: app
     image: podkit
-    args: [app, serve, "18211", "300"]
-    ports: [{containerPort: 18211, name: http}]
+    args: [app, serve, "PORT", "300"]
+    ports: [{containerPort: PORT, name: http}]
     readinessProbe: {httpGet: {port: http, path: /}}
-"#;
+"#
+        .replace("PORT", &port.to_string());
         let begin = Instant::now();
-        let mut pod = Pod::start(&manifest("ready", spec), &[]);
+        let mut pod = Pod::start(&manifest("ready", &spec), &[]);
         pod.log("app", "serving");
         let serving = begin.elapsed();
         pod.ready();
@@ -188,10 +191,10 @@ fn readiness_and_published_ports() {
             pod.seen
         );
         let address = pod.wait("address", |line| line["type"] == "address");
-        assert_eq!(address["url"], "http://127.0.0.1:18211");
-        assert!(get(18211).expect("an answer").ends_with("\r\n\r\nok"));
+        assert_eq!(address["url"], format!("http://127.0.0.1:{port}"));
+        assert!(get(port).expect("an answer").ends_with("\r\n\r\nok"));
         assert_eq!(pod.stop().0, Some(0));
-        assert!(get(18211).is_err(), "the port is free again");
+        assert!(get(port).is_err(), "the port is free again");
     });
 }
 
@@ -223,6 +226,7 @@ fn exec_probe_and_hooks() {
         assert_eq!(failed["level"], "Warning");
         pod.event("bad", "Killing");
         pod.state("bad", "terminated");
+        pod.wait_or_seen_log("app", "sleeping");
         let (code, lines, _) = pod.stop();
         assert_eq!(code, Some(0));
         assert!(
@@ -354,22 +358,24 @@ fn logs_apart_and_whole() {
 
 fn a_flood_holds_nobody_up() {
     alone(|| {
+        let port = free_port();
         let spec = r#"
   terminationGracePeriodSeconds: 2
   containers:
   - {name: flood, image: podkit, args: [app, flood]}
   - name: app
     image: podkit
-    args: [app, serve, "18212", "1500"]
-    ports: [{containerPort: 18212}]
-    readinessProbe: {tcpSocket: {port: 18212}, periodSeconds: 1}
-"#;
-        let mut pod = Pod::start(&manifest("flood", spec), &[]);
+    args: [app, serve, "PORT", "1500"]
+    ports: [{containerPort: PORT}]
+    readinessProbe: {tcpSocket: {port: PORT}, periodSeconds: 1}
+"#
+        .replace("PORT", &port.to_string());
+        let mut pod = Pod::start(&manifest("flood", &spec), &[]);
         pod.wait("ready app", |line| {
             line["type"] == "container" && line["container"] == "app" && line["ready"] == true
         });
         let begin = Instant::now();
-        get(18212).expect("an answer");
+        get(port).expect("an answer");
         assert!(
             begin.elapsed() < Duration::from_secs(1),
             "{:?}",
@@ -465,7 +471,7 @@ fn shared_processes_and_pod_json() {
         let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(
             (&json["pod"], &json["namespace"]),
-            (&"rt-share".into(), &"default".into())
+            (&full("share").into(), &"default".into())
         );
         for container in json["containers"].as_array().expect("containers") {
             assert!(container["pid"].as_i64().expect("a pid") > 1);
@@ -523,9 +529,11 @@ fn killed_it_leaves_nothing_running() {
         // Another pod's start takes away what is left of it.
         let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep]}\n";
         let mut next = Pod::start_in(dir, &crate::support::manifest("next", spec), &[]);
-        next.ready();
-        assert!(!next.dir.path().join("state/run/pods/rt-killed").exists());
-        assert!(!next.dir.path().join("state/lib/pods/rt-killed").exists());
+        next.log("app", "sleeping");
+        let state = next.dir.path().join("state");
+        for side in ["run", "lib"] {
+            assert!(!state.join(side).join("pods").join(full("killed")).exists());
+        }
         assert_eq!(next.stop().0, Some(0));
     });
 }
@@ -535,7 +543,7 @@ fn one_supervisor_per_pod() {
         let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep]}\n";
         let manifest = manifest("once", spec);
         let mut first = Pod::start(&manifest, &[]);
-        first.ready();
+        first.log("app", "sleeping");
         let state = first.dir.path().join("state");
         let output = std::process::Command::new("/proc/self/exe")
             .args(["run", "--state-dir"])
@@ -548,7 +556,10 @@ fn one_supervisor_per_pod() {
         let pid = first.child.id();
         assert_eq!(
             said,
-            format!("pod rt-once runs already (its supervisor is process {pid}): stop it first\n")
+            format!(
+                "pod {} runs already (its supervisor is process {pid}): stop it first\n",
+                full("once")
+            )
         );
         assert_eq!(first.stop().0, Some(0));
     });
@@ -556,34 +567,39 @@ fn one_supervisor_per_pod() {
 
 fn a_port_that_is_taken() {
     alone(|| {
-        let _taken = std::net::TcpListener::bind(("127.0.0.1", 18213)).expect("the port");
-        let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep], ports: [{containerPort: 18213}]}\n";
-        let (code, lines, said) = Pod::start(&manifest("taken", spec), &[]).end();
+        let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let port = taken.local_addr().expect("its address").port();
+        let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep], ports: [{containerPort: PORT}]}\n".replace("PORT", &port.to_string());
+        let (code, lines, said) = Pod::start(&manifest("taken", &spec), &[]).end();
         assert_eq!((code, lines.len()), (Some(1), 0));
         assert!(
-            said.starts_with("port 18213 of container app: 127.0.0.1:18213 is taken by "),
+            said.starts_with(&format!(
+                "port {port} of container app: 127.0.0.1:{port} is taken by "
+            )),
             "{said}"
         );
         assert_eq!(said.lines().count(), 1);
-        let mut pod = Pod::start(&manifest("taken", spec), &["--no-publish"]);
-        pod.ready();
+        let mut pod = Pod::start(&manifest("taken", &spec), &["--no-publish"]);
+        pod.log("app", "sleeping");
         assert_eq!(pod.stop().0, Some(0));
     });
 }
 
 fn standard_output_goes_away() {
     alone(|| {
+        let port = free_port();
         let spec = r#"
   terminationGracePeriodSeconds: 2
   containers:
   - {name: flood, image: podkit, args: [app, flood]}
-  - {name: app, image: podkit, args: [app, serve, "18214"], ports: [{containerPort: 18214}]}
-"#;
-        let mut pod = Pod::start(&manifest("pipe", spec), &[]);
+  - {name: app, image: podkit, args: [app, serve, "PORT"], ports: [{containerPort: PORT}]}
+"#
+        .replace("PORT", &port.to_string());
+        let mut pod = Pod::start(&manifest("pipe", &spec), &[]);
         pod.log("app", "serving");
         pod.close_stdout();
         std::thread::sleep(Duration::from_millis(300));
-        get(18214).expect("the pod goes on");
+        get(port).expect("the pod goes on");
         assert_eq!(pod.stop().0, Some(0));
     });
 }
@@ -610,18 +626,19 @@ fn several_pods() {
         assert_eq!(pods.len(), 2, "{lines:#?}");
         let (code, _, said) = Pod::start(&both, &["--exit-code-from", "app-5"]).end();
         assert_eq!(code, Some(5), "{said}");
+        let head = format!("{}/app-0", full("a"));
         let mut pod = Pod::start(&both, &["--text"]);
         pod.wait("prefixed line", |line| {
             line.as_str()
-                .is_some_and(|line| line.starts_with("rt-a/app-0") && line.contains("| exit 0"))
+                .is_some_and(|line| line.starts_with(&head) && line.contains("| exit 0"))
         });
         assert_eq!(pod.end().0, Some(1));
         // A stop reaches both, and so does this process's end.
         let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep]}\n";
         let both = format!("{}---\n{}", manifest("a", spec), manifest("b", spec));
         let mut pod = Pod::start(&both, &[]);
-        pod.ready();
-        pod.ready();
+        pod.log("app", "sleeping");
+        pod.log("app", "sleeping");
         assert_eq!(pod.stop().0, Some(0));
         let mut pod = Pod::start(&both, &[]);
         pod.ready();

@@ -115,7 +115,7 @@ fn find_podkit(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) {
                 .flatten()
                 .flatten()
             {
-                if pod.file_name().to_string_lossy().starts_with("rt-") {
+                if pod.file_name().to_string_lossy().starts_with(&prefix()) {
                     found.push(pod.path());
                 }
             }
@@ -218,6 +218,14 @@ impl Pod {
         })
     }
 
+    /// A line of a log that has come, or comes.
+    pub(crate) fn wait_or_seen_log(&mut self, container: &str, text: &str) {
+        let seen = |line: &Value| line["container"] == container && line["line"] == text;
+        if !self.seen.iter().any(seen) {
+            self.log(container, text);
+        }
+    }
+
     /// Waits for a line of a log.
     pub(crate) fn log(&mut self, container: &str, text: &str) -> Value {
         self.wait(&format!("{text:?} of {container}"), |line| {
@@ -290,7 +298,7 @@ impl Pod {
         let path = self
             .dir
             .path()
-            .join(format!("state/run/pods/{pod}/state.json"));
+            .join(format!("state/run/pods/{}/state.json", full(pod)));
         serde_json::from_slice(&std::fs::read(path).expect("state.json")).expect("JSON")
     }
 }
@@ -313,10 +321,26 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// A pod named `rt-NAME` of containers given as YAML.
+/// Pods' names begin with it: two of this program may run at a time.
+fn prefix() -> String {
+    format!("rt{}-", std::process::id())
+}
+
+/// The whole name of a pod.
+pub(crate) fn full(name: &str) -> String {
+    prefix() + name
+}
+
+/// A port that nothing listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A pod of containers given as YAML.
 pub(crate) fn manifest(name: &str, spec: &str) -> String {
-    let spec = spec.trim_matches('\n');
-    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: rt-{name}\nspec:\n{spec}\n")
+    let (name, spec) = (full(name), spec.trim_matches('\n'));
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n{spec}\n")
 }
 
 /// The events' reasons and containers' ends, in order, as `CONTAINER REASON`.

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value};
 
 use super::super::OutputFormat;
-use super::super::machine::{ContainerStatus, State};
+use super::super::machine::{ContainerStatus, Phase, State};
 use super::{Item, Stream, Turn};
 use crate::plan::PodPlan;
 
@@ -128,8 +128,13 @@ impl Renderer {
                 let text = format!("Warning: {message}");
                 self.line(None, '!', WARNING_COLOR, &text, to);
             }
-            Item::End { phase, .. } => {
-                let text = format!("Ended: {}", phase.word());
+            Item::End { phase, exit_code } => {
+                let text = match (phase, exit_code) {
+                    // Asked to: how its containers took it does not matter.
+                    (Phase::Failed, 0) => "Stopped".to_owned(),
+                    (_, 0) => format!("Ended: {}", phase.word()),
+                    _ => format!("Ended: {}, exit code {exit_code}", phase.word()),
+                };
                 self.line(None, '=', "1", &text, to);
             }
         }

@@ -1,48 +1,19 @@
-use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use super::render::harmless;
 use super::*;
-use crate::plan::RestartPolicy;
 use crate::runner::machine::{State, Terminated};
-
-fn plan(containers: &[&str]) -> PodPlan {
-    let container = |name: &&str| crate::plan::ContainerPlan {
-        name: (*name).to_owned(),
-        role: crate::plan::Role::Main,
-        image: String::new(),
-        source: crate::plan::ImageSource::Itself,
-        command: vec![],
-        args: vec![],
-        working_dir: None,
-        env: vec![],
-        mounts: vec![],
-        ports: vec![],
-        resources: crate::plan::Resources::default(),
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: crate::plan::Security::default(),
-    };
-    PodPlan {
-        name: "web".to_owned(),
-        namespace: "default".to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        hostname: "web".to_owned(),
-        share_process_namespace: false,
-        restart_policy: RestartPolicy::Always,
-        grace: Duration::from_secs(30),
-        volumes: vec![],
-        containers: containers.iter().map(container).collect(),
-    }
-}
+use crate::runner::testing::{container, plan};
 
 fn render(format: OutputFormat, terminal: bool, color: bool, item: &Item<'_>) -> String {
-    let renderer = Renderer::new(&plan(&["app", "tls"]), format, terminal, color, false);
+    let renderer = Renderer::new(
+        &plan(vec![container("app"), container("tls")]),
+        format,
+        terminal,
+        color,
+        false,
+    );
     let mut line = vec![];
     renderer.render(SystemTime::UNIX_EPOCH, item, &mut line);
     String::from_utf8(line).unwrap()

@@ -5,33 +5,18 @@ mod restart;
 mod stop;
 mod world;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::plan::{Action as Do, Resources, Security, VolumePlan};
+use crate::plan::Action as Do;
+use crate::runner::testing;
 
 const S: Duration = Duration::from_secs(1);
 
 fn container(name: &str, role: Role) -> ContainerPlan {
     ContainerPlan {
-        name: name.to_owned(),
         role,
-        image: "podkit".to_owned(),
-        source: ImageSource::Itself,
-        command: vec![],
-        args: vec![],
-        working_dir: None,
-        env: vec![],
-        mounts: vec![],
-        ports: vec![],
-        resources: Resources::default(),
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..testing::container(name)
     }
 }
 
@@ -49,16 +34,8 @@ fn probe(grace: Option<Duration>) -> Option<ProbePlan> {
 
 fn plan(restart_policy: RestartPolicy, containers: Vec<ContainerPlan>) -> PodPlan {
     PodPlan {
-        name: "web".to_owned(),
-        namespace: "default".to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        hostname: "web".to_owned(),
-        share_process_namespace: false,
         restart_policy,
-        grace: 30 * S,
-        volumes: Vec::<VolumePlan>::new(),
-        containers,
+        ..testing::plan(containers)
     }
 }
 

@@ -4,6 +4,8 @@
 //! init container has ended well and every sidecar was up once; every signal meets a process; whatever
 //! happened, a stop comes to its end within the grace period and nothing still runs then.
 
+use std::collections::BTreeMap;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
