@@ -58,17 +58,20 @@ pub(crate) struct Cgroups {
     mount: Option<OwnedFd>,
     found: BTreeMap<(u32, u64), Option<Dirs>>,
     buffer: Vec<u8>,
+    calls: u64,
 }
 
-/// Where one process's cgroup has its files.
+/// Where one process's cgroup has its files: with both versions in use, pressure is in the unified hierarchy and the rest
+/// where the controllers are.
 #[derive(Debug)]
-enum Dirs {
-    V2(OwnedFd),
-    V1 {
-        memory: Option<OwnedFd>,
-        cpu: Option<OwnedFd>,
-    },
+struct Dirs {
+    unified: Option<OwnedFd>,
+    memory: Option<OwnedFd>,
+    cpu: Option<OwnedFd>,
 }
+
+/// What wasn't found is looked for again every so many calls.
+const RETRY_CALLS: u64 = 30;
 
 /// Directories kept open at once.
 const FOUND_MAX: usize = 256;
@@ -80,6 +83,7 @@ impl Cgroups {
             mount: open_dir(CWD, mount).ok(),
             found: BTreeMap::new(),
             buffer: Vec::new(),
+            calls: 0,
         }
     }
 
@@ -90,8 +94,12 @@ impl Cgroups {
         proc: &Proc,
         firsts: &[(String, u32, u64)],
     ) -> BTreeMap<String, Figures> {
+        self.calls += 1;
+        // A process may have been moved since it was looked for in vain.
+        let again = self.calls.is_multiple_of(RETRY_CALLS);
+        let lives = |key| firsts.iter().any(|(_, pid, start)| (*pid, *start) == key);
         self.found
-            .retain(|key, _| firsts.iter().any(|(_, pid, start)| (*pid, *start) == *key));
+            .retain(|key, dirs| lives(*key) && !(again && dirs.is_none()));
         let mut sharers: BTreeMap<(u64, u64), u32> = BTreeMap::new();
         for (_, pid, start) in firsts.iter().take(FOUND_MAX) {
             let key = (*pid, *start);
@@ -100,7 +108,9 @@ impl Cgroups {
                 self.found.insert(key, dirs);
             }
             if let Some(Some(dirs)) = self.found.get(&key) {
-                *sharers.entry(dirs.identity()).or_default() += 1;
+                for dir in dirs.all() {
+                    *sharers.entry(identity(dir)).or_default() += 1;
+                }
             }
         }
         let mut figures = BTreeMap::new();
@@ -110,8 +120,9 @@ impl Cgroups {
             };
             // What no container claims has no cgroup of its own.
             let is_container = name == OWN || !name.starts_with('(');
-            if is_container && sharers.get(&dirs.identity()) == Some(&1) {
-                let read = dirs.read(&mut self.buffer);
+            let own = |dir: &OwnedFd| sharers.get(&identity(dir)) == Some(&1);
+            if is_container {
+                let read = dirs.read(own, &mut self.buffer);
                 if read != Figures::default() {
                     figures.insert(name.clone(), read);
                 }
@@ -138,8 +149,8 @@ impl Cgroups {
 }
 
 impl Dirs {
-    /// The directories below this mount that list the process. In the process's own mount they may be its root, since
-    /// that is what its cgroup namespace shows it.
+    /// The directories below this mount that list the process; `cgroups` is its `/proc/PID/cgroup`. In the process's
+    /// own mount they may be its root, since that is what its cgroup namespace shows it.
     fn find(
         mount: &OwnedFd,
         cgroups: &str,
@@ -151,101 +162,79 @@ impl Dirs {
             cgroups.lines().find_map(|line| {
                 let mut parts = line.splitn(3, ':').skip(1);
                 let controllers = parts.next()?;
-                controllers
-                    .split(',')
-                    .any(|name| name == controller)
-                    .then(|| parts.next())?
+                let ours = controllers.split(',').any(|name| name == controller);
+                ours.then(|| parts.next())?
             })
         };
-        let mut open = |hierarchy: &str, path: &str| {
-            let path = path.trim_start_matches('/');
-            let roots = if theirs { ["", path] } else { [path, path] };
-            roots.iter().find_map(|path| {
+        let mut open = |hierarchy: &str, controller: &str| {
+            let path = path_of(controller)?.trim_start_matches('/');
+            // A way out of our namespace leads nowhere in any mount; in theirs the root may still be right.
+            let below = Some(path).filter(|path| !path.split('/').any(|part| part == ".."));
+            let root = Some("").filter(|_| theirs);
+            root.into_iter().chain(below).find_map(|path| {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let full = format!("./{hierarchy}/{path}");
+                let none = Mode::empty();
                 let dir =
-                    rustix::fs::openat2(mount, full, flags, Mode::empty(), ResolveFlags::IN_ROOT)
-                        .ok()?;
-                let listed = read_inside(&dir, c"cgroup.procs", buffer).ok()?;
-                listed
-                    .split(|&b| b == b'\n')
-                    .any(|line| stat::number(line) == Some(pid.into()))
-                    .then_some(dir)
+                    rustix::fs::openat2(mount, full, flags, none, ResolveFlags::IN_ROOT).ok()?;
+                let procs = read_inside(&dir, c"cgroup.procs", buffer).ok()?;
+                let mut listed = procs.split(|&b| b == b'\n').filter_map(stat::number);
+                listed.any(|listed| listed == u64::from(pid)).then_some(dir)
             })
         };
-        // With both versions in use a hierarchy that has the controllers is version 1's.
-        if let Some(path) = path_of("memory").filter(|path| !path.contains("/..")) {
-            let memory = open("memory", path);
-            let cpu = path_of("cpu")
-                .and_then(|path| open("cpu", path).or_else(|| open("cpu,cpuacct", path)));
-            if memory.is_some() || cpu.is_some() {
-                return Some(Self::V1 { memory, cpu });
-            }
-        }
-        let path = path_of("")?;
-        // A way out of our namespace leads nowhere in our mount; in theirs the root may still be right.
-        let path = if path.contains("/..") {
-            if theirs { "" } else { return None }
-        } else {
-            path
+        let dirs = Self {
+            memory: open("memory", "memory"),
+            cpu: open("cpu", "cpu").or_else(|| open("cpu,cpuacct", "cpu")),
+            unified: open("", "").or_else(|| open("unified", "")),
         };
-        open("", path)
-            .or_else(|| open("unified", path))
-            .map(Self::V2)
+        let any = dirs.memory.is_some() || dirs.cpu.is_some() || dirs.unified.is_some();
+        any.then_some(dirs)
     }
 
-    /// What tells one cgroup from another: device and inode of its directory.
-    fn identity(&self) -> (u64, u64) {
-        let dir = match self {
-            Self::V2(dir) => Some(dir),
-            Self::V1 { memory, cpu } => memory.as_ref().or(cpu.as_ref()),
-        };
-        let stat = dir.and_then(|dir| rustix::fs::fstat(dir).ok());
-        stat.map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        [&self.unified, &self.memory, &self.cpu]
+            .into_iter()
+            .flatten()
     }
 
-    fn read(&self, buffer: &mut Vec<u8>) -> Figures {
-        match self {
-            Self::V2(dir) => {
-                let memory_bytes = number(dir, c"memory.current", buffer);
-                let cache = spaced(dir, c"memory.stat", "inactive_file", buffer);
-                Figures {
-                    memory_bytes,
-                    memory_working_set_bytes: memory_bytes
-                        .zip(cache)
-                        .map(|(all, cache)| all.saturating_sub(cache)),
-                    memory_limit_bytes: number(dir, c"memory.max", buffer),
-                    oom_kills: spaced(dir, c"memory.events", "oom_kill", buffer),
-                    throttled_periods: spaced(dir, c"cpu.stat", "nr_throttled", buffer),
-                    throttled_seconds: spaced(dir, c"cpu.stat", "throttled_usec", buffer)
-                        .map(|us| us as f64 / 1e6),
-                    cpu_pressure_percent: pressure(dir, c"cpu.pressure", buffer),
-                    memory_pressure_percent: pressure(dir, c"memory.pressure", buffer),
-                    io_pressure_percent: pressure(dir, c"io.pressure", buffer),
-                }
-            }
-            Self::V1 { memory, cpu } => {
-                let mut figures = Figures::default();
-                if let Some(dir) = memory {
-                    // Version 1 says "no limit" as a number near 2^63.
-                    let limit = number(dir, c"memory.limit_in_bytes", buffer);
-                    figures.memory_limit_bytes = limit.filter(|limit| *limit < 1 << 60);
-                    figures.memory_bytes = number(dir, c"memory.usage_in_bytes", buffer);
-                    let cache = spaced(dir, c"memory.stat", "total_inactive_file", buffer);
-                    let both = figures.memory_bytes.zip(cache);
-                    figures.memory_working_set_bytes =
-                        both.map(|(all, cache)| all.saturating_sub(cache));
-                    figures.oom_kills = spaced(dir, c"memory.oom_control", "oom_kill", buffer);
-                }
-                if let Some(dir) = cpu {
-                    figures.throttled_periods = spaced(dir, c"cpu.stat", "nr_throttled", buffer);
-                    let waited = spaced(dir, c"cpu.stat", "throttled_time", buffer);
-                    figures.throttled_seconds = waited.map(|ns| ns as f64 / 1e9);
-                }
-                figures
-            }
+    /// Reads those directories that are the container's `own`.
+    fn read(&self, own: impl Fn(&OwnedFd) -> bool, buffer: &mut Vec<u8>) -> Figures {
+        let mut figures = Figures::default();
+        let mut cache = None;
+        if let Some(dir) = self.unified.as_ref().filter(|dir| own(dir)) {
+            figures.memory_bytes = number(dir, c"memory.current", buffer);
+            cache = spaced(dir, c"memory.stat", "inactive_file", buffer);
+            figures.memory_limit_bytes = number(dir, c"memory.max", buffer);
+            figures.oom_kills = spaced(dir, c"memory.events", "oom_kill", buffer);
+            figures.throttled_periods = spaced(dir, c"cpu.stat", "nr_throttled", buffer);
+            let waited = spaced(dir, c"cpu.stat", "throttled_usec", buffer);
+            figures.throttled_seconds = waited.map(|us| us as f64 / 1e6);
+            figures.cpu_pressure_percent = pressure(dir, c"cpu.pressure", buffer);
+            figures.memory_pressure_percent = pressure(dir, c"memory.pressure", buffer);
+            figures.io_pressure_percent = pressure(dir, c"io.pressure", buffer);
         }
+        if let Some(dir) = self.memory.as_ref().filter(|dir| own(dir)) {
+            figures.memory_bytes = number(dir, c"memory.usage_in_bytes", buffer);
+            cache = spaced(dir, c"memory.stat", "total_inactive_file", buffer);
+            // Version 1 says "no limit" as a number near 2^63.
+            let limit = number(dir, c"memory.limit_in_bytes", buffer);
+            figures.memory_limit_bytes = limit.filter(|limit| *limit < 1 << 60);
+            figures.oom_kills = spaced(dir, c"memory.oom_control", "oom_kill", buffer);
+        }
+        if let Some(dir) = self.cpu.as_ref().filter(|dir| own(dir)) {
+            figures.throttled_periods = spaced(dir, c"cpu.stat", "nr_throttled", buffer);
+            let waited = spaced(dir, c"cpu.stat", "throttled_time", buffer);
+            figures.throttled_seconds = waited.map(|ns| ns as f64 / 1e9);
+        }
+        let both = figures.memory_bytes.zip(cache);
+        figures.memory_working_set_bytes = both.map(|(all, cache)| all.saturating_sub(cache));
+        figures
     }
+}
+
+/// What tells one cgroup from another: device and inode of its directory.
+fn identity(dir: &OwnedFd) -> (u64, u64) {
+    rustix::fs::fstat(dir).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
 }
 
 fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {

@@ -361,6 +361,36 @@ fn figures_of_cgroups_of_both_versions() {
 }
 
 #[test]
+fn both_versions_at_once_through_the_process_s_own_root() {
+    let tree = Tree::new();
+    let cgroups = "4:memory:/../app\n1:cpu:/../app\n0::/../app\n";
+    tree.process(9, 0, 0, "a", cgroups);
+    let mount = "proc/9/root/sys/fs/cgroup";
+    tree.put(&format!("{mount}/memory/cgroup.procs"), "9\n");
+    tree.put(&format!("{mount}/memory/memory.usage_in_bytes"), "700\n");
+    tree.put(&format!("{mount}/cpu/cgroup.procs"), "9\n");
+    tree.put(
+        &format!("{mount}/cpu/cpu.stat"),
+        "nr_periods 9\nnr_throttled 2\nthrottled_time 500000000\n",
+    );
+    cgroup_v2(&tree, &format!("{mount}/unified"), "9\n", "1\n", "2\n");
+    let mut watcher = tree.watcher();
+    let shared = watcher.shared();
+    watcher.look(second(100));
+    let seen = shared.lock();
+    let snapshot = seen.source(second(100)).snapshot(&ALL).unwrap();
+    let found = snapshot.containers[0].cgroup.clone().unwrap();
+    assert_eq!(
+        (
+            found.memory_bytes,
+            found.throttled_seconds,
+            found.cpu_pressure_percent
+        ),
+        (Some(700), Some(0.5), Some(12.5))
+    );
+}
+
+#[test]
 fn a_cgroup_that_two_share_is_neithers() {
     let tree = Tree::new();
     tree.process(5, 0, 0, "a", "0::/\n");
@@ -381,6 +411,42 @@ fn a_cgroup_that_two_share_is_neithers() {
                 .containers
                 .iter()
                 .all(|container| container.cgroup.is_none())
+    );
+}
+
+#[test]
+fn a_container_without_a_memory_cgroup_of_its_own_keeps_its_other_figures() {
+    let tree = Tree::new();
+    tree.process(
+        1,
+        0,
+        0,
+        "pause",
+        "4:memory:/above\n0::/podkit/web/(pause)\n",
+    );
+    tree.process(5, 0, 0, "a", "4:memory:/above\n0::/podkit/web/app\n");
+    tree.put("pod.json", r#"{"containers":[{"name":"app","pid":5}]}"#);
+    tree.put("cgroup/memory/above/cgroup.procs", "1\n5\n");
+    tree.put("cgroup/memory/above/memory.usage_in_bytes", "700\n");
+    tree.put("cgroup/unified/podkit/web/app/cgroup.procs", "5\n");
+    tree.put(
+        "cgroup/unified/podkit/web/app/io.pressure",
+        "some avg10=3.00 avg60=0.00 avg300=0.00 total=1\n",
+    );
+    let mut watcher = tree.watcher();
+    let shared = watcher.shared();
+    watcher.look(second(100));
+    let seen = shared.lock();
+    let snapshot = seen.source(second(100)).snapshot(&ALL).unwrap();
+    let app = snapshot
+        .containers
+        .iter()
+        .find(|container| container.name == "app")
+        .unwrap();
+    let found = app.cgroup.clone().unwrap();
+    assert_eq!(
+        (found.memory_bytes, found.io_pressure_percent),
+        (None, Some(3.0))
     );
 }
 
