@@ -47,6 +47,7 @@ impl Started {
 #[derive(Default)]
 struct Told {
     mount_namespace: Option<u64>,
+    executing: bool,
     warnings: Vec<String>,
     failure: Option<StartError>,
 }
@@ -82,26 +83,33 @@ pub(super) fn run_stage(
         }
     }
     let status = wait_end(stage.as_fd());
-    let end = || match &status {
-        Ok(Some(status)) => format!("the stage ended with {status}"),
-        Ok(None) => "the stage can't be killed".to_owned(),
-        Err(error) => error.to_string(),
-    };
     let failure = match heard {
         Ok(()) => told.failure.take(),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(StartError::Stage(
             format!("nothing happened for {} s", SILENCE.as_secs()),
         )),
-        Err(error) => Some(StartError::Stage(format!("{error}; {}", end()))),
+        Err(error) => Some(StartError::Stage(format!(
+            "{error}; {}",
+            ended("the stage", &status)
+        ))),
     };
     match (pidfd, failure) {
-        (Some(pidfd), None) => Ok(Started { pidfd, told }),
-        (pidfd, failure) => {
-            if let Some(pidfd) = pidfd {
-                drop(wait_end(pidfd.as_fd()));
-            }
-            Err(failure.unwrap_or_else(|| StartError::Stage(end())))
+        (Some(pidfd), None) if told.executing => Ok(Started { pidfd, told }),
+        (Some(pidfd), failure) => {
+            let status = wait_end(pidfd.as_fd());
+            Err(failure.unwrap_or_else(|| StartError::Stage(ended("the new process", &status))))
         }
+        (None, failure) => {
+            Err(failure.unwrap_or_else(|| StartError::Stage(ended("the stage", &status))))
+        }
+    }
+}
+
+fn ended(what: &str, status: &io::Result<Option<ExitStatus>>) -> String {
+    match status {
+        Ok(Some(status)) => format!("{what} ended with {status}"),
+        Ok(None) => format!("{what} can't be killed"),
+        Err(error) => format!("{what}: {error}"),
     }
 }
 
@@ -112,6 +120,7 @@ impl Told {
             match reply {
                 Reply::Started => *pidfd = fd,
                 Reply::MountNamespace(inode) => self.mount_namespace = Some(inode),
+                Reply::Executing => self.executing = true,
                 Reply::Warning(line) => self.warnings.push(line),
                 Reply::Failed { step, errno } => {
                     self.failure = Some(StartError::Step { step, errno })

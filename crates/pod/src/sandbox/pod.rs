@@ -190,16 +190,15 @@ impl PodSandbox {
         Ok(process)
     }
 
-    /// Whether a start failed because the pod is ending. The kernel makes no process in a PID namespace whose init is about
-    /// to end (`ENOMEM`), and kills a stage that is there; the end of the init itself comes a little later.
+    /// Whether a start failed because the pod is ending. The kernel lets nobody join the namespaces of an init that
+    /// is about to end (`ESRCH`), makes no process there (`ENOMEM`), and kills what is there; the end of the init itself comes
+    /// a little later.
     fn is_ending(&self, error: &StartError) -> bool {
-        if matches!(
-            error,
-            StartError::Step {
-                errno: libc::ENOMEM,
-                ..
-            } | StartError::Stage(_)
-        ) {
+        let telling = match error {
+            StartError::Step { errno, .. } => [libc::ENOMEM, libc::ESRCH].contains(errno),
+            error => matches!(error, StartError::Stage(_)),
+        };
+        if telling {
             self.init
                 .wait_timeout(Duration::from_secs(1))
                 .is_ok_and(|status| status.is_some())

@@ -104,6 +104,8 @@ pub(super) enum Reply {
     Started,
     /// The inode of the container's mount namespace, by which its processes are known.
     MountNamespace(u64),
+    /// All is done but the exec. Without it the end of the stream means that the process was killed.
+    Executing,
     /// Something asked for could not be had; the start goes on.
     Warning(String),
     /// The start is over.

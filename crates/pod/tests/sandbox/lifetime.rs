@@ -228,19 +228,25 @@ pub(super) fn kill_rest_of_a_shared_pod(private: &PrivateMounts) {
 }
 
 pub(super) fn sandbox_gone(private: &PrivateMounts) {
-    let pod = pod(private);
-    let (process, _output) = start(&pod, inside("sleep"));
-    pod.init().signal(Signal::KILL).unwrap();
-    assert_eq!(finish(&process), ExitStatus::Signal(9));
-    assert!(matches!(
-        pod.start(&inside("sleep")),
-        Err(StartError::SandboxGone)
-    ));
-    pod.destroy(LONG).unwrap();
-    assert!(matches!(
-        pod.start(&inside("sleep")),
-        Err(StartError::SandboxGone)
-    ));
+    // A start that comes before the init gets to die succeeds, and is killed with the rest.
+    let gone = |pod: &PodSandbox| match pod.start(&inside("sleep")) {
+        Ok(process) => assert_eq!(finish(&process), ExitStatus::Signal(9)),
+        Err(error) => assert!(matches!(error, StartError::SandboxGone), "{error}"),
+    };
+    // While it goes, and when it is gone.
+    for wait in [0, 0, 0, 100, 300, 1000, 3000] {
+        let pod = pod(private);
+        let (process, _output) = start(&pod, inside("sleep"));
+        pod.init().signal(Signal::KILL).unwrap();
+        std::thread::sleep(Duration::from_micros(wait));
+        gone(&pod);
+        assert_eq!(finish(&process), ExitStatus::Signal(9));
+        pod.destroy(LONG).unwrap();
+        assert!(matches!(
+            pod.start(&inside("sleep")),
+            Err(StartError::SandboxGone)
+        ));
+    }
 }
 
 pub(super) fn small_init(private: &PrivateMounts) {

@@ -77,6 +77,11 @@ impl Reporter {
         drop(wire::send_reply(&self.socket, &Reply::Warning(line), None));
     }
 
+    /// Just before the exec.
+    fn tell_executing(&self) {
+        drop(wire::send_reply(&self.socket, &Reply::Executing, None));
+    }
+
     /// By the child, since one that ends at once could not be asked any more.
     fn tell_mount_namespace(&self) {
         if let Ok(namespace) = std::fs::metadata("/proc/self/ns/mnt") {
@@ -228,6 +233,7 @@ fn pod(
             run::detach_from_caller();
             run::restrict_capabilities(0, true)?;
             sys::ignore_child_exits();
+            reporter.tell_executing();
             sys::exec_fd(&pause, &[c"podkit-pause".to_owned()])
                 .doing(|| "exec the init".into())
                 .map_err(Failure::from)

@@ -99,7 +99,7 @@ fn finish(reporter: &Reporter, run: &Run, uid: u32) -> Result<Infallible, Failur
     enter_directory(identity)?;
     warn_of_missing(reporter, identity)?;
     become_user(uid, gid, &groups, identity)?;
-    exec(&run.argv, &env)
+    exec(reporter, &run.argv, &env)
 }
 
 /// A pipe of the supervisor's belongs to root; `/dev/stdout` could not be opened by another user.
@@ -242,7 +242,11 @@ fn set_capabilities(capabilities: u64, no_new_privileges: bool) -> Result<(), Fa
 }
 
 /// Executes the program, looked up in the container's own `PATH` when it has no slash. (exec(3), execvp)
-fn exec(argv: &[String], env: &[(String, String)]) -> Result<Infallible, Failure> {
+fn exec(
+    reporter: &Reporter,
+    argv: &[String],
+    env: &[(String, String)],
+) -> Result<Infallible, Failure> {
     let string = |text: String| CString::new(text).doing(|| "pass the command".into());
     let program = &argv[0];
     let path = env
@@ -267,6 +271,7 @@ fn exec(argv: &[String], env: &[(String, String)]) -> Result<Infallible, Failure
         .iter()
         .map(|(name, value)| string(format!("{name}={value}")))
         .collect::<Result<Vec<_>, _>>()?;
+    reporter.tell_executing();
     let mut refused = None;
     for candidate in candidates {
         let Err(error) = sys::exec(&string(candidate.clone())?, &c_argv, &c_env);
