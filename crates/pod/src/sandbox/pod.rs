@@ -211,6 +211,10 @@ impl PodSandbox {
     /// could be killed) its other processes live on; they are known by their mount namespace. Returns how many there were.
     pub fn kill_rest(&self, container: &Process) -> io::Result<usize> {
         use std::os::unix::fs::MetadataExt;
+        if !self.spec.share_process_namespace {
+            // The kernel has killed them with their first.
+            return Ok(0);
+        }
         let Some(namespace) = container.mount_namespace() else {
             return Ok(0);
         };
