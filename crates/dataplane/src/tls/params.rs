@@ -102,6 +102,12 @@ impl TlsParams {
             );
             return Err(ParamError::new("key", why));
         }
+        for (at, cert) in self.cert.iter().enumerate() {
+            if self.cert[..at].contains(cert) {
+                let why = format!("{} is given twice", cert.display());
+                return Err(ParamError::new("cert", why));
+            }
+        }
         let keys = self.key.iter().cloned().map(Some);
         let keys = keys.chain(std::iter::repeat(None));
         Ok(Source::Files(self.cert.iter().cloned().zip(keys).collect()))

@@ -83,7 +83,7 @@ impl Reading {
         self.depends.push(key.clone());
         let bytes = read_both(&certificate, &key);
         self.found.push(Found {
-            name,
+            name: self.unused(name, &certificate),
             certificate,
             key,
             bytes,
@@ -92,11 +92,19 @@ impl Reading {
 
     fn add_broken(&mut self, name: String, certificate: PathBuf, key: PathBuf, problem: Problem) {
         self.found.push(Found {
-            name,
+            name: self.unused(name, &certificate),
             certificate,
             key,
             bytes: Err(problem),
         });
+    }
+
+    /// The name, or the path when another pair has it (`shop.crt` beside `shop/tls.crt`): metrics need them apart.
+    fn unused(&self, name: String, certificate: &Path) -> String {
+        match self.found.iter().any(|found| found.name == name) {
+            true => certificate.display().to_string(),
+            false => name,
+        }
     }
 }
 
@@ -207,7 +215,8 @@ fn list(directory: &Path) -> Result<Listing, String> {
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
-        if name.starts_with('.') {
+        // A file system's own directory, which only root may read, is where a volume begins.
+        if name.starts_with('.') || name == "lost+found" {
             continue;
         }
         if fs::metadata(entry.path()).is_ok_and(|meta| meta.is_dir()) {

@@ -29,6 +29,8 @@ fn a_start_is_refused_with_the_parameter_the_file_and_the_reason() {
         line.starts_with("--self-signed (PODKIT_SELF_SIGNED): can't go with --cert and --key"),
         "{line}"
     );
+    let line = start_error(&[("cert", &a), ("cert", &a)]);
+    assert!(line.ends_with("a.crt is given twice"), "{line}");
     let line = start_error(&[("cert", &a)]);
     assert!(line.contains("a.crt has no private key"), "{line}");
     let line = start_error(&[("cert-dir", "/none")]);
@@ -174,6 +176,8 @@ fn a_directory_is_read_by_the_conventions_of_the_field() {
     files.write("README", "certbot leaves one");
     files.pair("shop/tls", &made("shop.example"));
     files.pair("shop/extra", &made("extra.example"));
+    files.pair("zeta/tls", &made("zeta.test"));
+    fs::create_dir(files.path("lost+found")).unwrap();
     files.pair("..2026_01_01/tls", &made("hidden.example"));
     let certbot = made("certbot.example");
     files.write(
@@ -199,6 +203,7 @@ fn a_directory_is_read_by_the_conventions_of_the_field() {
         ("le", "certbot.example"),
         ("shop", "shop.example"),
         ("shop/extra", "extra.example"),
+        (&*shown(&files.path("zeta/tls.crt")), "zeta.test"),
     ];
     let expected: Vec<(String, String)> = expected
         .iter()
