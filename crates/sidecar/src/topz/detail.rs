@@ -51,7 +51,7 @@ impl<T> Known<T> {
 fn reason(error: Errno) -> String {
     match error {
         Errno::ACCESS | Errno::PERM => {
-            "not permitted: topz needs the user id of the process, or CAP_SYS_PTRACE".to_owned()
+            "not permitted: topz needs the user id of the process and all its capabilities, or CAP_SYS_PTRACE".to_owned()
         }
         Errno::NOENT | Errno::SRCH => {
             "the process ended meanwhile, or the kernel has no such file".to_owned()

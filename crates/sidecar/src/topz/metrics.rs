@@ -59,7 +59,7 @@ pub(crate) const METRICS: &[Metric] = &[
         THROTTLED,
     ),
     metric(
-        "podkit_topz_container_pressure_percent",
+        "podkit_topz_container_pressure_ratio",
         "gauge",
         &["container", "resource"],
         PRESSURE,
@@ -216,7 +216,7 @@ pub(crate) fn encode(encoder: &mut Encoder, source: &Source<'_>, cost: Cost) {
                     ("container", container.name.as_str()),
                     ("resource", resource),
                 ],
-                value?,
+                value? / 100.0,
             ))
         })
     });

@@ -103,7 +103,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         },
         Need {
             feature: "I/O, open files and exact user names of a process",
-            doc: "The user id of that process, or CAP_SYS_PTRACE.",
+            doc: "The user id of that process and all its capabilities (the kernel's ptrace access check), or CAP_SYS_PTRACE.",
             kind: NeedKind::SameUserOr("SYS_PTRACE"),
         },
     ],

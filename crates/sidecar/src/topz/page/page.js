@@ -327,6 +327,8 @@
         legend.append(item);
       }
       item.children[0].style.background = color(line.name);
+      // One that is not there at this moment is in the plots only.
+      item.hidden = line.memory_bytes[index] === null;
       put(item.children[1], line.name);
       put(item.children[2], `${percent(line.cpu_percent[index])} % · ${size(line.memory_bytes[index])}`);
     });

@@ -206,7 +206,7 @@ fn one_process_in_full() {
 #[test]
 fn what_is_not_permitted_says_why() {
     let refused = Known::<u64>::of(Err(rustix::io::Errno::ACCESS));
-    let why = "not permitted: topz needs the user id of the process, or CAP_SYS_PTRACE";
+    let why = "not permitted: topz needs the user id of the process and all its capabilities, or CAP_SYS_PTRACE";
     assert_eq!(
         serde_json::to_value(refused).unwrap(),
         serde_json::json!({ "unavailable": why })

@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use podkit_foundation::telemetry::metrics::{Format, Registry};
+
 use crate::topz::census::Instant;
+use crate::topz::metrics;
 use crate::topz::procfs::Proc;
 use crate::topz::query::{Asked, At};
 use crate::topz::ring::Ring;
@@ -313,6 +316,16 @@ fn figures_of_cgroups_of_both_versions() {
     let mut watcher = tree.watcher();
     let shared = watcher.shared();
     watcher.look(second(100));
+    let registry = Registry::default();
+    let for_metrics = shared.clone();
+    registry.collect(move |encoder| {
+        let seen = for_metrics.lock();
+        metrics::encode(encoder, &seen.source(second(100)), seen.cost);
+    });
+    let text = registry.encode(Format::Prometheus);
+    let pressure =
+        "podkit_topz_container_pressure_ratio{container=\"app\",resource=\"cpu\"} 0.125\n";
+    assert!(text.contains(pressure), "{text}");
     let seen = shared.lock();
     let snapshot = seen.source(second(100)).snapshot(&ALL).unwrap();
     let figures = |name: &str| {
