@@ -4,6 +4,7 @@ use podkit_dataplane::module::{Answer, Query};
 use podkit_foundation::params::{Addr, ParamType as _};
 use podkit_foundation::telemetry::metrics::{Format, Registry};
 
+use crate::topz::detail::inet_line;
 use crate::topz::metrics;
 use crate::topz::pages;
 use crate::topz::procfs::Proc;
@@ -321,4 +322,45 @@ fn sizes_and_times() {
         ["0Ki", "1Ki", "10Ki", "1.0Mi", "1.5Mi", "999Mi", "5.0Gi"]
     );
     assert_eq!(utc(1_700_000_102.9), "2023-11-14T22:15:02Z");
+}
+
+#[test]
+#[cfg(target_endian = "little")]
+fn sockets_of_the_kernel_s_tables() {
+    let check = |local: &str, remote: &str, state: &str, expected: &str| {
+        let line = format!(
+            "  3: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  1000 0 4711 1 0"
+        );
+        assert_eq!(inet_line(&line, "tcp"), Some((4711, expected.to_owned())));
+    };
+    check(
+        "0100007F:1F90",
+        "00000000:0000",
+        "0A",
+        "tcp 127.0.0.1:8080 listening",
+    );
+    check(
+        "0100007F:1F90",
+        "0200000A:01BB",
+        "01",
+        "tcp 127.0.0.1:8080 → 10.0.0.2:443 established",
+    );
+    let (mapped, six) = (
+        "0000000000000000FFFF00000100007F",
+        "00000000000000000000000001000000",
+    );
+    check(
+        &format!("{mapped}:0050"),
+        &format!("{mapped}:0051"),
+        "08",
+        "tcp 127.0.0.1:80 → 127.0.0.1:81 closed by the peer",
+    );
+    check(
+        &format!("{six}:0050"),
+        &format!("{six}:0000"),
+        "0A",
+        "tcp [::1]:80 listening",
+    );
+    assert_eq!(inet_line("sl local_address rem_address", "tcp"), None);
+    assert_eq!(inet_line("0: é:1 x 01 a b c d e f", "tcp"), None);
 }
