@@ -15,3 +15,5 @@ pub mod volume;
 pub mod image;
 pub mod sandbox;
 mod sys;
+
+pub use sys::give_back_start;

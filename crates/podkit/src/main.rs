@@ -39,6 +39,7 @@ fn command() -> Result<ExitCode, Failure> {
             Ok(podkit_dataplane::module::run(
                 module,
                 &cli::values(&module.spec.all_params(), matches),
+                podkit_pod::give_back_start,
             ))
         }
     }

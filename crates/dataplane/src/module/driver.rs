@@ -20,9 +20,10 @@ use tracing::{error, info, warn};
 use super::{Module, Service, Setup};
 use crate::admin::{self, Change, Endpoints};
 
-/// Runs a module to its end. What is wrong at the start goes to standard error as one line.
-pub fn run(module: &'static Module, values: &Values) -> ExitCode {
-    match drive(module, values) {
+/// Runs a module to its end. What is wrong at the start goes to standard error as one line. `settled` is called once,
+/// when the module serves.
+pub fn run(module: &'static Module, values: &Values, settled: fn()) -> ExitCode {
+    match drive(module, values, settled) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("podkit {}: {failure}", module.spec.name);
@@ -31,7 +32,7 @@ pub fn run(module: &'static Module, values: &Values) -> ExitCode {
     }
 }
 
-fn drive(module: &'static Module, values: &Values) -> Result<ExitCode, Failure> {
+fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<ExitCode, Failure> {
     let common = Common::from_values(values)?;
     let workers = match module.spec.data_path {
         true => DataPath::from_values(values)?.workers,
@@ -58,7 +59,7 @@ fn drive(module: &'static Module, values: &Values) -> Result<ExitCode, Failure> 
         .enable_all()
         .build()
         .map_err(|cause| Failure::runtime("starting", cause))?;
-    tokio::task::LocalSet::new().block_on(&runtime, live(module, values, &common, &setup))
+    tokio::task::LocalSet::new().block_on(&runtime, live(module, values, &common, &setup, settled))
 }
 
 async fn live(
@@ -66,6 +67,7 @@ async fn live(
     values: &Values,
     common: &Common,
     setup: &Setup,
+    settled: fn(),
 ) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new().map_err(|cause| Failure::runtime("taking signals", cause))?;
     let service = (module.build)(values, setup)?;
@@ -86,6 +88,7 @@ async fn live(
     Rc::clone(&service).start()?;
     setup.lifecycle.advance(Phase::Ready);
     info!(version = podkit_foundation::VERSION, admin = %common.admin, workers = setup.workers, "started");
+    settled();
     loop {
         let change = tokio::select! {
             change = signals.next() => change,

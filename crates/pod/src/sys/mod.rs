@@ -8,6 +8,7 @@ mod mounts;
 mod pause;
 mod process;
 mod spawn;
+mod text;
 mod watch;
 
 pub(crate) use mounts::set_mount_attributes;
@@ -17,6 +18,7 @@ pub(crate) use process::{
     mark_all_close_on_exec, reset_signals, unshare,
 };
 pub(crate) use spawn::spawn;
+pub use text::give_back_start;
 pub(crate) use watch::watch_readable;
 
 #[cfg(test)]
