@@ -196,6 +196,7 @@ impl Supervisor {
                 self.output.show(&Item::Pod { phase, ready, turn });
                 if ready && !std::mem::replace(&mut self.opened, true) {
                     self.show_addresses();
+                    crate::sys::give_back_start();
                 }
             }
             // The loop ends by it.
