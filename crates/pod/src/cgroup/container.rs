@@ -77,14 +77,12 @@ impl ContainerCgroup {
 
     /// SIGKILL to every process of the container, those it forks meanwhile included. It does not wait for their end.
     pub fn kill_all(&self) {
-        // Any one hierarchy holds them all; on v2 the kernel does it in one step.
+        // Any one hierarchy holds them all.
         let Some(group) = self.groups.first() else {
             return;
         };
         for dir in subtree(&group.dir) {
-            if kill_dir(&dir, group.version) {
-                break;
-            }
+            kill_dir(&dir, group.version);
         }
     }
 

@@ -15,7 +15,7 @@ use super::detect::{Hierarchy, Version, words};
 /// How long the kernel is given to let go of a group whose processes were killed.
 const REMOVE_MAX: Duration = Duration::from_secs(2);
 const REMOVE_PAUSE: Duration = Duration::from_millis(2);
-/// Looks at a v1 group in one round of killing: a process that forks as fast as it can is met again.
+/// Looks at a group in one round of killing: a process that forks as fast as it can is met again.
 const KILL_ROUNDS_MAX: usize = 64;
 /// Depth of groups that a container made below its own, for removal.
 const DEPTH_MAX: usize = 64;
@@ -94,11 +94,25 @@ pub(super) fn subtree(dir: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(dir, _)| dir).collect()
 }
 
-/// Kills what is in one group; true when the kernel has taken those below it too.
-pub(super) fn kill_dir(dir: &Path, version: Version) -> bool {
-    if version == Version::V2 && std::fs::write(dir.join("cgroup.kill"), "1").is_ok() {
-        return true;
+/// Kills what is in one group; not what is in those below it.
+///
+/// On v2 by freezing and then killing, not by `cgroup.kill`: from Linux 6.14 on a group that was killed once kills every
+/// process that is born into it from another group (for `CLONE_INTO_CGROUP` the kernel compares the `kill_seq` of the
+/// parent's group with that of the new one), so that a container could never start again in its group.
+pub(super) fn kill_dir(dir: &Path, version: Version) {
+    // Before Linux 5.2 there is no freezer: what forks meanwhile is met by the next look.
+    let freeze =
+        |state| version == Version::V2 && std::fs::write(dir.join("cgroup.freeze"), state).is_ok();
+    let frozen = freeze("1");
+    kill_members(dir);
+    if frozen {
+        // A killed process ends frozen too; who joins later must run.
+        let _thawed = freeze("0");
     }
+}
+
+/// SIGKILL to every process of one group, until no new one is met.
+fn kill_members(dir: &Path) {
     let mut killed: HashSet<i32> = HashSet::new();
     let members = || {
         words(dir, "cgroup.procs")
@@ -129,7 +143,6 @@ pub(super) fn kill_dir(dir: &Path, version: Version) -> bool {
             killed.insert(pid);
         }
     }
-    false
 }
 
 /// Makes a directory when it is absent and locks it; none when another process has the lock.
