@@ -4,9 +4,12 @@ use std::path::Path;
 
 use podkit_testkit::leftovers::{self, Look};
 use podkit_testkit::net::OwnNetwork;
-use podkit_testkit::podkit::{Pod, binary};
+use podkit_testkit::podkit::Pod;
 use podkit_testkit::{Need, Turn, able, machine};
 use serde_json::Value;
+
+/// The names of the pods that are tested.
+const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx"];
 
 /// Held while a pod is tested.
 pub(crate) struct Ground {
@@ -25,8 +28,9 @@ impl Ground {
             return None;
         }
         let turn = Turn::alone();
+        leftovers::adopt_orphans();
         let network = OwnNetwork::enter();
-        let before = Look::now(binary());
+        let before = Look::now(PODS);
         Some(Self {
             _network: network,
             before,
@@ -41,12 +45,12 @@ impl Ground {
 
     /// Asserts that nothing is left of what was started here.
     pub(crate) fn assert_clean(&self) {
-        leftovers::assert_none(&self.before, binary());
+        leftovers::assert_none(&self.before, PODS);
     }
 
     /// What is left now.
     pub(crate) fn left(&self) -> Vec<String> {
-        Look::now(binary()).more_than(&self.before)
+        Look::now(PODS).more_than(&self.before)
     }
 }
 

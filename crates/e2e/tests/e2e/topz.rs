@@ -104,7 +104,7 @@ fn secrets_in_command_lines_are_masked_everywhere() {
         "sh",
         Command::new("sh").args([
             "-c",
-            "sleep 1002; exit",
+            "kill -STOP $$",
             "sh",
             "--password=e2e-s3cret-value",
             "--token",
