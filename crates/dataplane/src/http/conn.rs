@@ -45,7 +45,12 @@ pub(crate) struct Conn<T> {
     pub(crate) worker: Rc<Worker>,
     /// Bytes read; None while there are none and nothing waits in the kernel.
     input: Option<Buf>,
+    /// The last read filled its buffer: the next one gets a large one.
+    busy: bool,
 }
+
+/// A read of so many bytes is one of many: the next gets a large buffer.
+const BUSY_BYTES: usize = 16 * 1024;
 
 /// How long a peer's last bytes are thrown away before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
@@ -58,6 +63,7 @@ impl<T: Transport> Conn<T> {
             timer: worker.clock.timer(),
             worker,
             input: None,
+            busy: false,
         }
     }
 
@@ -86,11 +92,17 @@ impl<T: Transport> Conn<T> {
             // A buffer is taken only when there is something to put into it.
             std::task::ready!(self.io.poll_readable(cx))?;
         }
-        let input = self.input.get_or_insert_with(Buf::small);
+        let busy = self.busy;
+        let input = self
+            .input
+            .get_or_insert_with(|| if busy { Buf::large() } else { Buf::small() });
         if input.spare().is_empty() {
             input.reserve(room.max(1));
         }
         let read = self.io.poll_read(cx, input);
+        if let Poll::Ready(Ok(count)) = read {
+            self.busy = count >= BUSY_BYTES;
+        }
         if input.is_empty() {
             self.input = None;
         }

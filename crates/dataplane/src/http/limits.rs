@@ -17,11 +17,11 @@ podkit_foundation::params! {
         max_body_bytes: Size { default: Some("0") },
         /// From the first byte of a request (or the TLS handshake's begin) to the end of its head.
         head_timeout: Duration { default: Some("10s"), bounds: Some((1, 3_600_000)) },
-        /// Longest pause of a peer that is sending a body or taking a response.
+        /// Longest pause of a client that is sending a body.
         body_timeout: Duration { default: Some("30s"), bounds: Some((1, 86_400_000)) },
         /// Bytes a second that a request's body must come with on average, after the first --body-timeout; 0 for any.
         min_body_rate: Size { default: Some("64") },
-        /// How long a kept-alive connection may wait for its next request.
+        /// How long a kept-alive connection may wait for its next request, and a client may pause while it takes an answer.
         idle_timeout: Duration { default: Some("60s"), bounds: Some((1, 86_400_000)) },
     }
 }

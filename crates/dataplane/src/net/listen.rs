@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::Addr;
@@ -20,6 +21,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 /// Connections that may wait for being accepted, per socket; the kernel bounds it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
+
+/// How long a connection is silent before the kernel asks whether the peer is there, and between asking again.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 
 /// A bound address: one socket for each worker.
 #[derive(Debug)]
@@ -159,6 +163,10 @@ fn tcp_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     }
     // Linux hands it down to the connections that are accepted: a system call less for each.
     sockopt::set_tcp_nodelay(&socket, true)?;
+    // Likewise; a peer that is gone without a word is noticed even on a tunnel that may be silent for hours.
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEPALIVE_AFTER)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_AFTER)?;
     rustix::net::bind(&socket, &addr)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))

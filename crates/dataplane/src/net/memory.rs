@@ -184,6 +184,9 @@ impl Transport for End {
     }
 
     fn abort(&mut self) {
-        self.outgoing.borrow_mut().reset = true;
+        let mut lane = self.outgoing.borrow_mut();
+        lane.reset = true;
+        lane.ended = true;
+        lane.wake();
     }
 }

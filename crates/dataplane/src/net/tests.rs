@@ -247,3 +247,81 @@ fn buffers_grow_move_and_count() {
     buf.put_hex(0xbeef_0);
     assert_eq!(buf.filled(), b"0 18446744073709551615 beef0");
 }
+
+#[test]
+fn what_a_listener_was_set_to_is_handed_down() {
+    let listener = bind("127.0.0.1:0", 1).unwrap();
+    let _client = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
+    let Port::Tcp(socket) = listener.take().unwrap() else {
+        panic!("a TCP address");
+    };
+    socket.set_nonblocking(false).unwrap();
+    let (accepted, _) = socket.accept().unwrap();
+    assert!(accepted.nodelay().unwrap());
+    assert!(rustix::net::sockopt::socket_keepalive(&accepted).unwrap());
+}
+
+/// Runs a tunnel between the far ends of two connections in memory.
+async fn between<F: Future<Output = ()>>(
+    idle: Duration,
+    talk: impl FnOnce(memory::End, memory::End) -> F,
+) -> std::io::Result<(u64, u64)> {
+    let (a, mut near_a) = memory::pair(&[7, 4000], 1000);
+    let (b, mut near_b) = memory::pair(&[3, 9000], 1000);
+    let worker = Worker::new(
+        &Lifecycle::new(),
+        &Registry::default(),
+        &Connections::at_most(1),
+    );
+    LocalSet::new()
+        .run_until(async {
+            drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
+            let mut early = Buf::small();
+            early.put(b"early ");
+            let tunnel = tunnel(&mut near_a, Some(early), &mut near_b, None, &worker, idle);
+            tokio::join!(tunnel, talk(a, b)).0
+        })
+        .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_passes_ends_on_one_way_at_a_time() {
+    let moved = between(Duration::from_secs(9), |mut a, mut b| async move {
+        let long = vec![b'x'; 100_000];
+        let (got, ()) = tokio::join!(b.get_all(), async {
+            a.put(&long).await;
+            a.end().await;
+        });
+        assert!(got.starts_with(b"early x") && got.len() == 100_006);
+        b.put(b"answer after the end").await;
+        b.end().await;
+        assert_eq!(a.get_all().await, b"answer after the end");
+    })
+    .await;
+    assert_eq!(moved.unwrap(), (100_006, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_tunnel_is_cut_and_looks_so() {
+    let begin = tokio::time::Instant::now();
+    let cut = between(Duration::from_secs(9), |mut a, mut b| async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        a.put(b"x").await;
+        assert_eq!(b.get_all().await, b"early x!");
+        assert_eq!(a.get_all().await, b"!");
+    })
+    .await;
+    assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    assert!(begin.elapsed() >= Duration::from_secs(14));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_passes_a_break_on() {
+    let cut = between(Duration::from_secs(9), |mut a, mut b| async move {
+        a.abort();
+        drop(a);
+        assert_eq!(b.get_all().await, b"early !");
+    })
+    .await;
+    assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -6,9 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::buffer::{Buf, SMALL_BYTES};
+use super::buffer::Buf;
 use super::socket::Transport;
 use super::worker::Worker;
+
+/// A read of so many bytes is one of many: the next gets a large buffer.
+const BUSY_BYTES: usize = 16 * 1024;
 
 /// One direction.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Lane {
             };
             let count = ready!(from.poll_read(cx, &mut buf))?;
             self.ended = count == 0;
-            self.busy = count >= SMALL_BYTES;
+            self.busy = count >= BUSY_BYTES;
             if count > 0 {
                 self.buf = Some(buf);
             }

@@ -141,7 +141,8 @@ impl RequestHead {
                     }
                 }
                 Known::ContentLength => {
-                    if length.replace(content_length(value)?).is_some() {
+                    let another = length.replace(content_length(value)?);
+                    if another.is_some() {
                         return Err(Reject::Bad("more than one Content-Length"));
                     }
                 }
@@ -204,7 +205,7 @@ impl RequestHead {
     }
 
     /// Its bytes, the empty line included.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.facts().len
     }
 

@@ -113,7 +113,7 @@ impl ResponseHead {
     }
 
     /// Its bytes, the empty line included.
-    pub fn len(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         self.facts().len
     }
 

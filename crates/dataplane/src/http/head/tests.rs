@@ -291,7 +291,7 @@ proptest! {
         if let Ok(Some(len)) = Scanner::default().find(&text, true) {
             let mut head = RequestHead::default();
             if head.parse(&text[..len], 100).is_ok() {
-                prop_assert_eq!(head.len(), len);
+                prop_assert_eq!(head.byte_len(), len);
                 prop_assert!(!text[..len].contains(&0));
             }
         }

@@ -47,7 +47,7 @@ impl<H: Handler> Local<H> {
                     out.put(body);
                 }
                 if conn
-                    .send(&[out.filled()], self.limits.body_timeout)
+                    .send(&[out.filled()], self.limits.idle_timeout)
                     .await
                     .is_ok()
                 {
@@ -125,7 +125,7 @@ impl<H: Handler> Local<H> {
         }
         if head.expects_continue() && conn.input().is_empty() {
             let interim: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-            conn.send(&[interim], self.limits.body_timeout).await?;
+            conn.send(&[interim], self.limits.idle_timeout).await?;
         }
         let mut chunks = Chunks::default();
         let mut total = 0_u64;
@@ -214,7 +214,7 @@ impl<H: Handler> Local<H> {
         put_head(&mut out, &response, framing, connection);
         let bodyless =
             head.method() == Method::Head || matches!(response.status, 100..=199 | 204 | 304);
-        let pause = self.limits.body_timeout;
+        let pause = self.limits.idle_timeout;
         match response.body {
             _ if bodyless => conn.send(&[out.filled()], pause).await?,
             Body::Bytes(body) if body.len() <= TOGETHER_BYTES => {

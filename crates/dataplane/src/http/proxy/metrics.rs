@@ -23,7 +23,7 @@ pub struct HttpMetrics {
     /// Requests sent again after a kept connection turned out to be closed.
     pub(super) retries: Counter,
     /// Connections that became tunnels.
-    pub(super) upgrades: Counter,
+    upgrades: Counter,
 }
 
 impl HttpMetrics {
@@ -91,6 +91,11 @@ impl HttpMetrics {
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.classes[class].inc();
         self.seconds.observe(took);
+    }
+
+    pub(super) fn upgrade(&self) {
+        self.classes[0].inc();
+        self.upgrades.inc();
     }
 
     pub(super) fn fault(&self, fault: Fault) {

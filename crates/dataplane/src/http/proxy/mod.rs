@@ -10,8 +10,10 @@
 //! come while the body is still being sent. What the upstream breaks off is broken off for the client too: never a body
 //! that looks complete and is not.
 
+mod attempt;
 mod exchange;
 mod metrics;
+mod pace;
 mod pump;
 mod relay;
 mod rewrite;
@@ -89,9 +91,9 @@ impl Proxy {
         let mut conn = Conn::new(io, worker);
         match self.requests(&mut conn, &client).await {
             Ok(()) => conn.finish().await,
-            Err(Cut::Rejected(_)) => unreachable!("told to the client where it was found"),
             Err(Cut::Closed) => conn.close().await,
-            Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
+            // A client whose message was refused was told where that was found.
+            Err(Cut::Timeout | Cut::Broken(_) | Cut::Rejected(_)) => conn.io.abort(),
         }
     }
 }

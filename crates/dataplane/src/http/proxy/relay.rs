@@ -42,7 +42,7 @@ pub(super) struct Relay {
     /// The upstream closes after it.
     closes: bool,
     /// Bytes sent since the start.
-    pub(super) moved: u64,
+    moved: u64,
 }
 
 #[derive(Debug)]
@@ -100,6 +100,11 @@ impl Relay {
     /// Everything came as it was announced and nothing behind it: the upstream's connection can be used again.
     pub(super) fn is_clean(&self) -> bool {
         self.ended && !self.closes && self.input.is_none()
+    }
+
+    /// Bytes that went to the client so far.
+    pub(super) fn progress(&self) -> u64 {
+        self.moved + self.sent as u64
     }
 
     /// What it waits for when it is pending.
@@ -240,7 +245,7 @@ impl Relay {
         let wrong = |_: Reject| RelayError::Upstream("its chunked body is not valid");
         let input = self.input.as_ref().map_or(&[][..], Buf::filled);
         match &mut self.left {
-            Left::Nothing => {}
+            Left::Nothing | Left::Trailers(_) => {}
             Left::Bytes(left) => {
                 self.checked =
                     usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
@@ -286,7 +291,6 @@ impl Relay {
                     }
                 }
             }
-            Left::Trailers(_) => {}
         }
         self.check_trailers(limits)
     }

@@ -93,7 +93,7 @@ pub(super) fn put_request(
     if absolute || authority.is_none() {
         put_field(out, "Host", asked);
     }
-    put_fields(out, &head.fields, bytes, head.len(), false);
+    put_fields(out, &head.fields, bytes, head.byte_len(), false);
     out.put(&client.fields);
     match client.trusted {
         false => {
@@ -128,10 +128,9 @@ fn drop_request_fields(head: &mut RequestHead, trusted: bool, absolute: bool) {
     for field in &mut head.fields {
         field.dropped |= match field.known {
             Known::Host => absolute,
-            // Lists are written anew; the others stay when they are believed.
-            Known::Forwarded | Known::XForwardedFor => true,
+            // Lists are written anew, and who the client is by its certificate only we may say.
+            Known::Forwarded | Known::XForwardedFor | Known::ClientCert => true,
             Known::XForwardedProto | Known::XForwardedHost | Known::XForwarded => !trusted,
-            Known::ClientCert => true,
             Known::Expect => minor == 0,
             _ => false,
         };
@@ -201,7 +200,7 @@ pub(super) fn put_response(
             field.dropped |= field.known == Known::Hsts;
         }
     }
-    put_fields(out, &head.fields, bytes, head.len(), options.bare_lf);
+    put_fields(out, &head.fields, bytes, head.byte_len(), options.bare_lf);
     if head.status() >= 200 {
         out.put(options.more);
     }

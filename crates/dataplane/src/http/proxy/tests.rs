@@ -529,7 +529,7 @@ fn an_upgrade_is_a_tunnel_with_half_close() {
         "{}",
         got[0]
     );
-    assert_eq!(metrics.upgrades.get(), 1);
+    assert_eq!(metrics.answered(), 1);
 }
 
 #[test]

@@ -1,0 +1,386 @@
+//! One try at getting a request answered: send it, wait for the head of the answer, relay the answer.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+use super::exchange::{After, Asked, Fail};
+use super::pace::Pace;
+use super::pump::Pump;
+use super::relay::{Relay, RelayError, Waits};
+use super::rewrite::{Framing, ResponseOptions, put_response};
+use super::{Fault, Proxy};
+use crate::http::conn::{Conn, Cut};
+use crate::http::head::{BodyKind, Method, Scanner};
+use crate::http::reject::Reject;
+use crate::net::{Buf, Socket, Transport, tunnel};
+
+/// Interim answers that are forwarded for one request; more are an upstream that has lost its way.
+const MAX_INTERIM: u32 = 32;
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    pub(super) after: After,
+    pub(super) reusable: bool,
+}
+
+impl Proxy {
+    /// One try. `kept`: the connection was used before, and may have been closed by the upstream meanwhile.
+    pub(super) async fn attempt<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        asked: Asked,
+        out: &Buf,
+        pump: &mut Option<Pump>,
+        upstream: &mut Socket,
+        kept: bool,
+    ) -> Result<Answered, Fail> {
+        let limits = self.pool.limits();
+        let whole = pump.is_none();
+        conn.timer.arm(asked.since + limits.response_timeout);
+        if let Err(failed) = self.send_head(conn, out, upstream).await {
+            match failed {
+                // Nothing of it went out.
+                SendFail { sent: 0, .. } if kept => return Err(Fail::Stale),
+                SendFail { timeout: true, .. } => {
+                    let why = "the upstream takes no request";
+                    return Err(Fail::Tell(Fault::Upstream, 504, why));
+                }
+                // It may have answered before it closed.
+                SendFail { .. } => {}
+            }
+        }
+        let mut input = None;
+        let mut scanner = Scanner::default();
+        let mut interim = 0;
+        loop {
+            let got = self
+                .receive_head(conn, pump, upstream, &mut input, &mut scanner)
+                .await?;
+            let len = match got {
+                Some(len) => len,
+                None if kept && whole && asked.method.is_idempotent() && input.is_none() => {
+                    return Err(Fail::Stale);
+                }
+                None => {
+                    return Err(Fail::Tell(
+                        Fault::Upstream,
+                        502,
+                        "the upstream closed without an answer",
+                    ));
+                }
+            };
+            let bare_lf = scanner.saw_bare_lf();
+            scanner = Scanner::default();
+            let (head, out) =
+                self.take_response(conn, &mut input, len, bare_lf, asked, pump.is_none())?;
+            if head.status == 101 && !whole && pump.is_some() {
+                let why = "the upstream changed to another protocol in the middle of a request";
+                return Err(Fail::Tell(Fault::Upstream, 502, why));
+            }
+            if head.status == 101 {
+                return self.tunnel(conn, upstream, input, out).await;
+            }
+            if head.status < 200 {
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    let why = "the upstream sends interim answers without end";
+                    return Err(Fail::Tell(Fault::Upstream, 502, why));
+                }
+                // They are for clients that know them (RFC 9110 section 15.2).
+                if asked.minor == 1 {
+                    let pause = self.settings.limits.idle_timeout;
+                    conn.send(&[out.filled()], pause)
+                        .await
+                        .map_err(Fail::Client)?;
+                    conn.timer.arm_for(limits.response_timeout);
+                }
+                continue;
+            }
+            let mut relay = Relay::new(head.body, head.framing, out, input);
+            self.relay(conn, pump, upstream, &mut relay).await?;
+            let complete = pump.is_none();
+            return Ok(Answered {
+                status: head.status,
+                after: match head.keep_alive && complete {
+                    true => After::Next,
+                    false => After::Close,
+                },
+                reusable: head.reusable && complete && relay.is_clean(),
+            });
+        }
+    }
+
+    async fn send_head<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        out: &Buf,
+        upstream: &mut Socket,
+    ) -> Result<(), SendFail> {
+        let bytes = out.filled();
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < bytes.len() {
+                let part = [IoSlice::new(&bytes[sent..])];
+                match upstream.poll_write(cx, &part) {
+                    Poll::Ready(Ok(count @ 1..)) => sent += count,
+                    Poll::Ready(_) => {
+                        return Poll::Ready(Err(SendFail {
+                            sent,
+                            timeout: false,
+                        }));
+                    }
+                    Poll::Pending if conn.timer.expired(cx) => {
+                        return Poll::Ready(Err(SendFail {
+                            sent,
+                            timeout: true,
+                        }));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Waits for a whole head while the body goes out; returns its length, None when the upstream closed before it.
+    async fn receive_head<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        pump: &mut Option<Pump>,
+        upstream: &mut Socket,
+        input: &mut Option<Buf>,
+        scanner: &mut Scanner,
+    ) -> Result<Option<usize>, Fail> {
+        let limits = &self.settings.limits;
+        let head_bytes = limits.head_bytes();
+        let mut pace = Pace::new(pump.as_ref());
+        // A client that has closed its side can still read; one that reset is gone.
+        let mut watching = true;
+        poll_fn(|cx| {
+            loop {
+                if let Some(have) = input.as_ref().filter(|input| !input.is_empty()) {
+                    match scanner.find(have.filled(), false) {
+                        Ok(Some(len)) if len <= head_bytes => return Poll::Ready(Ok(Some(len))),
+                        Ok(None) if have.len() < head_bytes => {}
+                        Ok(_) => {
+                            let why = "the upstream's answer has a head that is too large";
+                            return Poll::Ready(Err(Fail::Tell(Fault::Upstream, 502, why)));
+                        }
+                        Err(_) => unreachable!("line ends of answers are not checked"),
+                    }
+                }
+                match poll_more(cx, upstream, input, head_bytes) {
+                    Poll::Ready(Ok(1..)) => continue,
+                    Poll::Ready(_) => return Poll::Ready(Ok(None)),
+                    Poll::Pending => {}
+                }
+                break;
+            }
+            if let Err(fail) = pace.pump(cx, conn, pump, upstream, self) {
+                return Poll::Ready(Err(fail));
+            }
+            if watching && pump.is_none() && conn.input().is_empty() {
+                match conn.poll_fill(cx, 0) {
+                    Poll::Ready(Ok(_)) => watching = false,
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(Fail::Client(error.into())));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            if conn.timer.expired(cx) {
+                return Poll::Ready(Err(match pump {
+                    Some(pump) if pump.is_waiting_for_client() => Fail::Reject(Reject::BodyTimeout),
+                    _ => Fail::Tell(Fault::Upstream, 504, "the upstream did not answer in time"),
+                }));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Parses an answer's head and writes it for the client. Waits for nothing.
+    fn take_response<T: Transport>(
+        &self,
+        conn: &Conn<T>,
+        input: &mut Option<Buf>,
+        len: usize,
+        bare_lf: bool,
+        asked: Asked,
+        complete: bool,
+    ) -> Result<(Taken, Buf), Fail> {
+        let limits = &self.settings.limits;
+        let wrong = |why| Fail::Tell(Fault::Upstream, 502, why);
+        let Some(have) = input else {
+            return Err(wrong("the upstream's answer is empty"));
+        };
+        let bytes = &have.filled()[..len];
+        let mut head = self.response.borrow_mut();
+        if let Err(reject) = head.parse(bytes, limits.fields(), asked.method == Method::Head) {
+            tracing::debug!(upstream = %self.pool.target().addr(), why = %reject, "the answer is not valid");
+            return Err(wrong("the upstream's answer is not valid HTTP"));
+        }
+        let status = head.status();
+        if status == 101 && !(asked.wants_upgrade && head.upgrade().is_some()) {
+            return Err(wrong(
+                "the upstream changed to another protocol without being asked",
+            ));
+        }
+        let framing = match head.body() {
+            BodyKind::Chunked | BodyKind::UntilClose if asked.minor == 0 => Framing::Close,
+            BodyKind::Chunked | BodyKind::UntilClose => Framing::Chunked,
+            BodyKind::None | BodyKind::Length(_) => Framing::Kept,
+        };
+        let keep_alive =
+            asked.keep_alive && complete && framing != Framing::Close && !conn.worker.closing();
+        let taken = Taken {
+            status,
+            body: head.body(),
+            framing,
+            keep_alive,
+            reusable: head.keep_alive(),
+        };
+        let options = ResponseOptions {
+            framing,
+            connection: match (keep_alive, asked.minor) {
+                _ if status < 200 => None,
+                (false, _) => Some("close"),
+                (true, 0) => Some("keep-alive"),
+                (true, _) => None,
+            },
+            more: self.settings.response_fields.as_bytes(),
+            bare_lf,
+        };
+        let mut out = Buf::small();
+        put_response(&mut out, &mut head, bytes, options);
+        have.consume(len);
+        if have.is_empty() {
+            *input = None;
+        }
+        Ok((taken, out))
+    }
+
+    /// Sends the answer's head and body while the request's body may still go out.
+    async fn relay<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        pump: &mut Option<Pump>,
+        upstream: &mut Socket,
+        relay: &mut Relay,
+    ) -> Result<(), Fail> {
+        let limits = &self.settings.limits;
+        let mut pace = Pace::new(pump.as_ref());
+        let mut waited: Option<(Waits, u64)> = None;
+        poll_fn(|cx| {
+            match relay.poll(cx, conn, upstream, limits) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(RelayError::Client(cut))) => {
+                    return Poll::Ready(Err(Fail::Client(cut)));
+                }
+                Poll::Ready(Err(RelayError::Upstream(why))) => {
+                    tracing::debug!(upstream = %self.pool.target().addr(), why, "an answer is incomplete");
+                    return Poll::Ready(Err(Fail::Broken(Fault::Upstream)));
+                }
+                Poll::Pending => {}
+            }
+            if let Err(fail) = pace.pump(cx, conn, pump, upstream, self) {
+                return Poll::Ready(Err(match fail {
+                    Fail::Client(cut) => Fail::Client(cut),
+                    _ => Fail::Broken(Fault::Client),
+                }));
+            }
+            let waits = (relay.waits(), relay.progress());
+            if waited != Some(waits) {
+                waited = Some(waits);
+                conn.timer.arm_for(match waits.0 {
+                    Waits::Client => limits.idle_timeout,
+                    Waits::Upstream => self.pool.limits().response_timeout,
+                });
+            }
+            if conn.timer.expired(cx) {
+                return Poll::Ready(Err(match waits.0 {
+                    Waits::Client => Fail::Client(Cut::Timeout),
+                    Waits::Upstream => Fail::Broken(Fault::Upstream),
+                }));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// After 101: bytes both ways until both sides have ended.
+    async fn tunnel<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        upstream: &mut Socket,
+        input: Option<Buf>,
+        mut out: Buf,
+    ) -> Result<Answered, Fail> {
+        self.metrics.upgrade();
+        if let Some(input) = input {
+            out.put(input.filled());
+        }
+        let from_client = conn.take_input();
+        let idle = self.pool.limits().tunnel_timeout;
+        let worker = std::rc::Rc::clone(&conn.worker);
+        // How it ends is the two sides' business; a tunnel has no answer that could be cut short.
+        drop(
+            tunnel(
+                &mut conn.io,
+                from_client,
+                upstream,
+                Some(out),
+                &worker,
+                idle,
+            )
+            .await,
+        );
+        Ok(Answered {
+            status: 101,
+            after: After::Close,
+            reusable: false,
+        })
+    }
+}
+
+/// What was found in an answer's head.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    status: u16,
+    body: BodyKind,
+    framing: Framing,
+    keep_alive: bool,
+    reusable: bool,
+}
+
+/// A request that was not sent whole.
+#[derive(Debug, Clone, Copy)]
+struct SendFail {
+    sent: usize,
+    timeout: bool,
+}
+
+/// Reads what the upstream has sent behind `input`; takes a buffer only when there is something.
+fn poll_more(
+    cx: &mut Context<'_>,
+    upstream: &mut Socket,
+    input: &mut Option<Buf>,
+    room: usize,
+) -> Poll<io::Result<usize>> {
+    if input.is_none() {
+        std::task::ready!(upstream.poll_readable(cx))?;
+    }
+    let buf = input.get_or_insert_with(Buf::small);
+    if buf.spare().is_empty() {
+        buf.reserve(room);
+    }
+    let read = upstream.poll_read(cx, buf);
+    if buf.is_empty() {
+        *input = None;
+    }
+    read
+}

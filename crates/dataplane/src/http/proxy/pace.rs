@@ -1,0 +1,89 @@
+//! The deadlines of a body that is being sent, which are not those of the answer.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::exchange::Fail;
+use super::pump::{Pump, PumpError};
+use crate::http::HttpLimits;
+use crate::http::conn::{Conn, Cut};
+use crate::net::{Socket, Transport};
+
+/// Keeps them while a body is pumped.
+pub(super) struct Pace {
+    /// When we began to wait for the client, and what had come until then.
+    moved: u64,
+    waiting_since: Option<Instant>,
+    /// Time that the client took, all pauses together.
+    spent: Duration,
+}
+
+impl Pace {
+    pub(super) fn new(pump: Option<&Pump>) -> Self {
+        Self {
+            moved: pump.map_or(0, |pump| pump.moved),
+            waiting_since: None,
+            spent: Duration::ZERO,
+        }
+    }
+
+    /// Moves the body on and arms the deadline for what it waits for. The pump goes when it is done.
+    pub(super) fn pump<T: Transport>(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn<T>,
+        slot: &mut Option<Pump>,
+        upstream: &mut Socket,
+        proxy: &Proxy,
+    ) -> Result<(), Fail> {
+        let Some(pump) = slot else {
+            return Ok(());
+        };
+        let limits = &proxy.settings.limits;
+        match pump.poll(cx, conn, upstream, limits) {
+            Poll::Ready(Ok(())) => {
+                *slot = None;
+                conn.timer.arm_for(proxy.pool.limits().response_timeout);
+                Ok(())
+            }
+            // The upstream takes no more; what it answers tells why.
+            Poll::Ready(Err(PumpError::Upstream)) => {
+                pump.give_up();
+                conn.timer.arm_for(proxy.pool.limits().response_timeout);
+                Ok(())
+            }
+            Poll::Ready(Err(PumpError::Client(Cut::Rejected(reject)))) => Err(Fail::Reject(reject)),
+            Poll::Ready(Err(PumpError::Client(cut))) => Err(Fail::Client(cut)),
+            Poll::Pending => {
+                let progress = pump.moved != self.moved;
+                if progress || self.waiting_since.is_none() {
+                    let now = Instant::now();
+                    if let Some(since) = self.waiting_since.replace(now) {
+                        self.spent += now.duration_since(since);
+                    }
+                    self.moved = pump.moved;
+                    let deadline = match pump.is_waiting_for_client() {
+                        true => now + limits.body_timeout.min(self.allowance(limits)),
+                        false => now + proxy.pool.limits().response_timeout,
+                    };
+                    conn.timer.arm(deadline);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// How long the next byte may take for the body to keep `--min-body-rate`.
+    fn allowance(&self, limits: &HttpLimits) -> Duration {
+        match limits.min_body_rate.0 {
+            0 => Duration::MAX,
+            rate => {
+                let earned = limits.body_timeout + Duration::from_secs(self.moved / rate);
+                earned.saturating_sub(self.spent)
+            }
+        }
+    }
+}
