@@ -148,6 +148,8 @@ impl<T: Transport> Conn<T> {
             let waiting = self.input.is_none();
             let count = if waiting && !first {
                 self.idle().await?
+            } else if waiting {
+                self.newcomer().await?
             } else {
                 self.fill(limits.head_bytes())
                     .await
@@ -181,6 +183,24 @@ impl<T: Transport> Conn<T> {
                 Poll::Ready(Err(Cut::Closed))
             }
             Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Waits for the first bytes of all. Who connected just before the process drained is about to ask and gets a moment;
+    /// who only holds a connection open must not hold the drain up.
+    async fn newcomer(&mut self) -> Result<usize, Cut> {
+        poll_fn(|cx| match self.poll_fill(cx, 0) {
+            Poll::Ready(result) => Poll::Ready(result.map_err(Cut::from)),
+            Poll::Pending => {
+                if self.worker.draining() {
+                    self.timer.shorten(NEWCOMER);
+                }
+                match self.timer.expired(cx) {
+                    true => Poll::Ready(Err(Cut::Closed)),
+                    false => Poll::Pending,
+                }
+            }
         })
         .await
     }

@@ -13,14 +13,20 @@ pub(crate) const LARGE_BYTES: usize = 132 * 1024;
 /// Kept per thread at most: 2 MiB of small ones, 2 MiB of large ones.
 const SMALL_KEPT: usize = 128;
 const LARGE_KEPT: usize = 16;
+/// Large ones in use per thread at most, 33 MiB; who asks for more gets small ones: slow readers must not be able to make
+/// us hold whatever they want.
+const LARGE_LENT: usize = 256;
 
 thread_local! {
-    static KEPT: RefCell<Kept> = const { RefCell::new(Kept { small: Vec::new(), large: Vec::new() }) };
+    static KEPT: RefCell<Kept> = const {
+        RefCell::new(Kept { small: Vec::new(), large: Vec::new(), large_lent: 0 })
+    };
 }
 
 struct Kept {
     small: Vec<Box<[u8]>>,
     large: Vec<Box<[u8]>>,
+    large_lent: usize,
 }
 
 /// A buffer with its filled part: bytes are added at the end and consumed at the start.
@@ -38,10 +44,18 @@ impl Buf {
         Self::of(kept.unwrap_or_else(|| vec![0; SMALL_BYTES].into_boxed_slice()))
     }
 
-    /// An empty buffer of [`LARGE_BYTES`].
+    /// An empty buffer of [`LARGE_BYTES`], or of [`SMALL_BYTES`] when many are in use.
     pub fn large() -> Self {
-        let kept = KEPT.with(|kept| kept.borrow_mut().large.pop());
-        Self::of(kept.unwrap_or_else(|| vec![0; LARGE_BYTES].into_boxed_slice()))
+        let kept = KEPT.with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.large_lent >= LARGE_LENT {
+                return None;
+            }
+            kept.large_lent += 1;
+            let fresh = || vec![0; LARGE_BYTES].into_boxed_slice();
+            Some(kept.large.pop().unwrap_or_else(fresh))
+        });
+        kept.map_or_else(Self::small, Self::of)
     }
 
     fn of(data: Box<[u8]>) -> Self {
@@ -123,10 +137,7 @@ impl Buf {
         if self.data.len() - len >= count {
             self.data.copy_within(self.start..self.end, 0);
         } else {
-            let mut grown = match len + count {
-                ..=LARGE_BYTES => Self::large(),
-                size => Self::of(vec![0; size.next_power_of_two()].into_boxed_slice()),
-            };
+            let mut grown = Self::of(vec![0; (len + count).next_power_of_two()].into_boxed_slice());
             grown.data[..len].copy_from_slice(self.filled());
             std::mem::swap(&mut self.data, &mut grown.data);
         }
@@ -185,7 +196,12 @@ fn give_back(data: Box<[u8]>) {
         let mut kept = kept.borrow_mut();
         match data.len() {
             SMALL_BYTES if kept.small.len() < SMALL_KEPT => kept.small.push(data),
-            LARGE_BYTES if kept.large.len() < LARGE_KEPT => kept.large.push(data),
+            LARGE_BYTES => {
+                kept.large_lent = kept.large_lent.saturating_sub(1);
+                if kept.large.len() < LARGE_KEPT {
+                    kept.large.push(data);
+                }
+            }
             _ => {}
         }
     })

@@ -139,6 +139,15 @@ impl Timer {
         self.arm(Instant::now() + after);
     }
 
+    /// Brings the deadline forward to `after` from now; a sooner one stays.
+    pub fn shorten(&self, after: Duration) {
+        let at = Instant::now() + after;
+        let later = self.slot.deadline.get().is_none_or(|deadline| at < deadline);
+        if later && !self.slot.fired.get() {
+            self.arm(at);
+        }
+    }
+
     /// No deadline.
     pub fn disarm(&self) {
         self.slot.fired.set(false);

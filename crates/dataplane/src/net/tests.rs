@@ -61,6 +61,20 @@ fn a_unix_socket_takes_over_a_stale_file_only() {
     drop(listener);
     assert!(!path.exists(), "the file goes with the listener");
 
+    let (lifecycle, metrics) = (Lifecycle::new(), Registry::default());
+    let listener = bind(&text, 2).unwrap();
+    let start = move |worker: &Rc<Worker>| {
+        let port = listener.take()?;
+        let accepting = accept(port, Rc::clone(worker), Rc::new(OneByte));
+        drop(tokio::task::spawn_local(accepting));
+        Ok(())
+    };
+    let some = Connections::at_most(1);
+    let workers = Workers::start("test", 2, &lifecycle, &metrics, &some, start).unwrap();
+    UnixStream::connect(&path).unwrap();
+    drop(workers);
+    assert!(!path.exists(), "the file goes with the workers");
+
     std::fs::write(&path, "not a socket").unwrap();
     assert!(bind(&text, 1).is_err());
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "not a socket");
@@ -244,7 +258,7 @@ fn buffers_grow_move_and_count() {
     buf.put(b" ");
     buf.put_decimal(u64::MAX);
     buf.put(b" ");
-    buf.put_hex(0xbeef_0);
+    buf.put_hex(0xb_eef0);
     assert_eq!(buf.filled(), b"0 18446744073709551615 beef0");
 }
 

@@ -206,9 +206,12 @@ impl Worker {
 }
 
 /// The threads of a module's data path. They end by themselves with the lifecycle.
+///
+/// Dropping them ends them: the lifecycle is stopped, and what they hold (a unix socket's file) is gone when that returns.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<std::thread::JoinHandle<()>>,
+    lifecycle: Lifecycle,
 }
 
 impl Workers {
@@ -252,7 +255,10 @@ impl Workers {
                 .unwrap_or_else(|_| Err(io::Error::other("it panicked")));
             result.map_err(|error| Failure::runtime("starting a worker thread", error))?;
         }
-        Ok(Self { threads })
+        Ok(Self {
+            threads,
+            lifecycle: lifecycle.clone(),
+        })
     }
 
     /// How many there are.
@@ -261,11 +267,22 @@ impl Workers {
     }
 
     /// Waits for all threads; they end when the process has drained or was told to stop.
-    pub fn join(self) {
-        for thread in self.threads {
+    pub fn join(mut self) {
+        self.wait();
+    }
+
+    fn wait(&mut self) {
+        for thread in self.threads.drain(..) {
             // A panic of a worker was printed where it happened.
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.lifecycle.advance(Phase::Stopped);
+        self.wait();
     }
 }
 

@@ -94,6 +94,8 @@ pub enum Known {
     ClientCert,
     /// Any other `X-Forwarded-…`, and `X-Real-IP`.
     XForwarded,
+    /// `Date`.
+    Date,
     /// `Strict-Transport-Security`.
     Hsts,
     /// One of those above, written with underscores: CGI and WSGI take it for the real one.
@@ -114,6 +116,7 @@ impl Known {
         let known = match name.len() {
             2 if is(name, b"te") => Self::Te,
             4 if is(name, b"host") => Self::Host,
+            4 if is(name, b"date") => Self::Date,
             5 if is(name, b"proxy") => Self::Proxy,
             6 if is(name, b"expect") => Self::Expect,
             7 if is(name, b"upgrade") => Self::Upgrade,

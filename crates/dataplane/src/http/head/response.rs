@@ -22,6 +22,7 @@ struct Facts {
     body: BodyKind,
     keep_alive: bool,
     upgrade: Option<Span>,
+    minor: u8,
 }
 
 impl ResponseHead {
@@ -92,6 +93,7 @@ impl ResponseHead {
             },
             keep_alive: !options.close && (minor == 1 || options.keep_alive),
             upgrade,
+            minor,
         });
         Ok(())
     }
@@ -125,6 +127,16 @@ impl ResponseHead {
     /// The upstream takes another request on this connection.
     pub fn keep_alive(&self) -> bool {
         self.facts().keep_alive
+    }
+
+    /// 0 or 1, of HTTP/1.
+    pub fn minor(&self) -> u8 {
+        self.facts().minor
+    }
+
+    /// It says when it was made.
+    pub fn has_date(&self) -> bool {
+        self.fields.iter().any(|field| field.known == Known::Date)
     }
 
     /// The protocol that the upstream changes to.

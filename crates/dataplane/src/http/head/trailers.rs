@@ -16,7 +16,10 @@ pub fn parse_trailers(bytes: &[u8], max_fields: usize, out: &mut Vec<u8>) -> Res
     };
     let mut found = Vec::with_capacity(parsed.len());
     fields::collect(&mut found, parsed, bytes)?;
-    for field in found.iter().filter(|field| field.known == Known::Other) {
+    for field in found
+        .iter()
+        .filter(|field| matches!(field.known, Known::Other | Known::Date))
+    {
         let name = field.name.bytes(bytes);
         const NEVER: [&[u8]; 6] = [
             b"authorization",

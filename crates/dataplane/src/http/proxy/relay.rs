@@ -36,8 +36,6 @@ pub(super) struct Relay {
     staged: bool,
     /// Bytes of them that were sent.
     sent: usize,
-    /// All was sent and is to be flushed.
-    flushing: bool,
     ended: bool,
     /// The upstream closes after it.
     closes: bool,
@@ -90,7 +88,6 @@ impl Relay {
             skip: 0,
             staged: false,
             sent: 0,
-            flushing: false,
             ended: false,
             closes: kind == BodyKind::UntilClose,
             moved: 0,
@@ -173,18 +170,16 @@ impl Relay {
                 count => self.sent += count,
             }
         }
-        // With more to come at once the flush could wait, but it does not know that.
-        self.flushing = true;
-        ready!(conn.io.poll_flush(cx))?;
-        self.flushing = false;
+        // What was taken need not be held here while it is flushed.
         self.moved += total as u64;
-        self.staged = false;
         self.sent = 0;
         self.before.clear();
         self.after = b"";
         self.consume(self.checked + self.skip);
         self.checked = 0;
         self.skip = 0;
+        ready!(conn.io.poll_flush(cx))?;
+        self.staged = false;
         Poll::Ready(Ok(()))
     }
 

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use crate::http::date::put_date;
 use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target};
 use crate::net::{Buf, Peer};
 
@@ -108,11 +109,8 @@ pub(super) fn put_request(
         out.put(asked);
         out.put(b"\"");
     }
-    out.put(b"\r\nVia: 1.");
-    out.put_decimal(head.minor().into());
-    out.put(b" ");
-    out.put(PSEUDONYM.as_bytes());
     out.put(b"\r\n");
+    put_via(out, head.minor());
     if let Some(protocol) = head.upgrade() {
         out.put(b"Connection: upgrade\r\n");
         put_field(out, "Upgrade", protocol.bytes(bytes));
@@ -203,10 +201,12 @@ pub(super) fn put_response(
     put_fields(out, &head.fields, bytes, head.byte_len(), options.bare_lf);
     if head.status() >= 200 {
         out.put(options.more);
+        // RFC 9110 section 6.6.1.
+        if !head.has_date() {
+            put_date(out);
+        }
     }
-    out.put(b"Via: 1.1 ");
-    out.put(PSEUDONYM.as_bytes());
-    out.put(b"\r\n");
+    put_via(out, head.minor());
     if head.status() == 101 {
         out.put(b"Connection: upgrade\r\n");
         if let Some(protocol) = head.upgrade() {
@@ -228,7 +228,7 @@ pub(super) fn put_error(out: &mut Buf, status: u16, text: &str, method: Method, 
     out.put(b" ");
     out.put(crate::http::reason(status).as_bytes());
     out.put(b"\r\n");
-    crate::http::date::put_date(out);
+    put_date(out);
     out.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
     out.put_decimal(text.len() as u64 + 1);
     out.put(match close {
@@ -239,6 +239,16 @@ pub(super) fn put_error(out: &mut Buf, status: u16, text: &str, method: Method, 
         out.put(text.as_bytes());
         out.put(b"\n");
     }
+}
+
+/// `minor`: of the version that the message came with.
+fn put_via(out: &mut Buf, minor: u8) {
+    out.put(match minor {
+        0 => b"Via: 1.0 ",
+        _ => b"Via: 1.1 ",
+    });
+    out.put(PSEUDONYM.as_bytes());
+    out.put(b"\r\n");
 }
 
 fn put_field(out: &mut Buf, name: &str, value: &[u8]) {

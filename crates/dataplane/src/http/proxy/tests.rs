@@ -297,7 +297,7 @@ fn sequence() -> (Rig, &'static str, String, String) {
          HTTP/1.1 200 OK\r\nContent-Length: 99\r\nVia: 1.1 podkit\r\n\r\n\
          HTTP/1.1 103 Early Hints\r\nLink: x\r\nVia: 1.1 podkit\r\n\r\n\
          HTTP/1.1 304 Not Modified\r\nETag: e\r\nContent-Length: 7\r\nVia: 1.1 podkit\r\n\r\n\
-         HTTP/1.1 200 OK\r\nVia: 1.1 podkit\r\nTransfer-Encoding: chunked\r\n\r\n"
+         HTTP/1.1 200 OK\r\nVia: 1.0 podkit\r\nTransfer-Encoding: chunked\r\n\r\n"
     );
     (rig, input, got, answers)
 }
@@ -477,7 +477,7 @@ fn an_answer_may_come_before_the_body_has_gone() {
     ]]);
     rig.run(|mut end| async move {
         end.put(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await;
-        let answer = String::from_utf8(end.get_all().await).unwrap();
+        let answer = without_dates(&String::from_utf8(end.get_all().await).unwrap());
         let expected = "HTTP/1.1 413 No\r\nContent-Length: 2\r\nVia: 1.1 podkit\r\nConnection: close\r\n\r\nno";
         assert_eq!(answer, expected);
     });
@@ -499,7 +499,8 @@ fn continue_comes_from_the_upstream() {
         assert_eq!(interim, b"HTTP/1.1 100 Continue\r\nVia: 1.1 podkit\r\n\r\n");
         end.put(b"body").await;
         end.end().await;
-        assert_eq!(String::from_utf8(end.get_all().await).unwrap(), OK_SENT);
+        let answer = String::from_utf8(end.get_all().await).unwrap();
+        assert_eq!(without_dates(&answer), OK_SENT);
     });
     assert!(got[0].contains("Expect: 100-continue\r\n") && got[0].ends_with("\r\n\r\nbody"));
 }

@@ -66,8 +66,16 @@ impl TlsStream {
         let timer = worker.clock.timer();
         timer.arm_for(patience);
         poll_fn(|cx| match handshake.poll(cx) {
-            Poll::Pending if timer.expired(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            other => other,
+            Poll::Pending => {
+                if worker.draining() {
+                    timer.shorten(NEWCOMER);
+                }
+                match timer.expired(cx) {
+                    true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    false => Poll::Pending,
+                }
+            }
+            done => done,
         })
         .await?;
         Ok(handshake)
