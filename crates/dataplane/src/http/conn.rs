@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::head::Scanner;
 use super::limits::HttpLimits;
 use super::reject::Reject;
-use crate::net::{Buf, Timer, Transport, Worker};
+use crate::net::{Buf, NEWCOMER, Timer, Transport, Worker};
 
 /// Why a connection ends.
 #[derive(Debug)]

@@ -22,6 +22,9 @@ mod socket;
 mod tunnel;
 mod worker;
 
+/// How long a connection that has asked for nothing yet may still do so when the process drains.
+pub(crate) const NEWCOMER: std::time::Duration = std::time::Duration::from_secs(1);
+
 #[cfg(test)]
 pub(crate) mod memory;
 

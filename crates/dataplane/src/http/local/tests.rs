@@ -243,3 +243,21 @@ fn draining_closes_idle_connections_and_says_so_on_others() {
         assert_eq!(end.get_all().await, b"");
     });
 }
+
+#[test]
+fn a_connection_that_never_asked_holds_the_drain_up_for_a_moment_only() {
+    serve(&[usize::MAX], |mut end, lifecycle| async move {
+        lifecycle.advance(Phase::Draining);
+        let start = tokio::time::Instant::now();
+        assert_eq!(end.get_all().await, b"");
+        let held = start.elapsed();
+        assert!((1..=2).contains(&held.as_secs()), "held for {held:?}");
+    });
+    serve(&[usize::MAX], |mut end, lifecycle| async move {
+        lifecycle.advance(Phase::Draining);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        end.put(b"GET /echo HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let text = String::from_utf8(end.get_all().await).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+    });
+}

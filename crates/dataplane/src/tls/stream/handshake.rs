@@ -13,7 +13,7 @@ use rustls::{CommonState, ProtocolVersion, ServerConfig};
 
 use super::record::Protection;
 use super::{Buf, Socket, TlsStream, Transport};
-use crate::net::Worker;
+use crate::net::{NEWCOMER, Worker};
 
 /// For a client that speaks plain HTTP to us.
 const PLAIN_HTTP: &[u8] =
