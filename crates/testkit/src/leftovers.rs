@@ -59,7 +59,9 @@ impl Look {
             .filter(|path| path.contains("podkit"));
         all.extend(ours.map(|path| format!("socket {path}")));
         let me = std::process::id();
-        let living = machine::tree(me)
+        let tree = machine::tree(me);
+        crate::process::reap_adopted(&tree);
+        let living = tree
             .into_iter()
             .filter(|pid| *pid != me && machine::lives(*pid));
         all.extend(living.map(|pid| format!("{PROCESS}{pid}")));

@@ -1,12 +1,13 @@
 //! A process that a test started: its lines are kept, its end is waited for, and it never outlives the test.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
 use crate::DEADLINE;
 
@@ -51,12 +52,8 @@ impl Process {
     /// Starts `command` with both outputs kept. Panics when it can't be started.
     pub fn spawn(name: &str, command: &mut Command) -> Self {
         let started = Instant::now();
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("{name}: can't be started: {error}"));
+        command.stdin(Stdio::null());
+        let mut child = start(name, command);
         let pid = Pid::from_child(&child);
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty())
             .unwrap_or_else(|error| panic!("{name}: pidfd_open: {error}"));
@@ -190,6 +187,7 @@ impl Process {
             self.shown()
         );
         let status = self.child.wait().expect("the child is ours to wait for");
+        waited_for(self.pid());
         self.ended = Some(status);
         self.settle();
         status
@@ -259,7 +257,41 @@ impl Drop for Process {
             // Fails only when it has ended by itself.
             let _gone = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL).is_err();
             drop(self.child.wait());
+            waited_for(self.pid());
         }
+    }
+}
+
+/// The children that someone here waits for. All others were adopted.
+static OURS: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn ours() -> MutexGuard<'static, BTreeSet<u32>> {
+    OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start(name: &str, command: &mut Command) -> Child {
+    let mut ours = ours();
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{name}: can't be started: {error}"));
+    ours.insert(child.id());
+    child
+}
+
+fn waited_for(pid: u32) {
+    ours().remove(&pid);
+}
+
+/// Waits, as init would, for those of these children that were adopted and have ended. Until someone does, the PID namespace
+/// that they were in stays.
+pub fn reap_adopted(children: &[u32]) {
+    let ours = ours();
+    for child in children.iter().filter(|child| !ours.contains(child)) {
+        let pid = i32::try_from(*child).ok().and_then(Pid::from_raw);
+        // Fails for those that are not our children, or not any more.
+        let _status = pid.map(|pid| rustix::process::waitpid(Some(pid), WaitOptions::NOHANG));
     }
 }
 
@@ -287,10 +319,11 @@ fn keep(pipe: impl Read + Send + 'static, stream: Stream, started: Instant, log:
 
 /// Runs a command to its end and gives its exit code and what it wrote to each stream.
 pub fn run(name: &str, command: &mut Command) -> Finished {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("{name}: can't be started: {error}"));
+    let child = start(name, command.stdin(Stdio::null()));
+    let pid = child.id();
+    let output = child.wait_with_output();
+    waited_for(pid);
+    let output = output.unwrap_or_else(|error| panic!("{name}: {error}"));
     Finished {
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -42,12 +42,7 @@ fn a_pod_dies_with_its_supervisor_and_the_next_start_is_clean() {
     pod.process.signal(Signal::KILL);
     pod.process.wait();
     // Processes, mounts, namespaces and sockets go at once; directories and cgroups have nobody left to remove them.
-    until("the pod to be gone", || {
-        let left = ground.left();
-        left.iter()
-            .all(|line| line.starts_with("path "))
-            .then_some(())
-    });
+    ground.assert_only_paths_are_left();
     assert!(std::net::TcpStream::connect(loopback(8080)).is_err());
 
     let mut pod = Pod::run_text(&manifest(WEB), &[]);

@@ -48,9 +48,19 @@ impl Ground {
         leftovers::assert_none(&self.before, PODS);
     }
 
-    /// What is left now.
-    pub(crate) fn left(&self) -> Vec<String> {
-        Look::now(PODS).more_than(&self.before)
+    /// Asserts that all that is left are directories, which have nobody to remove them when a supervisor was killed.
+    pub(crate) fn assert_only_paths_are_left(&self) {
+        let mut left = Vec::new();
+        let started = std::time::Instant::now();
+        while started.elapsed() < podkit_testkit::DEADLINE {
+            left = Look::now(PODS).more_than(&self.before);
+            left.retain(|line| !line.starts_with("path "));
+            if left.is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("left behind:\n{}", left.join("\n"));
     }
 }
 

@@ -24,13 +24,15 @@ containers:
   resources: {requests: {cpu: '1'}}";
 
 /// Milliseconds of each of these many requests on one kept connection, 2 ms apart at least. Every answer must be right.
-fn ask(count: usize) -> Vec<f64> {
+fn ask(pod: &Pod, count: usize) -> Vec<f64> {
     let mut stream = http::dial(loopback(8080)).unwrap();
     (0..count)
         .map(|number| {
             let asked = Instant::now();
             let request = format!("GET /{number} HTTP/1.1\r\nHost: web\r\n\r\n");
-            let answer = http::exchange(&mut stream, request.as_bytes()).unwrap();
+            let answer = http::exchange(&mut stream, request.as_bytes());
+            let answer =
+                answer.unwrap_or_else(|error| panic!("{number}: {error}\n{}", pod.process.shown()));
             let took = asked.elapsed();
             assert_eq!(answer.status, 200);
             assert!(
@@ -67,8 +69,8 @@ fn a_sidecar_that_runs_wild_does_not_change_answers_or_latency() {
                 return;
             }
             podkit_testkit::until("an answer", || http::get(loopback(8080), "/").ok());
-            ask(50);
-            figures.push(stats::percentile(&ask(500), 0.99));
+            ask(&pod, 50);
+            figures.push(stats::percentile(&ask(&pod, 500), 0.99));
             pod.stop();
         }
     }
