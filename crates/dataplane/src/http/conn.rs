@@ -52,6 +52,9 @@ pub(crate) struct Conn<T> {
 /// A read of so many bytes is one of many: the next gets a large buffer.
 const BUSY_BYTES: usize = 16 * 1024;
 
+/// How long a kept-alive connection may still bring a request once we drain.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
+
 /// How long a peer's last bytes are thrown away before its connection is closed.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
@@ -175,14 +178,22 @@ impl<T: Transport> Conn<T> {
         }
     }
 
-    /// Waits for the first bytes of the next request. The deadline is the caller's; draining ends it.
+    /// Waits for the first bytes of the next request. The deadline is the caller's, or soon when we drain: a request may be
+    /// on its way, and is answered with `Connection: close`, which no client takes for a failure.
     async fn idle(&mut self) -> Result<usize, Cut> {
-        poll_fn(|cx| match self.poll_fill(cx, 0) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(Cut::from)),
-            Poll::Pending if self.timer.expired(cx) || self.worker.draining() => {
-                Poll::Ready(Err(Cut::Closed))
+        let mut draining = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.poll_fill(cx, 0) {
+                return Poll::Ready(result.map_err(Cut::from));
             }
-            Poll::Pending => Poll::Pending,
+            if self.worker.draining() && !draining {
+                draining = true;
+                self.timer.arm_for(DRAIN_GRACE);
+            }
+            match self.timer.expired(cx) {
+                true => Poll::Ready(Err(Cut::Closed)),
+                false => Poll::Pending,
+            }
         })
         .await
     }
@@ -249,7 +260,7 @@ impl<T: Transport> Conn<T> {
     }
 
     /// Closes a connection on which nothing is awaited.
-    pub(crate) async fn close(mut self) {
+    pub(crate) async fn close(&mut self) {
         self.timer.arm_for(LINGER);
         // Gone is gone; there is nobody to tell.
         drop(self.say_end().await);
@@ -267,7 +278,7 @@ impl<T: Transport> Conn<T> {
 
     /// Closes after the last answer: says that nothing more comes, then throws away what the peer is still sending, for
     /// a while. Closing at once would reset the connection and could take the answer with it (RFC 9112 section 9.6).
-    pub(crate) async fn finish(mut self) {
+    pub(crate) async fn finish(&mut self) {
         let until = Instant::now() + LINGER;
         self.timer.arm(until);
         let mut left = LINGER_BYTES;

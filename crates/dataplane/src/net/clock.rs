@@ -142,7 +142,11 @@ impl Timer {
     /// Brings the deadline forward to `after` from now; a sooner one stays.
     pub fn shorten(&self, after: Duration) {
         let at = Instant::now() + after;
-        let later = self.slot.deadline.get().is_none_or(|deadline| at < deadline);
+        let later = self
+            .slot
+            .deadline
+            .get()
+            .is_none_or(|deadline| at < deadline);
         if later && !self.slot.fired.get() {
             self.arm(at);
         }

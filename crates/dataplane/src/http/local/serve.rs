@@ -11,7 +11,7 @@ use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Method, RequestHead, Scanner, parse_trailers};
 use crate::http::limits::HttpLimits;
 use crate::http::reject::Reject;
-use crate::net::{Accepted, Buf, Peer, Serve, Transport};
+use crate::net::{Accepted, Buf, Peer, Serve, Transport, Worker};
 
 /// Answers connections with a handler.
 #[derive(Debug)]
@@ -34,28 +34,35 @@ impl<H: Handler> Local<H> {
         &self.handler
     }
 
-    /// Serves a connection over any transport until it ends.
-    pub async fn serve_on<T: Transport>(&self, io: T, peer: Peer, worker: Rc<crate::net::Worker>) {
+    /// Serves a connection over any transport until it ends. (Not an `async fn`: that would keep room for `io` twice.)
+    pub fn serve_on<T: Transport>(
+        &self,
+        io: T,
+        peer: Peer,
+        worker: Rc<Worker>,
+    ) -> impl Future<Output = ()> + use<'_, H, T> {
         let mut conn = Conn::new(io, worker);
-        match self.requests(&mut conn, peer).await {
-            Ok(()) => conn.finish().await,
-            Err(Cut::Rejected(reject)) => {
-                let response = Response::text(reject.status(), format!("{reject}\n"));
-                let mut out = Buf::small();
-                put_head(&mut out, &response, Framing::Length, Some("close"));
-                if let Body::Bytes(body) = &response.body {
-                    out.put(body);
-                }
-                if conn
-                    .send(&[out.filled()], self.limits.idle_timeout)
-                    .await
-                    .is_ok()
-                {
-                    conn.finish().await;
-                }
+        async move {
+            match self.requests(&mut conn, peer).await {
+                Ok(()) => conn.finish().await,
+                Err(Cut::Rejected(reject)) => self.refuse(&mut conn, reject).await,
+                Err(Cut::Closed) => conn.close().await,
+                Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
             }
-            Err(Cut::Closed) => conn.close().await,
-            Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
+        }
+    }
+
+    /// Tells the client why, and closes.
+    async fn refuse<T: Transport>(&self, conn: &mut Conn<T>, reject: Reject) {
+        let response = Response::text(reject.status(), format!("{reject}\n"));
+        let mut out = Buf::small();
+        put_head(&mut out, &response, Framing::Length, Some("close"));
+        if let Body::Bytes(body) = &response.body {
+            out.put(body);
+        }
+        let sent = conn.send(&[out.filled()], self.limits.idle_timeout).await;
+        if sent.is_ok() {
+            conn.finish().await;
         }
     }
 

@@ -73,13 +73,15 @@ impl Proxy {
     }
 
     /// Serves a connection to its end. `request_fields`: whole field lines added to each of its requests.
-    pub async fn serve_on<T: Transport>(
+    ///
+    /// Not an `async fn`: that would keep room for `io` twice in every connection's task.
+    pub fn serve_on<T: Transport>(
         &self,
         io: T,
         peer: Peer,
         worker: Rc<Worker>,
         request_fields: &[u8],
-    ) {
+    ) -> impl Future<Output = ()> + use<'_, T> {
         let settings = &self.settings;
         let client = rewrite::Client::new(
             peer,
@@ -89,11 +91,13 @@ impl Proxy {
             request_fields,
         );
         let mut conn = Conn::new(io, worker);
-        match self.requests(&mut conn, &client).await {
-            Ok(()) => conn.finish().await,
-            Err(Cut::Closed) => conn.close().await,
-            // A client whose message was refused was told where that was found.
-            Err(Cut::Timeout | Cut::Broken(_) | Cut::Rejected(_)) => conn.io.abort(),
+        async move {
+            match self.requests(&mut conn, &client).await {
+                Ok(()) => conn.finish().await,
+                Err(Cut::Closed) => conn.close().await,
+                // A client whose message was refused was told where that was found.
+                Err(Cut::Timeout | Cut::Broken(_) | Cut::Rejected(_)) => conn.io.abort(),
+            }
         }
     }
 }
