@@ -34,7 +34,7 @@ podkit_foundation::params! {
         allow_privileged: bool { default: Some("false") },
         /// Don't publish the declared ports on this machine's loopback.
         no_publish: bool { default: Some("false") },
-        /// First step of the restart back-off; it doubles up to 5m.
+        /// First step of the restart back-off; it doubles, up to 30 times this (5m).
         backoff: Duration { default: Some("10s"), bounds: Some((10, 300_000)) },
         /// Stop the pod when this container ends, and exit with its code.
         exit_code_from: Option<String> {},
