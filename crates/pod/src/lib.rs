@@ -4,16 +4,16 @@
 //! `runner` (one supervisor per pod: order, probes, restarts, events) → `sandbox` (namespaces, mounts, the
 //! single-threaded stage that becomes a container) with `volume`, `image`, `probe`; `sys` holds the raw system calls.
 
-pub mod check;
-pub mod plan;
 pub mod cgroup;
+pub mod check;
+pub mod image;
 pub mod manifest;
 pub mod net;
+pub mod plan;
 pub mod probe;
 pub mod runner;
-pub mod volume;
-pub mod image;
 pub mod sandbox;
 mod sys;
+pub mod volume;
 
 pub use sys::give_back_start;

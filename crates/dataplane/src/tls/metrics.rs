@@ -5,8 +5,8 @@ use std::io;
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use rustls::{
-    AlertDescription, CertificateError, CommonState, Error, HandshakeKind, NamedGroup, PeerIncompatible,
-    ProtocolVersion,
+    AlertDescription, CertificateError, CommonState, Error, HandshakeKind, NamedGroup,
+    PeerIncompatible, ProtocolVersion,
 };
 
 /// Why a handshake came to nothing.
