@@ -30,7 +30,7 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("runc", "runc"),
     ("catatonit", "catatonit"),
     ("iptables", "iptables"),
-    ("wrk", "wrk"),
+    ("h2load", "nghttp2-client"),
     ("prometheus-process-exporter", "prometheus-process-exporter"),
     ("top", "procps"),
     ("taskset", "util-linux"),

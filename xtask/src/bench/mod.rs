@@ -39,7 +39,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
     } else {
         Effort {
             rounds: 7,
-            seconds: 3,
+            seconds: 4,
             quick,
         }
     };
