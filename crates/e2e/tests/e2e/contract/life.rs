@@ -47,7 +47,7 @@ fn l2_sigterm_lets_what_is_in_flight_finish() {
                 });
                 assert_eq!(answer.status, 200, "{}", case.name);
             }
-            let stopped = module.process.wait();
+            let stopped = module.process.wait_for(Duration::from_secs(10));
             assert_eq!(stopped.code(), Some(0), "{}", module.process.shown());
             drop(idle);
             assert!(
