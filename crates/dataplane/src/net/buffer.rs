@@ -67,6 +67,7 @@ impl Buf {
     }
 
     /// What is in it.
+    #[inline]
     pub fn filled(&self) -> &[u8] {
         &self.data[self.start..self.end]
     }
@@ -77,11 +78,13 @@ impl Buf {
     }
 
     /// Room behind the filled part.
+    #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
         &mut self.data[self.end..]
     }
 
     /// Counts the first `count` bytes of [`Buf::spare`] as filled.
+    #[inline]
     pub fn added(&mut self, count: usize) {
         assert!(
             count <= self.data.len() - self.end,
@@ -91,6 +94,7 @@ impl Buf {
     }
 
     /// Takes `count` bytes off the start.
+    #[inline]
     pub fn consume(&mut self, count: usize) {
         assert!(
             count <= self.end - self.start,
@@ -108,17 +112,20 @@ impl Buf {
     }
 
     /// Makes it empty.
+    #[inline]
     pub fn clear(&mut self) {
         self.start = 0;
         self.end = 0;
     }
 
     /// Bytes in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
     /// Nothing is in it.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -129,15 +136,21 @@ impl Buf {
     }
 
     /// Makes room for `count` bytes behind the filled part: by moving it to the front, else by growing.
+    #[inline]
     pub fn reserve(&mut self, count: usize) {
-        if self.data.len() - self.end >= count {
-            return;
+        if self.data.len() - self.end < count {
+            self.make_room(count);
         }
+    }
+
+    #[cold]
+    fn make_room(&mut self, count: usize) {
         let len = self.len();
         if self.data.len() - len >= count {
             self.data.copy_within(self.start..self.end, 0);
         } else {
-            let mut grown = Self::of(vec![0; (len + count).next_power_of_two()].into_boxed_slice());
+            let size = (len + count).next_power_of_two();
+            let mut grown = Self::of(vec![0; size].into_boxed_slice());
             grown.data[..len].copy_from_slice(self.filled());
             std::mem::swap(&mut self.data, &mut grown.data);
         }
@@ -146,6 +159,7 @@ impl Buf {
     }
 
     /// Appends bytes, making room for them.
+    #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.data[self.end..self.end + bytes.len()].copy_from_slice(bytes);

@@ -251,7 +251,7 @@ impl Transport for TlsStream {
             let input = self
                 .input
                 .get_or_insert_with(|| if busy { Buf::large() } else { Buf::small() });
-            input.reserve_for(record::MAX_RECORD_BYTES);
+            input.reserve_for(record::announced(input.filled()).max(record::HEADER_BYTES));
             let room = input.spare().len();
             let read = self.socket.poll_read(cx, input);
             if input.is_empty() {

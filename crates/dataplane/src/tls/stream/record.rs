@@ -14,9 +14,10 @@ pub(super) const MAX_PLAIN_BYTES: usize = 16 * 1024;
 /// Bytes that protection adds to a record at most: header, explicit nonce, content type, tag.
 pub(super) const MAX_OVERHEAD_BYTES: usize = HEADER_BYTES + EXPLICIT_NONCE_BYTES + 1 + TAG_BYTES;
 /// Bytes of a record that a peer may send at most (TLS 1.2 allows the most).
-pub(super) const MAX_RECORD_BYTES: usize = HEADER_BYTES + MAX_PLAIN_BYTES + 2048;
+const MAX_RECORD_BYTES: usize = HEADER_BYTES + MAX_PLAIN_BYTES + 2048;
 
-const HEADER_BYTES: usize = 5;
+/// Bytes before a record's body: content type, version, length.
+pub(super) const HEADER_BYTES: usize = 5;
 const EXPLICIT_NONCE_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
 
