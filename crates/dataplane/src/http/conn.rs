@@ -126,12 +126,18 @@ impl<T: Transport> Conn<T> {
     /// The start of the first head of a connection counts from now.
     pub(crate) async fn head(&mut self, limits: &HttpLimits, first: bool) -> Result<usize, Cut> {
         let mut scanner = Scanner::default();
+        let mut skipped = false;
         let mut begun = first;
         if first {
             self.timer.arm_for(limits.head_timeout);
         }
         loop {
-            self.skip_empty_line();
+            // An empty line before a request is skipped (RFC 9112 section 2.2); a second one is refused with the head.
+            if !skipped && self.input().starts_with(b"\r\n") {
+                self.consume(2);
+                skipped = true;
+                scanner = Scanner::default();
+            }
             let input = self.input();
             if !input.is_empty() {
                 if let Some(len) = scanner.find(input, true)? {
@@ -148,19 +154,16 @@ impl<T: Transport> Conn<T> {
                     self.timer.arm_for(limits.head_timeout);
                 }
             }
-            let waiting = self.input.is_none();
-            let count = if waiting && !first {
-                self.idle().await?
-            } else if waiting {
-                self.newcomer().await?
-            } else {
-                self.fill(limits.head_bytes())
-                    .await
-                    .map_err(|cut| match cut {
-                        Cut::Timeout if !waiting => Cut::Rejected(Reject::HeadTimeout),
-                        Cut::Timeout => Cut::Closed,
+            let count = match (&self.input, first) {
+                (None, false) => self.waiting(DRAIN_GRACE).await?,
+                (None, true) => self.waiting(NEWCOMER).await?,
+                (Some(_), _) => {
+                    let filled = self.fill(limits.head_bytes()).await;
+                    filled.map_err(|cut| match cut {
+                        Cut::Timeout => Cut::Rejected(Reject::HeadTimeout),
                         cut => cut,
                     })?
+                }
             };
             if count == 0 {
                 return Err(match self.input.is_none() {
@@ -171,46 +174,20 @@ impl<T: Transport> Conn<T> {
         }
     }
 
-    /// A CRLF before a request is skipped (RFC 9112 section 2.2); a second one is refused with the head.
-    fn skip_empty_line(&mut self) {
-        if self.input().starts_with(b"\r\n") {
-            self.consume(2);
-        }
-    }
-
-    /// Waits for the first bytes of the next request. The deadline is the caller's, or soon when we drain: a request may be
-    /// on its way, and is answered with `Connection: close`, which no client takes for a failure.
-    async fn idle(&mut self) -> Result<usize, Cut> {
-        let mut draining = false;
+    /// Waits for the first bytes of a request, until the caller's deadline. When we drain, not longer than `grace`: a request
+    /// may be on its way, and is answered with `Connection: close`, which no client takes for a failure; who only holds a
+    /// connection open must not hold the drain up.
+    async fn waiting(&mut self, grace: Duration) -> Result<usize, Cut> {
         poll_fn(|cx| {
             if let Poll::Ready(result) = self.poll_fill(cx, 0) {
                 return Poll::Ready(result.map_err(Cut::from));
             }
-            if self.worker.draining() && !draining {
-                draining = true;
-                self.timer.arm_for(DRAIN_GRACE);
+            if self.worker.draining() {
+                self.timer.shorten(grace);
             }
             match self.timer.expired(cx) {
                 true => Poll::Ready(Err(Cut::Closed)),
                 false => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// Waits for the first bytes of all. Who connected just before the process drained is about to ask and gets a moment;
-    /// who only holds a connection open must not hold the drain up.
-    async fn newcomer(&mut self) -> Result<usize, Cut> {
-        poll_fn(|cx| match self.poll_fill(cx, 0) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(Cut::from)),
-            Poll::Pending => {
-                if self.worker.draining() {
-                    self.timer.shorten(NEWCOMER);
-                }
-                match self.timer.expired(cx) {
-                    true => Poll::Ready(Err(Cut::Closed)),
-                    false => Poll::Pending,
-                }
             }
         })
         .await

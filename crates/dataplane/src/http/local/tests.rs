@@ -178,6 +178,9 @@ fn what_is_refused_is_told_and_closed() {
         &format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(33_000)),
         "HTTP/1.1 431 ",
     );
+    check(&format!("\r\n\r\n{next}"), "HTTP/1.1 400 ");
+    let split = answers(&[1], &format!("\r\n\r\n{next}"));
+    assert!(split.starts_with("HTTP/1.1 400 "), "{split}");
     check("GET /stream HTTP/1.0\r\n\r\n", "HTTP/1.1 200 ");
 }
 
