@@ -20,11 +20,13 @@ fn main() -> ExitCode {
         Some("run") => return support::run(&args[2..]),
         _ => {}
     }
-    // Reads what libtest would: a filter, --list; other options don't matter here.
+    // Reads what libtest would: a filter, --exact, --list; none is ignored. Other options don't matter here.
+    let given = |option: &str| args.iter().any(|arg| arg == option);
     let filter = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
     let filter = filter.map(String::as_str).unwrap_or_default();
-    if args.iter().any(|arg| arg == "--list") {
-        for (name, _) in cases::ALL {
+    if given("--list") {
+        let listed = if given("--ignored") { &[] } else { cases::ALL };
+        for (name, _) in listed {
             println!("{name}: test");
         }
         return ExitCode::SUCCESS;
@@ -33,19 +35,24 @@ fn main() -> ExitCode {
         println!("test runner ... ignored: namespaces and mounts need root");
         return ExitCode::SUCCESS;
     }
-    let mut failed = Vec::new();
-    let mut ran = 0;
-    for (name, case) in cases::ALL.iter().filter(|(name, _)| name.contains(filter)) {
+    let (mut failed, mut passed) = (Vec::new(), 0);
+    let wanted = |name: &str| match given("--exact") {
+        true => name == filter,
+        false => name.contains(filter),
+    };
+    for (name, case) in cases::ALL.iter().filter(|(name, _)| wanted(name)) {
         let outcome = std::panic::catch_unwind(case);
-        ran += 1;
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
         println!("test {name} ... {word}");
-        if outcome.is_err() {
-            failed.push(*name);
+        match outcome {
+            Ok(()) => passed += 1,
+            Err(_) => failed.push(*name),
         }
     }
+    // As libtest says it: `cargo xtask test` counts.
+    let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
     println!(
-        "\ntest result: {ran} ran, {} failed {failed:?}",
+        "\nfailures: {failed:?}\ntest result: {verdict}. {passed} passed; {} failed; 0 ignored",
         failed.len()
     );
     if failed.is_empty() {

@@ -72,7 +72,9 @@ fn order_of_start_and_stop() {
 "#;
         let mut pod = Pod::start(&manifest("order", spec), &[]);
         pod.log("side", "sleeping");
-        pod.log("two", "sleeping");
+        // Each must have its handler before it is asked to end.
+        pod.wait_or_seen_log("one", "sleeping");
+        pod.wait_or_seen_log("two", "sleeping");
         let (code, lines, said) = pod.stop();
         assert_eq!(code, Some(0), "{said}");
         let story = story(&lines);
@@ -641,8 +643,9 @@ fn several_pods() {
         pod.log("app", "sleeping");
         assert_eq!(pod.stop().0, Some(0));
         let mut pod = Pod::start(&both, &[]);
-        pod.ready();
-        pod.ready();
+        // Both have their handlers: one that has none sits its grace period out.
+        pod.log("app", "sleeping");
+        pod.log("app", "sleeping");
         pod.signal(Signal::KILL);
     });
 }
