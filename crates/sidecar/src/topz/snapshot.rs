@@ -213,7 +213,8 @@ impl<'a> Source<'a> {
         let back = match asked.at {
             At::Now => None,
             At::Ago(ago) => Some(ago),
-            At::Wall(wall) => Some(self.wall_ms.saturating_sub(wall)),
+            // Both clocks are cut to milliseconds, each by itself: the time that a look shows must find that look.
+            At::Wall(wall) => Some(self.wall_ms.saturating_sub(wall.saturating_add(1))),
         };
         // The latest look is up to an interval old: what is asked of the time after it is asked of it.
         let wanted = back
