@@ -126,7 +126,12 @@ impl Pool {
 
     /// Opens a connection within `--connect-timeout`.
     pub async fn connect(&self) -> Result<Socket, ConnectError> {
-        let dialled = tokio::time::timeout(self.limits.connect_timeout, self.dial()).await;
+        // Boxed: it is rare and large, and would make every connection's task so.
+        let dial = Box::pin(tokio::time::timeout(
+            self.limits.connect_timeout,
+            self.dial(),
+        ));
+        let dialled = dial.await;
         let result = dialled.unwrap_or(Err(ConnectError::Timeout));
         match &result {
             Ok(_) => self.metrics.opened.inc(),

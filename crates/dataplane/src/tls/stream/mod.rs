@@ -44,10 +44,11 @@ pub struct TlsStream {
     output: Option<Buf>,
     /// Data that came with the end of the handshake.
     early: Option<Buf>,
-    receive: Protection,
-    send: Protection,
+    // Boxed, since a task keeps room for a stream wherever one is passed on.
+    receive: Box<Protection>,
+    send: Box<Protection>,
     /// Makes the keys of an update.
-    keys: KernelConnection<ServerConnectionData>,
+    keys: Box<KernelConnection<ServerConnectionData>>,
     /// The last read filled its buffer, or a record is large.
     busy: bool,
     idle_records: u32,
