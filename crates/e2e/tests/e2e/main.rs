@@ -8,6 +8,7 @@
     reason = "the helpers of a test program fail the test"
 )]
 
+mod abuse;
 mod check;
 mod contract;
 mod docs;
