@@ -84,7 +84,9 @@ fn what_was_is_still_there() {
             .unwrap()
             .iter()
             .any(|process| process["pid"] == pid),
-        "{then}"
+        "look {} at {}, asked for {now}",
+        then["look"],
+        then["at"]
     );
     // As soon as the history goes back that far.
     until("a second of history", || {
