@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use super::detect::{Layout, detect};
 use super::limits::{quota_us, shares, weight};
 use super::*;
-use crate::plan::{ContainerPlan, ImageSource, RestartPolicy, Security};
+use crate::plan::{ContainerPlan, ImageSource};
 
 #[test]
 fn numbers_are_those_of_the_kubelet() {
@@ -100,38 +100,17 @@ const GIB: u64 = 1 << 30;
 
 fn container(name: &str, resources: Resources) -> ContainerPlan {
     ContainerPlan {
-        name: name.into(),
-        role: Role::Main,
-        image: String::new(),
-        source: ImageSource::Host,
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        ports: Vec::new(),
         resources,
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..ContainerPlan::new(name, ImageSource::Host)
     }
 }
 
 fn pod(name: &str, containers: Vec<ContainerPlan>) -> PodPlan {
     PodPlan {
-        name: name.into(),
-        namespace: "default".into(),
         labels: Default::default(),
         annotations: Default::default(),
         hostname: name.into(),
-        share_process_namespace: false,
-        restart_policy: RestartPolicy::Always,
-        grace: Duration::from_secs(30),
-        volumes: Vec::new(),
-        containers,
+        ..PodPlan::new(name, containers)
     }
 }
 
@@ -141,6 +120,7 @@ fn limited() -> Resources {
         memory_limit_bytes: Some(GIB),
         cpu_request_milli: Some(100),
         memory_request_bytes: None,
+        ..Resources::default()
     }
 }
 
@@ -419,6 +399,7 @@ async fn real_limits_kill_count_and_leave_nothing() {
         memory_limit_bytes: Some(32 << 20),
         cpu_request_milli: Some(100),
         memory_request_bytes: None,
+        ..Resources::default()
     };
     let plan = pod(&pod_name, vec![container("app", tight)]);
     let group = cgroups.pod(&plan).await;

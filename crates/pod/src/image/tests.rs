@@ -1,28 +1,14 @@
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::plan::{Role, Security};
 
 fn plan(source: ImageSource, command: &[&str], args: &[&str]) -> ContainerPlan {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
     ContainerPlan {
-        name: "app".into(),
-        role: Role::Main,
         image: "example/app:1".into(),
-        source,
         command: words(command),
         args: words(args),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Default::default(),
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..ContainerPlan::new("app", source)
     }
 }
 

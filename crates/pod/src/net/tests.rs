@@ -13,47 +13,23 @@ use super::holder::inode_of;
 use super::netlink::acknowledged;
 use super::publish::wanted;
 use super::*;
-use crate::plan::{
-    ContainerPlan, ImageSource, PodPlan, PortPlan, Protocol, Resources, RestartPolicy, Role,
-    Security,
-};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, PortPlan, Protocol};
 
 const POD: Ipv4Addr = Ipv4Addr::new(10, 87, 3, 4);
 
 fn container(name: &str, ports: Vec<PortPlan>) -> ContainerPlan {
     ContainerPlan {
-        name: name.into(),
-        role: Role::Main,
-        image: String::new(),
-        source: ImageSource::Host,
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
         ports,
-        resources: Resources::default(),
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..ContainerPlan::new(name, ImageSource::Host)
     }
 }
 
 fn pod(containers: Vec<ContainerPlan>) -> PodPlan {
     PodPlan {
-        name: "p".into(),
-        namespace: "default".into(),
         labels: Default::default(),
         annotations: Default::default(),
         hostname: "p".into(),
-        share_process_namespace: false,
-        restart_policy: RestartPolicy::Always,
-        grace: Duration::from_secs(30),
-        volumes: Vec::new(),
-        containers,
+        ..PodPlan::new("p", containers)
     }
 }
 

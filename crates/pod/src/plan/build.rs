@@ -256,7 +256,7 @@ fn plan(
         },
         grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
         volumes,
-        containers,
+        ..PodPlan::new("", containers)
     })
 }
 
@@ -334,10 +334,8 @@ fn container(
     let source = source?;
     images::check_entrypoint(&source, container, at, notes);
     Some(ContainerPlan {
-        name: container.name.clone(),
         role,
         image: container.image.clone().unwrap_or_default(),
-        source,
         command,
         args,
         working_dir: container
@@ -355,6 +353,7 @@ fn container(
         post_start,
         pre_stop,
         security,
+        ..ContainerPlan::new(&container.name, source)
     })
 }
 
@@ -362,10 +361,9 @@ fn mounts(container: &Container) -> Vec<MountPlan> {
     let mounts = container.volume_mounts.iter().flatten();
     mounts
         .map(|mount| MountPlan {
-            volume: mount.name.clone(),
-            path: mount.mount_path.as_str().into(),
             sub_path: mount.sub_path.clone().filter(|path| !path.is_empty()),
             read_only: mount.read_only == Some(true),
+            ..MountPlan::new(&mount.name, &mount.mount_path)
         })
         .collect()
 }

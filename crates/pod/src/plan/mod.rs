@@ -2,6 +2,7 @@
 //! checked manifest; the runner, the sandbox and the volumes read these types and never see YAML.
 
 mod build;
+mod defaults;
 mod env;
 mod expand;
 mod facts;
@@ -15,10 +16,13 @@ mod volumes;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::sandbox::Signal;
 pub use build::build;
+pub use defaults::MESSAGE_PATH;
 pub use facts::{Facts, FactsFor, Options};
 pub(crate) use images::Reference;
 
@@ -35,8 +39,26 @@ pub struct PodPlan {
     pub annotations: BTreeMap<String, String>,
     /// `spec.hostname`, or the pod's name (at most 63 bytes).
     pub hostname: String,
+    /// `spec.subdomain`; with it the pod's full name is `hostname.subdomain.namespace.svc.cluster.local`.
+    pub subdomain: Option<String>,
+    /// `spec.setHostnameAsFQDN`.
+    pub hostname_as_fqdn: bool,
     /// `spec.shareProcessNamespace`: one PID namespace for all containers.
     pub share_process_namespace: bool,
+    /// `spec.hostNetwork`, `spec.hostPID`, `spec.hostIPC`.
+    pub host: HostNamespaces,
+    /// `spec.hostAliases`: lines of `/etc/hosts`.
+    pub host_aliases: Vec<(IpAddr, Vec<String>)>,
+    /// `spec.dnsPolicy` and `spec.dnsConfig`.
+    pub dns: DnsPlan,
+    /// The pod's `securityContext`, as far as it is not each container's.
+    pub security: PodSecurity,
+    /// `spec.imagePullSecrets`: the `.dockerconfigjson` (or `.dockercfg`) of each, as JSON text.
+    pub pull_secrets: Vec<Vec<u8>>,
+    /// `spec.activeDeadlineSeconds`: after that the pod fails with DeadlineExceeded.
+    pub active_deadline: Option<Duration>,
+    /// `spec.resources`: for all containers together.
+    pub resources: Resources,
     /// `spec.restartPolicy`.
     pub restart_policy: RestartPolicy,
     /// `spec.terminationGracePeriodSeconds`, 30 s when absent.
@@ -46,6 +68,46 @@ pub struct PodPlan {
     /// `spec.initContainers` (those with `restartPolicy: Always` are sidecars), then `spec.containers`, in the
     /// order of the file: the order in which they start.
     pub containers: Vec<ContainerPlan>,
+}
+
+/// Namespaces of the machine that the pod uses in place of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostNamespaces {
+    /// `spec.hostNetwork`.
+    pub network: bool,
+    /// `spec.hostPID`.
+    pub pid: bool,
+    /// `spec.hostIPC`.
+    pub ipc: bool,
+}
+
+/// What goes into `/etc/resolv.conf`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DnsPlan {
+    /// `dnsPolicy` is not `None`: the machine's own servers, searches and options come first. (There is no cluster's DNS:
+    /// ClusterFirst, ClusterFirstWithHostNet and Default mean the same here.)
+    pub from_machine: bool,
+    /// `dnsConfig.nameservers`.
+    pub nameservers: Vec<IpAddr>,
+    /// `dnsConfig.searches`.
+    pub searches: Vec<String>,
+    /// `dnsConfig.options`.
+    pub options: Vec<(String, Option<String>)>,
+}
+
+/// `spec.securityContext`: what holds for the pod as a whole. What a container may override is in [`Security`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodSecurity {
+    /// `fsGroup`: owns the volumes that support it, and is a supplementary group of every container.
+    pub fs_group: Option<u32>,
+    /// `fsGroupChangePolicy: OnRootMismatch`.
+    pub fs_group_on_root_mismatch: bool,
+    /// `supplementalGroups`.
+    pub supplemental_groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image's `/etc/group` adds none.
+    pub groups_strict: bool,
+    /// `sysctls`, namespaced ones only (checked).
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// `spec.restartPolicy`.
@@ -81,6 +143,8 @@ pub struct ContainerPlan {
     pub image: String,
     /// Where the root file system comes from.
     pub source: ImageSource,
+    /// `imagePullPolicy`; Always when absent and the tag is `latest` or none.
+    pub pull: PullPolicy,
     /// `command`, with `$(VAR)` expanded. Empty: the image's entrypoint.
     pub command: Vec<String>,
     /// `args`, with `$(VAR)` expanded. Empty: the image's own when `command` is empty too.
@@ -105,8 +169,38 @@ pub struct ContainerPlan {
     pub post_start: Option<Action>,
     /// `lifecycle.preStop`.
     pub pre_stop: Option<Action>,
+    /// `lifecycle.stopSignal` (over the image's).
+    pub stop_signal: Option<Signal>,
+    /// `terminationMessagePath`, `/dev/termination-log` when absent.
+    pub message_path: PathBuf,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`.
+    pub message_from_logs: bool,
+    /// `stdin`, `stdinOnce`, `tty`.
+    pub stdin: StdinPlan,
     /// `securityContext` of the container over the pod's.
     pub security: Security,
+}
+
+/// `imagePullPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Ask the registry at every start.
+    Always,
+    /// Only when it is not in the store.
+    IfNotPresent,
+    /// It must be in the store.
+    Never,
+}
+
+/// `stdin`, `stdinOnce` and `tty` of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StdinPlan {
+    /// `stdin`: standard input stays open for `attach`.
+    pub open: bool,
+    /// `stdinOnce`: it closes after the first.
+    pub once: bool,
+    /// `tty`: standard input, output and error are a terminal.
+    pub tty: bool,
 }
 
 /// Where a container's root file system comes from.
@@ -135,6 +229,26 @@ pub struct Security {
     pub add_capabilities: Vec<String>,
     /// `capabilities.drop`, likewise.
     pub drop_capabilities: Vec<String>,
+    /// `runAsNonRoot`: refused at the start when the user turns out to be root.
+    pub non_root: bool,
+    /// `privileged`.
+    pub privileged: bool,
+    /// `procMount: Unmasked`.
+    pub unmasked_proc: bool,
+    /// `seccompProfile`.
+    pub seccomp: Seccomp,
+}
+
+/// `seccompProfile`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Seccomp {
+    /// None, as the kubelet does when nothing is said.
+    #[default]
+    Unconfined,
+    /// The container runtimes' default profile.
+    RuntimeDefault,
+    /// `localhostProfile`: a profile of the OCI runtime specification in JSON, below the seccomp directory of the state.
+    Localhost(PathBuf),
 }
 
 /// `resources`. `None`: not limited. Requests become weights.
@@ -148,6 +262,8 @@ pub struct Resources {
     pub cpu_request_milli: Option<u64>,
     /// `requests.memory` in bytes (likewise).
     pub memory_request_bytes: Option<u64>,
+    /// `limits.ephemeral-storage` in bytes: what the container may write to its root file system, logs and disk emptyDirs.
+    pub ephemeral_limit_bytes: Option<u64>,
 }
 
 /// One volume.
@@ -179,7 +295,7 @@ pub enum VolumeKind {
         /// `type`.
         expect: HostPathType,
     },
-    /// `configMap` or `secret`: files published behind the kubelet's `..data` link.
+    /// `configMap`, `secret`, `downwardAPI` or `projected`: files published behind the kubelet's `..data` link.
     Files {
         /// By relative path below the mount; no `..`, no leading slash (checked).
         files: BTreeMap<String, FilePlan>,
@@ -188,7 +304,7 @@ pub enum VolumeKind {
     },
 }
 
-/// One file of a `configMap` or `secret` volume.
+/// One file of a published volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilePlan {
     /// Its bytes.
@@ -225,10 +341,26 @@ pub struct MountPlan {
     pub volume: String,
     /// `mountPath`, absolute.
     pub path: PathBuf,
-    /// `subPath`, relative, without `..`; resolved inside the volume so that links can't lead out.
+    /// `subPath`, or `subPathExpr` expanded; relative, without `..`; resolved inside the volume so that links can't lead out.
     pub sub_path: Option<String>,
     /// `readOnly`.
     pub read_only: bool,
+    /// `recursiveReadOnly`: mounts below it are read-only too, or (IfPossible) when the kernel can.
+    pub recursive_read_only: bool,
+    /// `mountPropagation`.
+    pub propagation: Propagation,
+}
+
+/// `mountPropagation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Propagation {
+    /// Later mounts are seen on neither side.
+    #[default]
+    None,
+    /// The container sees the machine's later mounts.
+    HostToContainer,
+    /// And the machine the container's (privileged only).
+    Bidirectional,
 }
 
 /// One entry of `ports`.
@@ -241,7 +373,7 @@ pub struct PortPlan {
     /// `hostPort`: listens on all addresses (or `host_ip`) and dials the pod's own address.
     pub host_port: Option<u16>,
     /// `hostIP`.
-    pub host_ip: Option<std::net::IpAddr>,
+    pub host_ip: Option<IpAddr>,
     /// `protocol`: TCP or UDP.
     pub protocol: Protocol,
 }

@@ -29,6 +29,7 @@ pub(super) fn resources(container: &Container) -> Resources {
         memory_request_bytes: amount(requests, "memory")
             .and_then(bytes)
             .or(memory_limit_bytes),
+        ..Resources::default()
     }
 }
 
@@ -72,5 +73,6 @@ pub(super) fn security(
         no_new_privileges: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
         add_capabilities: list(capabilities.and_then(|c| c.add.as_ref())),
         drop_capabilities: list(capabilities.and_then(|c| c.drop.as_ref())),
+        ..Security::default()
     }
 }

@@ -1,7 +1,6 @@
 //! From the command line to a pod that is ready to begin: read, check, claim, plan, and make what the containers stand on.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -243,16 +242,11 @@ async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
 /// A pod of which only the name is known.
 fn nothing_of(name: &str) -> PodPlan {
     PodPlan {
-        name: name.to_owned(),
         namespace: String::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
         hostname: name.to_owned(),
-        share_process_namespace: false,
         restart_policy: RestartPolicy::Never,
         grace: Duration::ZERO,
-        volumes: Vec::new(),
-        containers: Vec::new(),
+        ..PodPlan::new(name, Vec::new())
     }
 }
 

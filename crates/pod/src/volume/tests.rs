@@ -8,7 +8,7 @@ use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
 use rustix::thread::UnshareFlags;
 
 use super::*;
-use crate::plan::{ContainerPlan, HostPathType, ImageSource, Resources, RestartPolicy, Security};
+use crate::plan::{ContainerPlan, HostPathType, ImageSource, Resources};
 
 fn pod(volumes: Vec<(&str, VolumeKind)>) -> PodPlan {
     let volumes = volumes.into_iter().map(|(name, kind)| VolumePlan {
@@ -16,41 +16,20 @@ fn pod(volumes: Vec<(&str, VolumeKind)>) -> PodPlan {
         kind,
     });
     PodPlan {
-        name: "p".into(),
-        namespace: "default".into(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
         hostname: "p".into(),
-        share_process_namespace: false,
-        restart_policy: RestartPolicy::Always,
-        grace: std::time::Duration::from_secs(30),
         volumes: volumes.collect(),
-        containers: Vec::new(),
+        ..PodPlan::new("p", Vec::new())
     }
 }
 
 fn container(role: Role, memory_limit_bytes: Option<u64>) -> ContainerPlan {
     ContainerPlan {
-        name: "c".into(),
         role,
-        image: String::new(),
-        source: ImageSource::Host,
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        ports: Vec::new(),
         resources: Resources {
             memory_limit_bytes,
             ..Resources::default()
         },
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..ContainerPlan::new("c", ImageSource::Host)
     }
 }
 
@@ -74,10 +53,8 @@ fn config(list: &[(&str, &str, u32)]) -> VolumeKind {
 
 fn at(volume: &str, sub_path: Option<&str>) -> MountPlan {
     MountPlan {
-        volume: volume.into(),
-        path: "/mnt".into(),
         sub_path: sub_path.map(str::to_string),
-        read_only: false,
+        ..MountPlan::new(volume, "/mnt")
     }
 }
 

@@ -316,36 +316,12 @@ fn rootfs() -> tempfile::TempDir {
 }
 
 fn overlay(dir: &tempfile::TempDir) -> Root {
-    let mut plan = podkit_pod::plan::ContainerPlan {
-        source: podkit_pod::plan::ImageSource::Rootfs(dir.path().join("a:b,c")),
-        ..plan()
-    };
+    let source = podkit_pod::plan::ImageSource::Rootfs(dir.path().join("a:b,c"));
+    let mut plan = podkit_pod::plan::ContainerPlan::new("app", source);
     plan.command = vec!["/podkit".into()];
     podkit_pod::image::resolve(&plan, &dir.path().join("scratch"))
         .unwrap()
         .root
-}
-
-fn plan() -> podkit_pod::plan::ContainerPlan {
-    podkit_pod::plan::ContainerPlan {
-        name: "app".into(),
-        role: podkit_pod::plan::Role::Main,
-        image: "test".into(),
-        source: podkit_pod::plan::ImageSource::Itself,
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Default::default(),
-        startup: None,
-        readiness: None,
-        liveness: None,
-        post_start: None,
-        pre_stop: None,
-        security: Default::default(),
-    }
 }
 
 pub(super) fn links_do_not_lead_out(private: &PrivateMounts) {

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use crate::plan::{ContainerPlan, ImageSource, ProbePlan, Resources, Role, Security};
+use crate::plan::{ContainerPlan, ImageSource, ProbePlan};
 use crate::probe::*;
 
 fn probe(numbers: [u64; 2], thresholds: [u32; 2]) -> Option<ProbePlan> {
@@ -21,23 +21,10 @@ fn container(
     liveness: Option<ProbePlan>,
 ) -> ContainerPlan {
     ContainerPlan {
-        name: "app".into(),
-        role: Role::Main,
-        image: String::new(),
-        source: ImageSource::Host,
-        command: Vec::new(),
-        args: Vec::new(),
-        working_dir: None,
-        env: Vec::new(),
-        mounts: Vec::new(),
-        ports: Vec::new(),
-        resources: Resources::default(),
         startup,
         readiness,
         liveness,
-        post_start: None,
-        pre_stop: None,
-        security: Security::default(),
+        ..ContainerPlan::new("app", ImageSource::Host)
     }
 }
 

@@ -1,0 +1,90 @@
+//! A pod and a container of which only the name is known: what holds when a manifest says nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{
+    ContainerPlan, DnsPlan, HostNamespaces, ImageSource, MountPlan, PodPlan, PodSecurity,
+    Propagation, PullPolicy, Resources, RestartPolicy, Role, Security, StdinPlan,
+};
+
+/// `terminationGracePeriodSeconds` when absent.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// `terminationMessagePath` when absent.
+pub const MESSAGE_PATH: &str = "/dev/termination-log";
+
+impl PodPlan {
+    /// A pod with the API's defaults, in the namespace `default`.
+    pub fn new(name: &str, containers: Vec<ContainerPlan>) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: "default".to_owned(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            hostname: name.to_owned(),
+            subdomain: None,
+            hostname_as_fqdn: false,
+            share_process_namespace: false,
+            host: HostNamespaces::default(),
+            host_aliases: Vec::new(),
+            dns: DnsPlan {
+                from_machine: true,
+                ..DnsPlan::default()
+            },
+            security: PodSecurity::default(),
+            pull_secrets: Vec::new(),
+            active_deadline: None,
+            resources: Resources::default(),
+            restart_policy: RestartPolicy::Always,
+            grace: GRACE,
+            volumes: Vec::new(),
+            containers,
+        }
+    }
+}
+
+impl ContainerPlan {
+    /// A main container with the API's defaults.
+    pub fn new(name: &str, source: ImageSource) -> Self {
+        Self {
+            name: name.to_owned(),
+            role: Role::Main,
+            image: String::new(),
+            source,
+            pull: PullPolicy::IfNotPresent,
+            command: Vec::new(),
+            args: Vec::new(),
+            working_dir: None,
+            env: Vec::new(),
+            mounts: Vec::new(),
+            ports: Vec::new(),
+            resources: Resources::default(),
+            startup: None,
+            readiness: None,
+            liveness: None,
+            post_start: None,
+            pre_stop: None,
+            stop_signal: None,
+            message_path: PathBuf::from(MESSAGE_PATH),
+            message_from_logs: false,
+            stdin: StdinPlan::default(),
+            security: Security::default(),
+        }
+    }
+}
+
+impl MountPlan {
+    /// A volume at `path`, writable, private.
+    pub fn new(volume: &str, path: impl Into<PathBuf>) -> Self {
+        Self {
+            volume: volume.to_owned(),
+            path: path.into(),
+            sub_path: None,
+            read_only: false,
+            recursive_read_only: false,
+            propagation: Propagation::None,
+        }
+    }
+}
