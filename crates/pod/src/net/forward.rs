@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,11 +74,21 @@ impl Route {
     pub(super) fn targets(self, reached: IpAddr, pod: Ipv4Addr) -> Vec<SocketAddr> {
         let own = SocketAddr::from((pod, self.port));
         if self.loopback && reached.to_canonical().is_loopback() {
-            vec![SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), own]
+            // Both: "localhost" is ::1 alone for some programs.
+            let [v4, v6] = loopbacks(self.port);
+            vec![v4, v6, own]
         } else {
             vec![own]
         }
     }
+}
+
+/// Where a pod's loopback services listen.
+pub(super) fn loopbacks(port: u16) -> [SocketAddr; 2] {
+    [
+        (Ipv4Addr::LOCALHOST, port).into(),
+        (Ipv6Addr::LOCALHOST, port).into(),
+    ]
 }
 
 /// Accepts until it is dropped, which also ends the connections.
@@ -119,33 +129,34 @@ async fn connect(client: TcpStream, route: Route, net: &PodNet) {
     let Ok(reached) = client.local_addr() else {
         return;
     };
-    let mut inside = None;
-    for target in route.targets(reached.ip(), net.address()) {
-        match net.connect(target).await {
-            Ok(stream) => {
-                inside = Some(stream);
-                break;
-            }
-            Err(error) => tracing::debug!(%target, %error, "the pod does not take the connection"),
+    match net
+        .connect_first(&route.targets(reached.ip(), net.address()))
+        .await
+    {
+        Ok(inside) => relay(&client, &inside).await,
+        Err(error) => {
+            tracing::debug!(port = route.port, %error, "the pod does not take the connection");
+            reset(&client);
         }
     }
-    let Some(inside) = inside else {
-        return reset(&client);
-    };
+}
+
+/// Copies between `client` and `inside` until both have ended or one has failed. Each direction ends by itself, so that a
+/// half-closed connection goes on; a failure ends both, and is passed on as one: an orderly end would make a cut answer
+/// look whole. A client that vanished without a word is noticed by TCP keep-alive.
+pub async fn relay(client: &TcpStream, inside: &TcpStream) {
     // Interactive protocols must not wait for acknowledgements twice.
-    for stream in [&client, &inside] {
+    for stream in [client, inside] {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
     }
-    if let Err(error) = keep_alive(&client) {
+    if let Err(error) = keep_alive(client) {
         tracing::debug!(%error, "no TCP keep-alive");
     }
-    // Each direction ends by itself, so that a half-closed connection goes on; a failure ends both, and is passed on
-    // as one: an orderly end would make a cut answer look whole.
-    if tokio::try_join!(copy(&client, &inside), copy(&inside, &client)).is_err() {
-        reset(&client);
-        reset(&inside);
+    if tokio::try_join!(copy(client, inside), copy(inside, client)).is_err() {
+        reset(client);
+        reset(inside);
     }
 }
 

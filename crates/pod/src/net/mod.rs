@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   machine                      │ pod (network namespace)
-//!   127.0.0.1:P, [::1]:P ────────┼─► 127.0.0.1:P, else ADDRESS:P     containerPort, as `kubectl port-forward` does
+//!   127.0.0.1:P, [::1]:P ────────┼─► 127.0.0.1:P, [::1]:P, ADDRESS:P containerPort, as `kubectl port-forward` does
 //!   0.0.0.0:H, [::]:H ───────────┼─► ADDRESS:P                       hostPort: loopback-only services stay private
 //!   probes, hooks ───────────────┼─► ADDRESS:P                       as the kubelet's
 //! ```
@@ -33,6 +33,7 @@ mod tests;
 mod udp;
 
 pub use address::AddressLease;
+pub use forward::relay;
 pub use publish::{PublishError, Published, Publisher};
 
 /// The thread makes one system call at a time; its stack is what it costs.
@@ -99,6 +100,28 @@ impl PodNet {
         TcpSocket::from_std_stream(std::net::TcpStream::from(fd))
             .connect(target)
             .await
+    }
+
+    /// Connects to a port of the pod as `kubectl port-forward` does: to its loopback (IPv4, then IPv6), so that services
+    /// which listen nowhere else are reached, and then to its own address. Gives the last error when nothing listens.
+    ///
+    /// The stream's descriptor may be handed to another process: it stays in the pod's network. [`relay`] copies.
+    pub async fn dial(&self, port: u16) -> io::Result<TcpStream> {
+        let [v4, v6] = forward::loopbacks(port);
+        self.connect_first(&[v4, v6, (self.address, port).into()])
+            .await
+    }
+
+    /// The first of `targets` that takes a connection; the last error when none does.
+    async fn connect_first(&self, targets: &[SocketAddr]) -> io::Result<TcpStream> {
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
+        for target in targets {
+            match self.connect(*target).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 
     /// A UDP socket of the pod, connected to `target`.

@@ -118,16 +118,21 @@ fn what_is_listened_on() {
 fn where_connections_go() {
     let route = |loopback| Route { port: 80, loopback };
     let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    let inside6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 80));
     let own = SocketAddr::from((POD, 80));
     let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
     for (loopback, reached, expected) in [
-        (true, IpAddr::from([127, 0, 0, 1]), vec![inside, own]),
+        (
+            true,
+            IpAddr::from([127, 0, 0, 1]),
+            vec![inside, inside6, own],
+        ),
         (
             true,
             IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-            vec![inside, own],
+            vec![inside, inside6, own],
         ),
-        (true, mapped, vec![inside, own]),
+        (true, mapped, vec![inside, inside6, own]),
         (true, IpAddr::from([192, 0, 2, 1]), vec![own]),
         (false, IpAddr::from([127, 0, 0, 1]), vec![own]),
     ] {
@@ -326,6 +331,30 @@ async fn the_pod_has_its_address_and_its_sockets_live_inside() {
         std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap()
     });
     assert_eq!(start.join().unwrap().trim(), "0");
+}
+
+#[tokio::test]
+async fn a_port_is_dialled_wherever_the_pod_listens() {
+    let Some((namespace, net)) = pod_net() else {
+        return;
+    };
+    let lo6 = std::net::Ipv6Addr::LOCALHOST;
+    for address in [
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::from(lo6),
+        IpAddr::from(POD),
+    ] {
+        let listener = listen(&namespace, (address, 0));
+        let port = listener.local_addr().unwrap().port();
+        upper(listener);
+        let mut inside = net.dial(port).await.unwrap();
+        assert_eq!(inside.peer_addr().unwrap().ip(), address);
+        inside.write_all(b"x").await.unwrap();
+        inside.shutdown().await.unwrap();
+        assert_eq!(inside.read_u8().await.unwrap(), b'X');
+    }
+    let refused = net.dial(1).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]

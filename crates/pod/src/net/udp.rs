@@ -104,7 +104,14 @@ async fn flow(
     let mut unanswered: Option<Vec<u8>> = None;
     let mut last = Ok(());
     for target in route.targets(reached, net.address()) {
-        let inside = net.connect_udp(target).await?;
+        let inside = match net.connect_udp(target).await {
+            Ok(inside) => inside,
+            // A pod without IPv6.
+            Err(error) => {
+                last = Err(error);
+                continue;
+            }
+        };
         if let Some(datagram) = &unanswered {
             inside.send(datagram).await?;
         }
