@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 use super::facts::{Facts, FactsFor, IMAGE_OPTION, Options, WITHOUT_OPTION};
 use super::{
     ContainerPlan, MountPlan, PodPlan, RestartPolicy, Role, env, expand::expand, host, images,
-    probes, resources, volumes,
+    probes, resources, stored, volumes,
 };
 use crate::manifest::{
     Documents, Findings, Notes, Object, Path, Place, Severity, all_containers, namespace_of,
@@ -248,6 +248,8 @@ fn plan(
         namespace,
         labels: object.metadata.labels.clone().unwrap_or_default(),
         annotations,
+        spec: stored::spec(spec, options),
+        facts: context.facts.clone(),
         share_process_namespace: spec.share_process_namespace == Some(true),
         restart_policy: match spec.restart_policy.as_deref() {
             Some("Never") => RestartPolicy::Never,

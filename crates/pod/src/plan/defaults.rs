@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    ContainerPlan, DnsPlan, HostNamespaces, ImageSource, MountPlan, PodPlan, PodSecurity,
+    ContainerPlan, DnsPlan, Facts, HostNamespaces, ImageSource, MountPlan, PodPlan, PodSecurity,
     Propagation, PullPolicy, Resources, RestartPolicy, Role, Security, StdinPlan,
 };
 
@@ -23,6 +23,8 @@ impl PodPlan {
             namespace: "default".to_owned(),
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            spec: serde_json::Value::Null,
+            facts: Facts::placeholder(),
             hostname: name.to_owned(),
             subdomain: None,
             hostname_as_fqdn: false,

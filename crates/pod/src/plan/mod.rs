@@ -10,6 +10,7 @@ mod host;
 mod images;
 mod probes;
 mod resources;
+mod stored;
 mod volumes;
 
 #[cfg(test)]
@@ -37,6 +38,10 @@ pub struct PodPlan {
     pub labels: BTreeMap<String, String>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
+    /// `spec` as the API server would store it, without what `--without` left out: for those who ask for the Pod as an object.
+    pub spec: serde_json::Value,
+    /// What was known of the machine when the plan was made: its `uid`, addresses and node.
+    pub facts: Facts,
     /// `spec.hostname`, or the pod's name (at most 63 bytes).
     pub hostname: String,
     /// `spec.subdomain`; with it the pod's full name is `hostname.subdomain.namespace.svc.cluster.local`.

@@ -69,6 +69,24 @@ pub enum OutputFormat {
     Json,
 }
 
+impl Default for RunOptions {
+    /// What holds when the command line says nothing; no files.
+    fn default() -> Self {
+        Self {
+            files: Vec::new(),
+            without: Vec::new(),
+            images: Vec::new(),
+            allow_privileged: false,
+            publish: true,
+            backoff: BACKOFF_FIRST_STEP,
+            output: OutputFormat::Text,
+            exit_code_from: None,
+            state_dir: None,
+            only_pod: None,
+        }
+    }
+}
+
 /// Runs the pods of the files in the foreground, to their end. To be called before any thread is started.
 ///
 /// Gives the exit code: 0 when all went well or the pod was asked to stop, 1 when it failed, was evicted or had to be

@@ -14,16 +14,9 @@ use serde_json::Value;
 /// The `run` command, as far as the cases need it.
 pub(crate) fn run(args: &[String]) -> ExitCode {
     let mut options = RunOptions {
-        files: vec![],
-        without: vec![],
-        images: vec![],
-        allow_privileged: false,
-        publish: true,
         backoff: Duration::from_millis(200),
         output: OutputFormat::Json,
-        exit_code_from: None,
-        state_dir: None,
-        only_pod: None,
+        ..RunOptions::default()
     };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
