@@ -69,7 +69,7 @@ impl Ground {
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {e}"));
         let (stdout, stdout_end) = pipe()?;
         let (stderr, stderr_end) = pipe()?;
-        start.stdio = Stdio {
+        start.stdio = Stdio::Fds {
             stdin: None,
             stdout: Some(stdout_end),
             stderr: Some(stderr_end),

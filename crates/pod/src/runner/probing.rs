@@ -209,7 +209,7 @@ impl Exec for Subject {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         let exec = ExecSpec {
             argv: argv.to_vec(),
-            stdio: Stdio {
+            stdio: Stdio::Fds {
                 stdin: None,
                 stdout: Some(write.try_clone()?),
                 stderr: Some(write),

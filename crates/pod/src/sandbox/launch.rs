@@ -36,6 +36,7 @@ impl Started {
         Process::new(
             self.pidfd,
             self.told.mount_namespace,
+            self.told.terminal,
             self.told.warnings,
             identity,
         )
@@ -47,6 +48,7 @@ impl Started {
 #[derive(Default)]
 struct Told {
     mount_namespace: Option<u64>,
+    terminal: Option<OwnedFd>,
     executing: bool,
     warnings: Vec<String>,
     failure: Option<StartError>,
@@ -120,6 +122,7 @@ impl Told {
             match reply {
                 Reply::Started => *pidfd = fd,
                 Reply::MountNamespace(inode) => self.mount_namespace = Some(inode),
+                Reply::Terminal => self.terminal = fd,
                 Reply::Executing => self.executing = true,
                 Reply::Warning(line) => self.warnings.push(line),
                 Reply::Failed { step, errno } => {

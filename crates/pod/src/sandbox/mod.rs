@@ -24,6 +24,7 @@ mod process;
 mod reaper;
 mod spec;
 mod stage;
+mod terminal;
 mod wire;
 
 pub use capability::{CapabilityError, effective_set};
@@ -34,8 +35,10 @@ pub use process::{ExitStatus, Process};
 pub use rustix::process::Signal;
 pub use spec::{
     ContainerStart, ExecSpec, Mount, MountSource, Rlimit, RlimitKind, SandboxSpec, Stdio,
+    WindowSize,
 };
 pub use stage::run_if_stage;
+pub use terminal::resize;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use super::private::{self, AREA, PrivateMounts};
 use super::process::{Process, wait_readable};
 use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
-use super::wire::{Identity, Job, MountJob, Run, SourceJob};
+use super::wire::{Identity, Job, MountJob, Run, SourceJob, StdioJob};
 
 /// A running pod without containers, or with them.
 #[derive(Debug)]
@@ -316,13 +316,21 @@ fn make_shm(private: &PrivateMounts, bytes: u64) -> Result<String, Failed> {
     Ok(place)
 }
 
-fn keep_stdio<'a>(stdio: &'a Stdio, keep: &mut Vec<BorrowedFd<'a>>) -> [Option<i32>; 3] {
-    [&stdio.stdin, &stdio.stdout, &stdio.stderr].map(|fd| {
+fn keep_stdio<'a>(stdio: &'a Stdio, keep: &mut Vec<BorrowedFd<'a>>) -> StdioJob {
+    let (stdin, stdout, stderr) = match stdio {
+        Stdio::Terminal(size) => return StdioJob::Terminal(*size),
+        Stdio::Fds {
+            stdin,
+            stdout,
+            stderr,
+        } => (stdin, stdout, stderr),
+    };
+    StdioJob::Fds([stdin, stdout, stderr].map(|fd| {
         fd.as_ref().map(|fd| {
             keep.push(fd.as_fd());
             fd.as_raw_fd()
         })
-    })
+    }))
 }
 
 impl Identity {

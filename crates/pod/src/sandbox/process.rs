@@ -57,6 +57,7 @@ struct Inner {
     pid_in_pod: Option<i32>,
     pidfd: OwnedFd,
     mount_namespace: Option<u64>,
+    terminal: Mutex<Option<OwnedFd>>,
     status: Mutex<Option<ExitStatus>>,
     warnings: Vec<String>,
     identity: Arc<Identity>,
@@ -66,6 +67,7 @@ impl Process {
     pub(super) fn new(
         pidfd: OwnedFd,
         mount_namespace: Option<u64>,
+        terminal: Option<OwnedFd>,
         warnings: Vec<String>,
         identity: Arc<Identity>,
     ) -> io::Result<Self> {
@@ -75,6 +77,7 @@ impl Process {
             pid_in_pod: pid_in_pod(pid),
             pidfd,
             mount_namespace,
+            terminal: Mutex::new(terminal),
             status: Mutex::new(None),
             warnings,
             identity,
@@ -102,6 +105,17 @@ impl Process {
     /// What was asked for and could not be had, a line each.
     pub fn warnings(&self) -> &[String] {
         &self.inner.warnings
+    }
+
+    /// Our end of its terminal, for the first who asks; none when it was not started with
+    /// [`Stdio::Terminal`](super::Stdio::Terminal). Blocking, close-on-exec. Reading fails with EIO when nobody has the
+    /// other end open any more; closing it hangs the terminal up (SIGHUP). [`resize`](super::resize) sets its size.
+    pub fn take_terminal(&self) -> Option<OwnedFd> {
+        self.inner
+            .terminal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     pub(super) fn identity(&self) -> &Arc<Identity> {

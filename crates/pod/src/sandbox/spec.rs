@@ -88,16 +88,42 @@ pub struct ExecSpec {
     pub stdio: Stdio,
 }
 
-/// Standard input, output and error; `/dev/null` where none. A pipe is given to the container's user, so that
-/// `/dev/stdout` can be opened by its path.
-#[derive(Debug, Default)]
-pub struct Stdio {
-    /// Descriptor 0.
-    pub stdin: Option<OwnedFd>,
-    /// Descriptor 1.
-    pub stdout: Option<OwnedFd>,
-    /// Descriptor 2.
-    pub stderr: Option<OwnedFd>,
+/// Standard input, output and error.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Descriptors; `/dev/null` where none. A pipe is given to the container's user, so that `/dev/stdout` can be opened by
+    /// its path.
+    Fds {
+        /// Descriptor 0.
+        stdin: Option<OwnedFd>,
+        /// Descriptor 1.
+        stdout: Option<OwnedFd>,
+        /// Descriptor 2.
+        stderr: Option<OwnedFd>,
+    },
+    /// All three are a new terminal of the container's own `/dev/pts`, the controlling one of the process. The caller gets
+    /// its other end from [`Process::take_terminal`](super::Process::take_terminal).
+    Terminal(WindowSize),
+}
+
+impl Default for Stdio {
+    /// `/dev/null`.
+    fn default() -> Self {
+        Self::Fds {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+        }
+    }
+}
+
+/// The size of a terminal, in characters. Zero: unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
 }
 
 /// Something of the host that a container sees at a path.

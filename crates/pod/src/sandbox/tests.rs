@@ -104,7 +104,7 @@ proptest! {
             env: vec![("A".into(), value.repeat(times))],
             ..wire::Identity::of_init()
         };
-        let run = wire::Run { argv, stdio: [None, Some(7), None], identity };
+        let run = wire::Run { argv, stdio: wire::StdioJob::Fds([None, Some(7), None]), identity };
         let job = wire::Job::Exec { container: 3, run };
         let expected = format!("{job:?}");
         let (ours, theirs) = UnixStream::pair().unwrap();

@@ -17,7 +17,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::spec::Rlimit;
+use super::spec::{Rlimit, WindowSize};
 use crate::image::Root;
 
 /// What the stage is to do. Descriptors are numbers that were kept open for it.
@@ -75,9 +75,15 @@ pub(super) enum SourceJob {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Run {
     pub(super) argv: Vec<String>,
-    /// Standard input, output, error.
-    pub(super) stdio: [Option<RawFd>; 3],
+    pub(super) stdio: StdioJob,
     pub(super) identity: Identity,
+}
+
+/// Its standard input, output, error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum StdioJob {
+    Fds([Option<RawFd>; 3]),
+    Terminal(WindowSize),
 }
 
 /// What a container and the commands in it have in common.
@@ -104,6 +110,8 @@ pub(super) enum Reply {
     Started,
     /// The inode of the container's mount namespace, by which its processes are known.
     MountNamespace(u64),
+    /// The other end of the process's terminal comes with the message.
+    Terminal,
     /// All is done but the exec. Without it the end of the stream means that the process was killed.
     Executing,
     /// Something asked for could not be had; the start goes on.

@@ -41,7 +41,9 @@ fn the_pause_program_ends_with_its_pipe() {
 fn spawn_keeps_what_it_is_told_to() {
     let program = std::fs::File::open("/bin/sh").unwrap();
     let (read, write) = std::io::pipe().unwrap();
-    let script = format!("echo kept >&{}", std::os::fd::AsRawFd::as_raw_fd(&write));
+    // Not `>&N`: dash takes one digit there.
+    let number = std::os::fd::AsRawFd::as_raw_fd(&write);
+    let script = format!("echo kept >/proc/self/fd/{number}");
     let argv: Vec<_> = ["sh", "-c", &script]
         .map(|w| std::ffi::CString::new(w).unwrap())
         .into();

@@ -8,6 +8,8 @@ mod filesystem;
 mod lifetime;
 #[path = "process.rs"]
 mod process;
+#[path = "terminal.rs"]
+mod terminal;
 
 pub(crate) use lifetime::creator;
 
@@ -21,6 +23,7 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     process: command_environment_directory user_groups_capabilities capabilities_asked_for accounts_of_the_image
         exec_failures exit_codes_and_signals own_pid_namespaces shared_pid_namespace zombies_are_reaped
         exec_joins_the_container limits_are_clamped pipes_belong_to_the_user cgroups_are_joined;
+    terminal: terminal_of_a_container terminal_of_a_command;
     filesystem: root_of_podkit_itself binary_can_not_be_written read_only_root devices proc_is_masked_and_read_only
         shared_memory_and_queues_are_shared network_and_hostname volumes volume_that_can_not_be_mounted
         links_do_not_lead_out host_image rootfs_image working_directory_stays_inside;

@@ -133,6 +133,47 @@ fn act(word: &str, args: &[String]) -> Option<ExitCode> {
                 .count();
             println!("zombies {zombies}");
         }
+        "terminal" => {
+            use std::os::unix::fs::MetadataExt;
+            let name = rustix::termios::ttyname(std::io::stdin(), Vec::new()).unwrap();
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).unwrap();
+            let owner = std::fs::metadata(name.to_str().unwrap()).unwrap();
+            let controlling = std::fs::File::open("/dev/tty").is_ok();
+            println!(
+                "terminal {} owner {}:{} {}x{}, {}",
+                name.to_str().unwrap(),
+                owner.uid(),
+                owner.gid(),
+                size.ws_row,
+                size.ws_col,
+                if controlling {
+                    "controlling"
+                } else {
+                    "not controlling"
+                }
+            );
+        }
+        "line" => {
+            println!("reading a line");
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            println!("line {:?}", line.trim_end());
+        }
+        "wait-signal" => {
+            // PID 1 of its namespace gets only signals that it has a handler for.
+            let number: i32 = args[0].parse().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let kind = tokio::signal::unix::SignalKind::from_raw(number);
+                let mut signals = tokio::signal::unix::signal(kind).unwrap();
+                println!("ready for {number}");
+                signals.recv().await;
+                println!("signal {number}");
+            });
+        }
         "sleep" => std::thread::sleep(std::time::Duration::from_secs(600)),
         "wait-input" => {
             let mut byte = [0];

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use podkit_pod::image::Root;
 use podkit_pod::sandbox::{
     ContainerStart, ExecSpec, ExitStatus, Mount, PrivateMounts, Rlimit, RlimitKind, Signal,
-    StartError,
+    StartError, Stdio,
 };
 
 use crate::support::*;
@@ -285,7 +285,9 @@ pub(super) fn exec_joins_the_container(private: &PrivateMounts) {
     // Its input arrives; a command that is not there says so; an ended container refuses.
     let (read, mut write) = std::io::pipe().unwrap();
     let (mut output, mut stdio) = captured();
-    stdio.stdin = Some(read.into());
+    if let Stdio::Fds { stdin, .. } = &mut stdio {
+        *stdin = Some(read.into());
+    }
     let cat = pod
         .exec(
             &process,

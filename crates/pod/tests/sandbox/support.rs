@@ -41,7 +41,7 @@ pub(crate) fn argv(words: &str) -> Vec<String> {
 pub(crate) fn captured() -> (File, Stdio) {
     let (read, write) = std::io::pipe().unwrap();
     let write = OwnedFd::from(write);
-    let stdio = Stdio {
+    let stdio = Stdio::Fds {
         stdin: None,
         stdout: Some(write.try_clone().unwrap()),
         stderr: Some(write),

@@ -10,6 +10,7 @@ mod paths;
 mod root;
 mod run;
 mod standard;
+mod terminal;
 
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -307,7 +308,7 @@ fn container(
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
-        run::run(reporter, &run, &stdio)
+        run::run(reporter, &run, &stdio, true)
     })
 }
 
@@ -326,7 +327,7 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         .doing(|| "join the container's namespaces".into())?;
     continue_as_child(reporter, 0, &cgroups, |moved| {
         moved.wait();
-        run::run(reporter, run, &stdio)
+        run::run(reporter, run, &stdio, false)
     })
 }
 

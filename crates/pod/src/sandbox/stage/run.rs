@@ -9,25 +9,34 @@ use rustix::fs::{FileType, Mode};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::{Failure, Reporter, accounts};
+use super::{Failure, Reporter, accounts, terminal};
 use crate::sandbox::capability;
 use crate::sandbox::error::{Doing, Failed, reason};
-use crate::sandbox::spec::{Rlimit, RlimitKind};
-use crate::sandbox::wire::{Identity, Run};
+use crate::sandbox::spec::{Rlimit, RlimitKind, WindowSize};
+use crate::sandbox::wire::{Identity, Run, StdioJob};
 use crate::sys;
 
-/// Standard input, output, error: what was given, or the null device.
-pub(super) fn take_stdio(
-    numbers: &[Option<RawFd>; 3],
-    null: &OwnedFd,
-) -> Result<[OwnedFd; 3], Failed> {
+/// What becomes standard input, output, error.
+pub(super) enum Standard {
+    Fds([OwnedFd; 3]),
+    /// To be made in the container.
+    Terminal(WindowSize),
+}
+
+/// What was given, or the null device.
+pub(super) fn take_stdio(job: &StdioJob, null: &OwnedFd) -> Result<Standard, Failed> {
+    let numbers = match job {
+        StdioJob::Fds(numbers) => numbers,
+        StdioJob::Terminal(size) => return Ok(Standard::Terminal(*size)),
+    };
     let take = |number: Option<RawFd>| match number {
         Some(number) => {
             sys::inherited(number).doing(|| "take over standard input and output".into())
         }
         None => null.try_clone().doing(|| "open the null device".into()),
     };
-    Ok([take(numbers[0])?, take(numbers[1])?, take(numbers[2])?])
+    let [stdin, stdout, stderr] = *numbers;
+    Ok(Standard::Fds([take(stdin)?, take(stdout)?, take(stderr)?]))
 }
 
 /// Puts descriptors in the places of standard input, output, error.
@@ -57,23 +66,38 @@ pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
     }
 }
 
-/// Executes the program. Returns only to say why not, and only while nothing has been closed.
+/// Executes the program: the `first` of a container, or a command in one. Returns only to say why not, and only while
+/// nothing has been closed.
 pub(super) fn run(
     reporter: &Reporter,
     run: &Run,
-    stdio: &[OwnedFd; 3],
+    standard: &Standard,
+    first: bool,
 ) -> Result<Infallible, Failure> {
     let identity = &run.identity;
     let uid = identity.uid.unwrap_or(0);
-    for fd in stdio {
-        own_pipe(fd, uid);
+    detach_from_caller();
+    match standard {
+        Standard::Fds(fds) => {
+            for fd in fds {
+                own_pipe(fd, uid);
+            }
+            let [stdin, stdout, stderr] = fds;
+            replace_stdio([stdin, stdout, stderr])?;
+        }
+        Standard::Terminal(size) => {
+            let terminal = terminal::open(reporter, *size, uid)?;
+            if first {
+                terminal::show_as_console(&terminal)?;
+            }
+            rustix::process::ioctl_tiocsctty(&terminal)
+                .doing(|| "take the terminal over".into())?;
+            replace_stdio([&terminal, &terminal, &terminal])?;
+        }
     }
-    let [stdin, stdout, stderr] = stdio;
-    replace_stdio([stdin, stdout, stderr])?;
     for limit in &identity.rlimits {
         set_rlimit(reporter, *limit)?;
     }
-    detach_from_caller();
     // From here on only the socket is open: a working directory such as /proc/self/fd/7 can lead nowhere (CVE-2024-21626).
     // The owners of what is closed are never dropped, since this does not return.
     sys::close_all_but(&reporter.socket);
