@@ -79,10 +79,10 @@ fn a_config_map_that_is_not_there_is_named() {
 }
 
 #[test]
-fn an_image_that_cannot_be_resolved_says_how_to_map_it() {
+fn a_name_that_is_no_images_is_refused() {
     refused(
-        "containers:\n- name: web\n  image: nginx:1.28\n",
-        &["nginx:1.28", "--image", "web="],
+        "containers:\n- name: web\n  image: Nginx:1.28\n",
+        &["couldn't parse image name", "Nginx", "lowercase"],
     );
 }
 

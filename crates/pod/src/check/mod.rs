@@ -17,8 +17,9 @@ use podkit_foundation::surface::ModuleSpec;
 
 pub use report::Report;
 
+use crate::image::{DEFAULT_TAG, Reference};
 use crate::manifest::{self, Findings, Notes, Object, Path, all_containers, namespace_of};
-use crate::plan::{self, ContainerPlan, Facts, ImageSource, Options, PodPlan, Reference};
+use crate::plan::{self, ContainerPlan, Facts, ImageSource, Options, PodPlan};
 
 /// What the binary offers: the registry lives there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -101,8 +102,10 @@ fn command_word(container: &ContainerPlan) -> Option<&str> {
 /// An image without a version is another one tomorrow.
 fn images(subject: &Subject<'_>, notes: &mut Notes<'_>) {
     for (container, at) in subject.containers() {
-        let reference = Reference::of(&container.image);
-        if !reference.digest && matches!(reference.tag, None | Some("latest")) {
+        let Ok(reference) = container.image.parse::<Reference>() else {
+            continue;
+        };
+        if reference.digest().is_none() && matches!(reference.tag(), None | Some(DEFAULT_TAG)) {
             notes.warning(
                 &at.key("image"),
                 format!(

@@ -166,5 +166,6 @@ fn source(source: &ImageSource) -> String {
         ImageSource::Itself => "podkit".into(),
         ImageSource::Host => "host".into(),
         ImageSource::Rootfs(dir) => format!("rootfs:{}", dir.display()),
+        ImageSource::Image(location) => location.to_string(),
     }
 }

@@ -1,12 +1,35 @@
 //! Images: what a container's root file system is made of, and what the image itself says to run.
 //!
-//! For now an image is the running binary, the machine, or a directory. Images of registries will come as layers with a
-//! configuration; [`ImageConfig`] has its fields, and here they are empty but for podkit's own.
+//! ```text
+//!   Reference, Location ──▶ Store::ensure ──▶ ResolvedImage ──▶ resolve ──▶ Image ──▶ the sandbox
+//!   (what the file says)    (pulled, checked,  (layers and       (a root to write to, what to run)
+//!                            unpacked, once)    configuration)    for each start
+//! ```
+//!
+//! The running binary, the machine and a directory are images too, without a store.
 
+mod digest;
+mod location;
+#[allow(dead_code, reason = "the registry's side comes next")]
+mod manifest;
+mod platform;
+mod reference;
+mod resolved;
+mod store;
+
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use self::location::{InvalidLocation, Location, TRANSPORTS};
+pub use self::manifest::{ConfigFile, ConfigSection, Descriptor, Index, InvalidDocument, Manifest};
+pub use self::platform::Platform;
+pub use self::reference::{DEFAULT_REGISTRY, DEFAULT_TAG, InvalidReference, Reference};
+pub use self::resolved::{EnsureError, Event, LayerState, Progress, Quiet, ResolvedImage};
+pub(crate) use self::store::owns_machine;
+pub use self::store::{Store, StoreError, Wanted};
 use crate::plan::{ContainerPlan, ImageSource};
 
 /// How a root file system is put together. Done by the sandbox, in the container's own mount namespace.
@@ -18,12 +41,14 @@ pub enum Root {
     Host,
     /// Writes go to `upper`; `lower` is never changed. (overlayfs)
     Overlay {
-        /// The image.
-        lower: PathBuf,
+        /// The image's layers, the topmost first; one at least.
+        lowers: Vec<PathBuf>,
         /// Empty at the first start.
         upper: PathBuf,
         /// On the same file system as `upper`, for overlayfs itself.
         work: PathBuf,
+        /// overlayfs keeps its marks in `user.overlay.…`, as it must inside a user namespace. (overlayfs.rst, `userxattr`)
+        user_xattrs: bool,
     },
 }
 
@@ -38,10 +63,40 @@ pub struct ImageConfig {
     pub env: Vec<(String, String)>,
     /// `WorkingDir`.
     pub working_dir: Option<PathBuf>,
-    /// `User`, numeric.
-    pub uid: Option<u32>,
-    /// The group of `User`, numeric.
-    pub gid: Option<u32>,
+    /// `User`: `name`, `uid`, `name:group` or `uid:gid`. Names are those of the image's own `/etc/passwd` and `/etc/group`, so
+    /// it is made numbers inside the container's root.
+    pub user: Option<String>,
+    /// `StopSignal`: `SIGQUIT`, `QUIT` or `3`.
+    pub stop_signal: Option<String>,
+    /// `ExposedPorts`: `80/tcp`.
+    pub exposed_ports: Vec<String>,
+    /// `Labels`.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+impl From<ConfigSection> for ImageConfig {
+    fn from(section: ConfigSection) -> Self {
+        let pair = |text: String| match text.split_once('=') {
+            Some((name, value)) => (name.to_owned(), value.to_owned()),
+            None => (text, String::new()),
+        };
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let env = section.env.unwrap_or_default().into_iter().map(pair);
+        Self {
+            entrypoint: section.entrypoint.unwrap_or_default(),
+            cmd: section.cmd.unwrap_or_default(),
+            env: env.filter(|(name, _)| !name.is_empty()).collect(),
+            working_dir: some(section.working_dir).map(PathBuf::from),
+            user: some(section.user),
+            stop_signal: some(section.stop_signal),
+            exposed_ports: section
+                .exposed_ports
+                .unwrap_or_default()
+                .into_keys()
+                .collect(),
+            labels: section.labels.unwrap_or_default(),
+        }
+    }
 }
 
 /// An image that can be started.
@@ -61,6 +116,14 @@ pub enum ImageError {
         "container {container}: no command, and the image {image} has no entrypoint: set `command`"
     )]
     NoCommand {
+        /// The container's name.
+        container: String,
+        /// The image as the file has it.
+        image: String,
+    },
+    /// It has to be in the store first, see [`Store::ensure`].
+    #[error("container {container}: the image {image} is not in the store")]
+    NotEnsured {
         /// The container's name.
         container: String,
         /// The image as the file has it.
@@ -89,24 +152,46 @@ pub enum ImageError {
 }
 
 /// Finds the image of a container and prepares its storage: `scratch` is a directory on disk for this container alone, made
-/// when absent and needed only by `rootfs:DIR`. What an earlier run of the container wrote there is removed, as a restart on
-/// Kubernetes starts from the image again; so this is called before every start.
-pub fn resolve(plan: &ContainerPlan, scratch: &Path) -> Result<Image, ImageError> {
-    let (root, entrypoint) = match &plan.source {
-        ImageSource::Itself => (Root::Itself, vec!["/podkit".to_owned()]),
-        ImageSource::Host => (Root::Host, Vec::new()),
-        ImageSource::Rootfs(directory) => (overlay(&plan.name, directory, scratch)?, Vec::new()),
+/// when absent and needed only by images with layers and by `rootfs:DIR`. What an earlier run of the container wrote there is
+/// removed, as a restart on Kubernetes starts from the image again; so this is called before every start. `ensured` is what
+/// [`Store::ensure`] gave for an [`ImageSource::Image`].
+pub fn resolve(
+    plan: &ContainerPlan,
+    scratch: &Path,
+    ensured: Option<&ResolvedImage>,
+) -> Result<Image, ImageError> {
+    let podkit = ImageConfig {
+        entrypoint: vec!["/podkit".to_owned()],
+        ..ImageConfig::default()
     };
-    Ok(Image {
-        root,
-        config: ImageConfig {
-            entrypoint,
-            ..ImageConfig::default()
-        },
-    })
+    let (root, config) = match &plan.source {
+        ImageSource::Itself => (Root::Itself, podkit),
+        ImageSource::Host => (Root::Host, ImageConfig::default()),
+        ImageSource::Rootfs(directory) => (
+            directory_root(&plan.name, directory, scratch)?,
+            ImageConfig::default(),
+        ),
+        ImageSource::Image(_) => {
+            let ensured = ensured.ok_or_else(|| ImageError::NotEnsured {
+                container: plan.name.clone(),
+                image: plan.image.clone(),
+            })?;
+            let scratch = make_scratch(&plan.name, scratch)?;
+            let (upper, work) = fresh_layers(&plan.name, &scratch, ensured.layers.first())?;
+            let root = Root::Overlay {
+                lowers: ensured.layers.clone(),
+                upper,
+                work,
+                user_xattrs: ensured.user_xattrs,
+            };
+            (root, ensured.config.clone())
+        }
+    };
+    Ok(Image { root, config })
 }
 
-fn overlay(container: &str, directory: &Path, scratch: &Path) -> Result<Root, ImageError> {
+/// `rootfs:DIR` under a layer that is written to.
+fn directory_root(container: &str, directory: &Path, scratch: &Path) -> Result<Root, ImageError> {
     let wrong = |reason: String| ImageError::Rootfs {
         container: container.to_owned(),
         path: directory.to_owned(),
@@ -118,38 +203,58 @@ fn overlay(container: &str, directory: &Path, scratch: &Path) -> Result<Root, Im
     if !lower.is_dir() {
         return Err(wrong("not a directory".into()));
     }
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ImageError::Scratch {
-            container: container.to_owned(),
-            path,
-            source,
-        }
-    };
-    std::fs::create_dir_all(scratch).map_err(failed(scratch))?;
-    let scratch = scratch.canonicalize().map_err(failed(scratch))?;
+    let scratch = make_scratch(container, scratch)?;
     if scratch.starts_with(&lower) {
         return Err(wrong(format!(
             "it contains {}, where the container's writes go",
             scratch.display()
         )));
     }
+    let (upper, work) = fresh_layers(container, &scratch, Some(&lower))?;
+    Ok(Root::Overlay {
+        lowers: vec![lower],
+        upper,
+        work,
+        user_xattrs: !owns_machine(),
+    })
+}
+
+fn make_scratch(container: &str, scratch: &Path) -> Result<PathBuf, ImageError> {
+    std::fs::create_dir_all(scratch)
+        .and_then(|()| scratch.canonicalize())
+        .map_err(unprepared(container, scratch))
+}
+
+fn unprepared(container: &str, path: &Path) -> impl FnOnce(std::io::Error) -> ImageError + use<> {
+    let (container, path) = (container.to_owned(), path.to_owned());
+    move |source| ImageError::Scratch {
+        container,
+        path,
+        source,
+    }
+}
+
+/// Empty directories for what is written over `top`, and for overlayfs itself.
+fn fresh_layers(
+    container: &str,
+    scratch: &Path,
+    top: Option<&PathBuf>,
+) -> Result<(PathBuf, PathBuf), ImageError> {
+    let failed = |path: &Path| unprepared(container, path);
     let layers = [scratch.join("upper"), scratch.join("work")];
     for layer in &layers {
-        match std::fs::remove_dir_all(layer) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed(layer)(error));
-            }
-            _ => {}
-        }
+        crate::volume::remove_tree(layer).map_err(failed(layer))?;
         std::fs::create_dir(layer).map_err(failed(layer))?;
     }
-    // The root directory's mode is the upper layer's.
-    if let Ok(metadata) = lower.metadata() {
+    // The root directory's mode and owner are the upper layer's.
+    if let Some(Ok(metadata)) = top.map(|top| top.metadata()) {
+        let owner = (Some(metadata.uid()), Some(metadata.gid()));
+        // Where it is not permitted, it is the runner's.
+        let _kept = std::os::unix::fs::chown(&layers[0], owner.0, owner.1);
         std::fs::set_permissions(&layers[0], metadata.permissions()).map_err(failed(&layers[0]))?;
     }
     let [upper, work] = layers;
-    Ok(Root::Overlay { lower, upper, work })
+    Ok((upper, work))
 }
 
 impl Image {

@@ -54,7 +54,7 @@ fn command_and_arguments() {
 #[test]
 fn podkit_is_its_own_entrypoint() {
     let plan = plan(ImageSource::Itself, &[], &["tls"]);
-    let image = resolve(&plan, Path::new("/nowhere")).unwrap();
+    let image = resolve(&plan, Path::new("/nowhere"), None).unwrap();
     assert_eq!(image.root, Root::Itself);
     assert_eq!(image.argv(&plan).unwrap(), ["/podkit", "tls"]);
     assert_eq!(image.working_dir(&plan), None);
@@ -91,21 +91,22 @@ fn a_directory_gets_fresh_layers_each_time() {
     std::fs::set_permissions(&lower, std::fs::Permissions::from_mode(0o711)).unwrap();
     let plan = plan(ImageSource::Rootfs(lower.clone()), &["sh"], &[]);
     let Root::Overlay {
-        lower: found,
+        lowers,
         upper,
         work,
-    } = resolve(&plan, &scratch).unwrap().root
+        ..
+    } = resolve(&plan, &scratch, None).unwrap().root
     else {
         panic!("not an overlay")
     };
-    assert_eq!(found, lower.canonicalize().unwrap());
+    assert_eq!(lowers, [lower.canonicalize().unwrap()]);
     assert_eq!(
         upper.metadata().unwrap().permissions().mode() & 0o777,
         0o711
     );
     assert!(work.is_dir());
     std::fs::write(upper.join("written"), "by an earlier run").unwrap();
-    resolve(&plan, &scratch).unwrap();
+    resolve(&plan, &scratch, None).unwrap();
     assert!(!upper.join("written").exists());
 }
 
@@ -116,7 +117,7 @@ fn what_is_no_image_says_why() {
     std::fs::write(&file, "").unwrap();
     let error = |rootfs: &Path, scratch: &Path| {
         let plan = plan(ImageSource::Rootfs(rootfs.to_owned()), &["sh"], &[]);
-        resolve(&plan, scratch).unwrap_err().to_string()
+        resolve(&plan, scratch, None).unwrap_err().to_string()
     };
     let scratch = dir.path().join("scratch");
     let gone = dir.path().join("gone");

@@ -55,7 +55,7 @@ impl<F: Fn(&str, &str) -> Facts> FactsFor for F {
 /// What the command line chose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// `--image CONTAINER=SOURCE`: container and source (`podkit`, `host`, `rootfs:DIR`), the last one wins.
+    /// `--image CONTAINER=SOURCE`: container and source (`podkit`, `host`, `rootfs:DIR`, `oci:DIR`, …), the last one wins.
     pub images: Vec<(String, String)>,
     /// `--without CONTAINER`: left out.
     pub without: Vec<String>,

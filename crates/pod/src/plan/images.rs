@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, PodSpec};
 use super::ImageSource;
 use super::build::Context;
 use super::facts::IMAGE_OPTION;
+use crate::image::{DEFAULT_TAG, Location, Reference};
 use crate::manifest::{Notes, Path, all_containers, nearest};
 
 /// `podkit.dev/image.CONTAINER: SOURCE`.
@@ -53,7 +54,7 @@ pub(super) fn source(
             }
         }
     } else {
-        match by_name(name, image) {
+        match by_name(image) {
             Ok(source) => source,
             Err(message) => {
                 notes.error(&at.key("image"), message);
@@ -70,19 +71,24 @@ pub(super) fn source(
     Some(source)
 }
 
-/// `podkit`, `host`, `rootfs:DIR`.
+/// `podkit`, `host`, `rootfs:DIR`, or a place of images.
 fn parse(text: &str, base: &FilePath) -> Result<ImageSource, String> {
     match text {
         "podkit" => return Ok(ImageSource::Itself),
         "host" => return Ok(ImageSource::Host),
         _ => {}
     }
+    if let Some(location) = Location::parse(text, base) {
+        return location
+            .map(ImageSource::Image)
+            .map_err(|error| error.to_string());
+    }
     let Some(dir) = text.strip_prefix("rootfs:") else {
         let hint = nearest(text, ["podkit", "host"])
             .map(|near| format!("; did you mean {near}?"))
             .unwrap_or_default();
         return Err(format!(
-            "{text:?} is none of podkit, host, rootfs:DIR{hint}"
+            "{text:?} is none of podkit, host, rootfs:DIR, oci:DIR, docker-archive:FILE, docker-daemon:IMAGE, docker://IMAGE{hint}"
         ));
     };
     if dir.is_empty() {
@@ -96,65 +102,21 @@ fn parse(text: &str, base: &FilePath) -> Result<ImageSource, String> {
     }
 }
 
-/// The binary itself, when the image is podkit's of this version. Anything else has to be mapped.
-fn by_name(container: &str, image: &str) -> Result<ImageSource, String> {
-    let version = podkit_foundation::VERSION;
-    let reference = Reference::of(image);
-    let map = format!(
-        "--image {container}=host, --image {container}=rootfs:DIR, or the annotation {ANNOTATION}{container}"
-    );
-    if reference.base() != "podkit" {
-        return Err(format!(
-            "images are not pulled in this version; say what stands for {image:?}: {map}"
-        ));
+/// The binary itself, when the image is podkit's of this version; any other is pulled. The kubelet would say InvalidImageName
+/// at the start; here it is said before.
+fn by_name(image: &str) -> Result<ImageSource, String> {
+    let reference: Reference = image
+        .parse()
+        .map_err(|error| format!("couldn't parse image name {image:?}: {error}"))?;
+    let this_version = match reference.tag() {
+        None | Some(DEFAULT_TAG) => true,
+        Some(tag) => tag == podkit_foundation::VERSION,
+    };
+    if reference.base() == "podkit" && reference.digest().is_none() && this_version {
+        return Ok(ImageSource::Itself);
     }
-    if reference.digest {
-        return Err(format!(
-            "an image by digest is not this binary, and images are not pulled in this version: \
-             use the tag {version}, or --image {container}=podkit"
-        ));
-    }
-    match reference.tag {
-        None | Some("latest") => Ok(ImageSource::Itself),
-        Some(tag) if tag == version => Ok(ImageSource::Itself),
-        Some(tag) => Err(format!(
-            "this podkit is {version}, not {tag}, and images are not pulled in this version: \
-             use the tag {version}, or --image {container}=podkit"
-        )),
-    }
-}
-
-/// An image's name in its parts.
-pub(crate) struct Reference<'a> {
-    repository: &'a str,
-    /// Behind the last colon.
-    pub(crate) tag: Option<&'a str>,
-    /// There is an `@sha256:…`.
-    pub(crate) digest: bool,
-}
-
-impl<'a> Reference<'a> {
-    pub(crate) fn of(image: &'a str) -> Self {
-        let (name, digest) = match image.split_once('@') {
-            Some((name, _)) => (name, true),
-            None => (image, false),
-        };
-        // A colon before the last slash is that of the registry's port.
-        let (repository, tag) = match name.rsplit_once(':') {
-            Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
-            _ => (name, None),
-        };
-        Self {
-            repository,
-            tag,
-            digest,
-        }
-    }
-
-    /// The last component of the repository.
-    pub(crate) fn base(&self) -> &'a str {
-        self.repository.rsplit('/').next().unwrap_or("")
-    }
+    let reference = reference.with_default_tag();
+    Ok(ImageSource::Image(Location::Registry(reference)))
 }
 
 /// An image source without an image has no entrypoint.
@@ -173,7 +135,8 @@ pub(super) fn check_entrypoint(
             &at.key("args"),
             "podkit without arguments shows its help and ends; args names the module: args: [tls]",
         ),
-        ImageSource::Itself => {}
+        // What an image says is known when it is there.
+        ImageSource::Itself | ImageSource::Image(_) => {}
         ImageSource::Host | ImageSource::Rootfs(_) => notes.error(
             &at.key("command"),
             "a command is missing: this image source has no entrypoint of its own",

@@ -21,11 +21,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::image::Location;
 pub use crate::sandbox::Signal;
 pub use build::build;
 pub use defaults::MESSAGE_PATH;
 pub use facts::{Facts, FactsFor, Options};
-pub(crate) use images::Reference;
 
 /// One pod to run. (Kubernetes API: v1 Pod.)
 #[derive(Debug, Clone, PartialEq)]
@@ -217,6 +217,8 @@ pub enum ImageSource {
     Host,
     /// A directory that is a root file system; read-only below a private writable layer.
     Rootfs(PathBuf),
+    /// Layers with a configuration, out of the store or pulled into it.
+    Image(Location),
 }
 
 /// `securityContext`, as far as it is honoured.

@@ -56,13 +56,15 @@ impl Ground {
     pub(super) fn start(&self, id: usize) -> Result<Begun, String> {
         let plan = &self.plan.containers[id];
         let text = |error: &dyn std::fmt::Display| error.to_string();
-        let image = image::resolve(plan, &self.paths.scratch(&plan.name)).map_err(|e| text(&e))?;
+        let image =
+            image::resolve(plan, &self.paths.scratch(&plan.name), None).map_err(|e| text(&e))?;
         let argv = image.argv(plan).map_err(|e| text(&e))?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.env = image.env(plan);
         start.cwd = image.working_dir(plan);
         start.mounts = self.mounts(plan)?;
         start.security = plan.security.clone();
+        start.image_user = image.config.user.clone();
         let (cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();

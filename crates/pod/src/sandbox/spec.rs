@@ -48,6 +48,10 @@ pub struct ContainerStart {
     pub mounts: Vec<Mount>,
     /// User, capabilities, read-only root.
     pub security: Security,
+    /// The image's `User`, which holds when `security` has none: `name`, `uid`, either with `:group`. Names are those of the
+    /// image's own `/etc/passwd`. The group is ignored, as under the kubelet, which hands on the user alone
+    /// (kubernetes/kubernetes#61967).
+    pub image_user: Option<String>,
     /// Supplementary groups, beside those that the image's `/etc/group` gives the user.
     pub groups: Vec<u32>,
     /// The `cgroup.procs` files (of any hierarchy) of the cgroups that it runs in.
@@ -70,6 +74,7 @@ impl ContainerStart {
             cwd: None,
             mounts: Vec::new(),
             security: Security::default(),
+            image_user: None,
             groups: Vec::new(),
             cgroups: Vec::new(),
             stdio: Stdio::default(),

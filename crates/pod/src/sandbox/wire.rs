@@ -92,6 +92,8 @@ pub(super) struct Identity {
     pub(super) env: Vec<(String, String)>,
     pub(super) cwd: PathBuf,
     pub(super) uid: Option<u32>,
+    /// Counts when there is no `uid`.
+    pub(super) image_user: Option<String>,
     pub(super) gid: Option<u32>,
     pub(super) groups: Vec<u32>,
     pub(super) capabilities: u64,

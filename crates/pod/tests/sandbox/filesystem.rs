@@ -319,7 +319,7 @@ fn overlay(dir: &tempfile::TempDir) -> Root {
     let source = podkit_pod::plan::ImageSource::Rootfs(dir.path().join("a:b,c"));
     let mut plan = podkit_pod::plan::ContainerPlan::new("app", source);
     plan.command = vec!["/podkit".into()];
-    podkit_pod::image::resolve(&plan, &dir.path().join("scratch"))
+    podkit_pod::image::resolve(&plan, &dir.path().join("scratch"), None)
         .unwrap()
         .root
 }
@@ -414,6 +414,52 @@ pub(super) fn rootfs_image(private: &PrivateMounts) {
     let mut start = ContainerStart::new(overlay(&dir), argv("write /file changed ; write /new x"));
     start.security.read_only_root = true;
     assert_eq!(run(&pod, start).1, "write /file: 30\nwrite /new: 30\n");
+    pod.destroy(LONG).unwrap();
+}
+
+/// More layers than a text of 255 bytes could name; and the image's user.
+pub(super) fn layered_image(private: &PrivateMounts) {
+    let dir = rootfs();
+    let mut lowers = Vec::new();
+    for number in 0..100 {
+        let layer = dir.path().join(format!("layer {number}"));
+        std::fs::create_dir(&layer).unwrap();
+        std::fs::write(layer.join("which"), number.to_string()).unwrap();
+        lowers.push(layer);
+    }
+    let Root::Overlay {
+        lowers: base,
+        upper,
+        work,
+        user_xattrs,
+    } = overlay(&dir)
+    else {
+        panic!("not an overlay")
+    };
+    lowers.extend(base);
+    std::fs::create_dir(dir.path().join("layer 7/etc")).unwrap();
+    let passwd = "root:x:0:0::/:/\nweb:x:33:34:web:/srv:/bin/sh\n";
+    std::fs::write(dir.path().join("layer 7/etc/passwd"), passwd).unwrap();
+    let root = Root::Overlay {
+        lowers,
+        upper,
+        work,
+        user_xattrs,
+    };
+    let pod = pod(private);
+    let mut start = ContainerStart::new(
+        root.clone(),
+        argv("cat /which ; cat /file ; cat /proc/self/status"),
+    );
+    start.image_user = Some("web:games".into());
+    let (_, text) = run(&pod, start);
+    has(&text, "0of the image");
+    has(&text, "Uid:\t33\t33\t33\t33");
+    has(&text, "Gid:\t34\t34\t34\t34");
+    let mut start = ContainerStart::new(root, argv("pid"));
+    start.image_user = Some("nobody-there".into());
+    let error = pod.start(&start).unwrap_err().to_string();
+    has(&error, "the image's user \"nobody-there\"");
     pod.destroy(LONG).unwrap();
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{container, errors, plan};
 use crate::manifest::Severity;
 use crate::plan::host::{Owning, owning};
-use crate::plan::{ImageSource, Options};
+use crate::plan::{ImageSource, Location, Options};
 
 fn image(name: &str) -> String {
     container("command: [x]", "").replace("image: podkit", &format!("image: {name:?}"))
@@ -34,20 +34,67 @@ fn podkit_is_this_binary() {
 }
 
 #[test]
-fn other_images_say_how_to_map_them() {
-    let only = |name: &str| errors(&image(name), &Options::default()).join("\n");
+fn other_images_are_pulled() {
+    let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    for (name, full) in [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("ghcr.io/o/app:1", "ghcr.io/o/app:1"),
+        ("x/podkit:9.9", "docker.io/x/podkit:9.9"),
+        ("mypodkit", "docker.io/library/mypodkit:latest"),
+        ("podkit/tool", "docker.io/podkit/tool:latest"),
+        (
+            &format!("podkit@sha256:{hex}"),
+            &format!("docker.io/library/podkit@sha256:{hex}"),
+        ),
+    ] {
+        let (plans, findings) = plan(&image(name), &Options::default());
+        assert!(!findings.has_errors(), "{findings}");
+        let source = &plans[0].containers[0].source;
+        let expected = Location::Registry(full.parse().unwrap());
+        assert_eq!(*source, ImageSource::Image(expected), "{name}");
+    }
+    // What the API server takes and the kubelet calls InvalidImageName.
     assert_eq!(
-        only("nginx:1.27"),
-        "7:12: spec.containers[0].image: images are not pulled in this version; say what stands for \"nginx:1.27\": \
-         --image app=host, --image app=rootfs:DIR, or the annotation podkit.dev/image.app"
+        errors(&image("Ubuntu:22.04"), &Options::default()),
+        [
+            "7:12: spec.containers[0].image: couldn't parse image name \"Ubuntu:22.04\": invalid reference format: \
+             repository name (Ubuntu) must be lowercase"
+        ]
     );
-    assert!(
-        only("x/podkit:9.9").contains("this podkit is ")
-            && only("x/podkit:9.9").contains("not 9.9")
+}
+
+#[test]
+fn images_that_are_on_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let real = dir.path().canonicalize().unwrap();
+    let layout = format!("oci:{}", dir.path().display());
+    let source = |text: &str| {
+        let (plans, findings) = plan(&image("nginx"), &options(text));
+        assert!(!findings.has_errors(), "{findings}");
+        plans[0].containers[0].source.clone()
+    };
+    let wrong = |text: &str| errors(&image("nginx"), &options(text)).join("\n");
+    assert!(wrong(&layout).contains("no OCI image layout"));
+    std::fs::write(real.join("oci-layout"), "{}").unwrap();
+    let (dir, tag) = (real.clone(), Some("v1".to_owned()));
+    let expected = Location::Layout { dir, tag };
+    assert_eq!(
+        source(&format!("{layout}:v1")),
+        ImageSource::Image(expected)
     );
-    assert!(only("podkit@sha256:abc").contains("an image by digest is not this binary"));
-    assert!(only("mypodkit").contains("say what stands for"));
-    assert!(only("podkit/tool").contains("say what stands for"));
+    let file = real.join("a:b.tar");
+    std::fs::write(&file, "").unwrap();
+    let archive = format!("docker-archive:{}", file.display());
+    let expected = Location::Archive { file, name: None };
+    assert_eq!(source(&archive), ImageSource::Image(expected));
+    let expected = Location::Daemon("nginx:1".parse().unwrap());
+    assert_eq!(
+        source("docker-daemon:nginx:1"),
+        ImageSource::Image(expected)
+    );
+    assert!(wrong("oci:").contains("oci needs a directory behind the colon"));
+    assert!(wrong("docker-archive:/no/such").contains("/no/such: No such file"));
+    assert!(wrong("docker-daemon:NGINX").contains("must be lowercase"));
 }
 
 #[test]
@@ -84,7 +131,7 @@ fn options_and_annotations() {
     let wrong = |text: &str, options: &Options| errors(text, options).join("\n");
     assert_eq!(
         wrong(&image("nginx"), &options("hots")),
-        "--image: app=hots: \"hots\" is none of podkit, host, rootfs:DIR; did you mean host?"
+        "--image: app=hots: \"hots\" is none of podkit, host, rootfs:DIR, oci:DIR, docker-archive:FILE, docker-daemon:IMAGE, docker://IMAGE; did you mean host?"
     );
     assert!(wrong(&image("nginx"), &options("rootfs:/no/such")).contains("/no/such: No such file"));
     assert!(wrong(&image("nginx"), &options("rootfs:/etc/passwd")).contains("is not a directory"));

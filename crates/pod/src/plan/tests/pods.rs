@@ -256,7 +256,7 @@ fn without_leaves_a_container_out_with_what_only_it_wants() {
     let volumes = "  initContainers:\n  - {name: tls, image: nginx, restartPolicy: Always, volumeMounts: [{name: certs, mountPath: /c}]}\n\
                    \x20 volumes: [{name: certs, secret: {secretName: none}}]\n";
     let text = container("args: [echo]", volumes);
-    assert_eq!(errors(&text, &Options::default()).len(), 2);
+    assert_eq!(errors(&text, &Options::default()).len(), 1);
     let options = Options {
         without: vec!["tls".into()],
         ..Options::default()

@@ -213,6 +213,7 @@ fn image_text(container: &ContainerPlan) -> String {
         ImageSource::Itself => "this program".to_owned(),
         ImageSource::Host => "the machine's own programs".to_owned(),
         ImageSource::Rootfs(directory) => directory.display().to_string(),
+        ImageSource::Image(location) => location.to_string(),
     };
     format!(
         "Container image {:?} already present on machine: {what}",

@@ -5,6 +5,8 @@ use std::io::Read;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::sandbox::error::Failed;
+
 /// Larger files are not read to their end.
 const LIMIT: u64 = 1 << 20;
 
@@ -22,6 +24,26 @@ pub(super) struct Account {
 /// Looks a user up in the file system that is `/` now.
 pub(super) fn look_up(uid: u32) -> Account {
     account(uid, &read("/etc/passwd"), &read("/etc/group"))
+}
+
+/// The user id that an image's `User` means in the file system that is `/` now.
+pub(super) fn uid_of(user: &str) -> Result<u32, Failed> {
+    // The group is nobody's, see `ContainerStart::image_user`.
+    let name = user.split(':').next().unwrap_or(user);
+    match name.parse() {
+        Ok(uid) => Ok(uid),
+        Err(_) => uid_by_name(name, &read("/etc/passwd")).ok_or_else(|| Failed {
+            step: format!("find the image's user {name:?} in its /etc/passwd"),
+            errno: libc::ENOENT,
+        }),
+    }
+}
+
+/// By the text of the file. (passwd(5))
+pub(super) fn uid_by_name(name: &str, passwd: &str) -> Option<u32> {
+    let mut lines = passwd.lines().map(|line| line.split(':'));
+    let mut fields = lines.find(|fields| fields.clone().next() == Some(name))?;
+    fields.nth(2)?.parse().ok()
 }
 
 /// The text of a regular file, or nothing: an image need not have one, and may have anything in its place.

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod cgroups;
+mod overlay;
 mod paths;
 mod root;
 mod run;

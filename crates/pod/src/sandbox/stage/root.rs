@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinka
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
 
 use super::paths::{self, Kind};
-use super::{Filesystem, Reporter, Volume, cgroups, standard};
+use super::{Filesystem, Reporter, Volume, cgroups, overlay, standard};
 use crate::image::Root;
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
@@ -43,11 +43,19 @@ pub(super) fn build(
             let options = [("mode", "0755"), ("size", ROOT_SIZE)];
             new_filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
         }
-        Root::Overlay { lower, upper, work } => overlay(lower, upper, work),
+        Root::Overlay {
+            lowers,
+            upper,
+            work,
+            user_xattrs,
+        } => overlay::mount(lowers, upper, work, *user_xattrs),
     }
     .and_then(|root| attach(&root, CWD, PLACE).map(|()| root))
     .doing(|| match &kind {
-        Root::Overlay { lower, .. } => format!("mount an overlay of {}", lower.display()),
+        Root::Overlay { lowers, .. } => {
+            let top = lowers.first().map(|top| top.display().to_string());
+            format!("mount an overlay of {}", top.unwrap_or_default())
+        }
         Root::Itself | Root::Host => "mount the root".into(),
     })?;
     // Host directories that get new mount points are writable until these are made.
@@ -85,27 +93,6 @@ pub(super) fn pivot(root: &OwnedFd) -> Result<(), Failed> {
     rustix::process::pivot_root(".", ".").doing(|| "pivot_root".into())?;
     unmount(".", UnmountFlags::DETACH).doing(|| "leave the old root".into())?;
     rustix::process::chdir("/").doing(|| "enter /".into())
-}
-
-/// Layers are named by descriptors, since a path with a colon or a comma means something else to overlayfs.
-fn overlay(lower: &Path, upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    use std::os::fd::AsRawFd;
-    let open = |path: &Path| {
-        rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    };
-    let (lower, upper, work) = (open(lower)?, open(upper)?, open(work)?);
-    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let (lower, upper, work) = (name(&lower), name(&upper), name(&work));
-    let options = [
-        ("lowerdir", lower.as_str()),
-        ("upperdir", upper.as_str()),
-        ("workdir", work.as_str()),
-    ];
-    new_filesystem("overlay", &options, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 fn make_directories(root: &OwnedFd, directories: &[(&str, u32)]) -> Result<(), Failed> {
@@ -205,10 +192,11 @@ fn layered(name: &str) -> io::Result<OwnedFd> {
         mkdirat(&memory, layer, Mode::from_raw_mode(0o755))?;
     }
     let layers = PathBuf::from(format!("/proc/self/fd/{}", memory.as_raw_fd()));
-    overlay(
-        &Path::new("/").join(name),
+    overlay::mount(
+        &[Path::new("/").join(name)],
         &layers.join("upper"),
         &layers.join("work"),
+        !crate::image::owns_machine(),
     )
 }
 

@@ -75,7 +75,11 @@ pub(super) fn run(
     first: bool,
 ) -> Result<Infallible, Failure> {
     let identity = &run.identity;
-    let uid = identity.uid.unwrap_or(0);
+    let uid = match (identity.uid, &identity.image_user) {
+        (Some(uid), _) => uid,
+        (None, Some(user)) => accounts::uid_of(user)?,
+        (None, None) => 0,
+    };
     detach_from_caller();
     match standard {
         Standard::Fds(fds) => {

@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::accounts::{Account, account};
+use super::accounts::{Account, account, uid_by_name, uid_of};
 use super::cgroups;
 use super::paths::{Kind, find, is_proc, place};
 
@@ -33,6 +33,62 @@ fn accounts_are_read_as_the_c_library_does() {
             groups: Vec::new()
         }
     );
+}
+
+#[test]
+fn the_users_of_images() {
+    assert_eq!(uid_by_name("web", PASSWD), Some(33));
+    assert_eq!(uid_by_name("badgid", PASSWD), Some(60));
+    for name in ["", "webb", "broken", "33"] {
+        assert_eq!(uid_by_name(name, PASSWD), None, "{name:?}");
+    }
+    // The machine's own file, which has root everywhere.
+    assert_eq!(uid_of("1000:2000").unwrap(), 1000);
+    assert_eq!(uid_of("root:games").unwrap(), 0);
+    assert!(uid_of("no-such-user").is_err());
+}
+
+/// What an older kernel gets. In a thread with mounts of its own; needs root.
+#[test]
+fn an_overlay_as_one_text() {
+    use rustix::fs::{CWD, Mode, OFlags, open};
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    use rustix::thread::UnshareFlags;
+    if !crate::image::owns_machine() {
+        return;
+    }
+    let body = || {
+        crate::sys::unshare(UnshareFlags::NEWNS | UnshareFlags::FS).unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let layer = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join(name), name).unwrap();
+            std::fs::write(path.join("which"), name).unwrap();
+            open(&path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+        };
+        let lowers: Vec<_> = (0..40).map(|n| layer(&format!("a:b,{n}"))).collect();
+        let layers = super::overlay::Layers {
+            lowers,
+            upper: layer("upper"),
+            work: layer("work"),
+            user_xattrs: true,
+        };
+        std::fs::remove_file(dir.path().join("upper/which")).unwrap();
+        let place = dir.path().join("place");
+        std::fs::create_dir(&place).unwrap();
+        let mount = layers.in_one_text(place.to_str().unwrap()).unwrap();
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
+        crate::sandbox::private::tree::attach(&mount, CWD, &place).unwrap();
+        // The first is the topmost.
+        let text = |name: &str| std::fs::read_to_string(place.join(name)).unwrap();
+        assert_eq!(text("which"), "a:b,0");
+        assert_eq!(text("a:b,39"), "a:b,39");
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    };
+    std::thread::spawn(body).join().unwrap();
 }
 
 #[test]
