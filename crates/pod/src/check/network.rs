@@ -42,8 +42,9 @@ pub(super) fn check(subject: &Subject<'_>, commands: Commands<'_>, notes: &mut N
         ];
         for (field, probe) in probes {
             let (kind, host, port) = match probe.as_ref().map(|probe| &probe.action) {
-                Some(Action::Http { host, port, .. }) => ("httpGet", host, *port),
-                Some(Action::Tcp { host, port }) => ("tcpSocket", host, *port),
+                Some(Action::Http { host, port, .. }) => ("httpGet", host.as_ref(), *port),
+                Some(Action::Tcp { host, port }) => ("tcpSocket", host.as_ref(), *port),
+                Some(Action::Grpc { port, .. }) => ("grpc", None, *port),
                 _ => continue,
             };
             let served = taken

@@ -387,7 +387,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("exec", Honoured),
             ("failureThreshold", Honoured),
-            ("grpc", Later),
+            ("grpc", Honoured),
             ("httpGet", Honoured),
             ("initialDelaySeconds", Honoured),
             ("periodSeconds", Honoured),
@@ -410,6 +410,14 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         ],
     ),
     ("HTTPHeader", &[("name", Honoured), ("value", Honoured)]),
+    (
+        "GRPCAction",
+        &[
+            ("mode", LaterUnless(|n| n.as_str() == Some("Plaintext"))),
+            ("port", Honoured),
+            ("service", Honoured),
+        ],
+    ),
     ("TCPSocketAction", &[("host", Honoured), ("port", Honoured)]),
     ("SleepAction", &[("seconds", Honoured)]),
     (

@@ -438,6 +438,13 @@ pub enum Action {
         /// `port`, names resolved.
         port: u16,
     },
+    /// `grpc` (probes only): `grpc.health.v1.Health/Check` on the pod's address, without TLS.
+    Grpc {
+        /// `port`, a number.
+        port: u16,
+        /// `service`; empty: the server as a whole.
+        service: String,
+    },
     /// `sleep` (hooks only).
     Sleep(Duration),
 }

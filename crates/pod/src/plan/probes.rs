@@ -18,14 +18,21 @@ pub(super) fn probe(
     notes: &mut Notes<'_>,
 ) -> Option<ProbePlan> {
     let probe = probe?;
-    let action = action(
-        probe.exec.as_ref(),
-        probe.http_get.as_ref(),
-        probe.tcp_socket.as_ref(),
-        ports,
-        at,
-        notes,
-    )?;
+    let action = match &probe.grpc {
+        Some(grpc) => Action::Grpc {
+            // Checked; the kubelet takes no names here.
+            port: u16::try_from(grpc.port).ok()?,
+            service: grpc.service.clone().unwrap_or_default(),
+        },
+        None => action(
+            probe.exec.as_ref(),
+            probe.http_get.as_ref(),
+            probe.tcp_socket.as_ref(),
+            ports,
+            at,
+            notes,
+        )?,
+    };
     // 0 is "not set".
     let number = |given: Option<i32>, default: u32| match given.and_then(|n| u32::try_from(n).ok())
     {

@@ -4,7 +4,7 @@
 //! the runner:
 //!
 //! ```text
-//!   wake_at ─► take_due ─► attempt (http, tcp, exec; its own timeout) ─► record ─► Started | Ready | Restart
+//!   wake_at ─► take_due ─► attempt (http, tcp, grpc, exec; its own timeout) ─► record ─► Started | Ready | Restart
 //! ```
 //!
 //! Requests come from inside the pod, to the pod's own address, so that a service that listens on loopback only fails its
@@ -20,6 +20,8 @@ use tokio::time::timeout;
 use crate::net::PodNet;
 use crate::plan::Action;
 
+mod grpc;
+mod health;
 mod http;
 mod response;
 mod state;
@@ -164,6 +166,10 @@ async fn once(action: &Action, time: Duration, dial: &impl Dial, exec: &impl Exe
                 Err(_) => Outcome::Failure(format!("dial tcp {target}: i/o timeout")),
             }
         }
+        Action::Grpc { port, service } => {
+            let target = SocketAddr::new(dial.address(), *port);
+            grpc::check(target, service, time, dial).await
+        }
         // Hooks only; as a probe it says that time passes.
         Action::Sleep(length) => {
             tokio::time::sleep((*length).min(time)).await;
@@ -206,6 +212,8 @@ pub async fn hook(
                     .map(drop)
                     .map_err(|error| dial_text(target, &error))
             }
+            // The API has it for probes only.
+            Action::Grpc { .. } => Err("a hook can't be a grpc call".to_owned()),
             Action::Sleep(length) => {
                 tokio::time::sleep(*length).await;
                 Ok(())

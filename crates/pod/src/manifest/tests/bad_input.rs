@@ -98,8 +98,8 @@ fn what_is_not_supported_is_refused_by_name() {
         "6:21: spec.securityContext.fsGroup: not supported yet",
     );
     check(
-        &container("livenessProbe: {grpc: {port: 1}}"),
-        "8:21: spec.containers[0].livenessProbe.grpc: not supported yet",
+        &container("livenessProbe: {grpc: {port: 1, mode: TLS}}"),
+        "8:37: spec.containers[0].livenessProbe.grpc.mode: \"TLS\" is not supported yet",
     );
     check(
         &spec("dnsPolicy: None"),
@@ -271,11 +271,15 @@ fn probes_and_hooks() {
     );
     assert_eq!(
         only("startupProbe: {periodSeconds: 3}"),
-        "8:5: startupProbe: nothing to do: give exec, httpGet or tcpSocket"
+        "8:5: startupProbe: nothing to do: give exec, httpGet, tcpSocket or grpc"
+    );
+    assert_eq!(
+        only("startupProbe: {grpc: {port: 0}}"),
+        "8:33: startupProbe.grpc.port: 0 is not within 1 to 65535"
     );
     assert_eq!(
         only("startupProbe: {exec: {command: [a]}, tcpSocket: {port: 1}}"),
-        "8:5: startupProbe: more than one of exec, httpGet or tcpSocket"
+        "8:5: startupProbe: more than one of exec, httpGet, tcpSocket or grpc"
     );
     assert_eq!(
         only("startupProbe: {httpGet: {port: 70000}}"),

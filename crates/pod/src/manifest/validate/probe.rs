@@ -60,11 +60,16 @@ fn check(probe: &Probe, field: &str, at: &Path, notes: &mut Notes<'_>) {
         probe.exec.is_some(),
         probe.http_get.is_some(),
         probe.tcp_socket.is_some(),
+        probe.grpc.is_some(),
     ];
-    exactly_one(&given, "exec, httpGet or tcpSocket", at, notes);
+    exactly_one(&given, "exec, httpGet, tcpSocket or grpc", at, notes);
     exec(probe.exec.as_ref(), at, notes);
     http(probe.http_get.as_ref(), at, notes);
     tcp(probe.tcp_socket.as_ref(), at, notes);
+    if let Some(grpc) = &probe.grpc {
+        let at = at.key("grpc").key("port");
+        super::within(Some(grpc.port.into()), 1, 65535, &at, notes);
+    }
 }
 
 /// `lifecycle`; `grace` is the pod's, in seconds.

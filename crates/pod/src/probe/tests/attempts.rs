@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use crate::probe::*;
 
 /// Dials the machine's loopback in the place of a pod.
-struct Loopback;
+pub(super) struct Loopback;
 
 impl Dial for Loopback {
     fn address(&self) -> IpAddr {
@@ -19,7 +19,7 @@ impl Dial for Loopback {
 }
 
 /// A pod that takes every packet and answers none.
-struct Silent;
+pub(super) struct Silent;
 
 impl Dial for Silent {
     fn address(&self) -> IpAddr {
@@ -32,7 +32,7 @@ impl Dial for Silent {
 }
 
 /// Ends every command in the same way.
-struct Ends(io::Result<ExecOutcome>);
+pub(super) struct Ends(io::Result<ExecOutcome>);
 
 impl Exec for Ends {
     async fn exec(&self, _argv: &[String], _time: Option<Duration>) -> io::Result<ExecOutcome> {
@@ -43,11 +43,11 @@ impl Exec for Ends {
     }
 }
 
-fn no_exec() -> Ends {
+pub(super) fn no_exec() -> Ends {
     Ends(Err(io::Error::other("not to be called")))
 }
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 fn get(port: u16, path: &str) -> Action {
     Action::Http {

@@ -1,3 +1,4 @@
 mod attempts;
+mod grpc;
 mod parts;
 mod state;
