@@ -2,8 +2,12 @@
 
 use podkit_pod::sandbox::PrivateMounts;
 
+#[path = "escapes/calls.rs"]
+mod calls;
 #[path = "filesystem.rs"]
 mod filesystem;
+#[path = "escapes/kernel_files.rs"]
+mod kernel_files;
 #[path = "lifetime.rs"]
 mod lifetime;
 #[path = "process.rs"]
@@ -27,6 +31,9 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     filesystem: root_of_podkit_itself binary_can_not_be_written read_only_root devices proc_is_masked_and_read_only
         shared_memory_and_queues_are_shared network_and_hostname volumes volume_that_can_not_be_mounted
         links_do_not_lead_out host_image rootfs_image layered_image working_directory_stays_inside;
+    kernel_files: masked_files_are_empty nothing_of_proc_or_sys_can_be_written masks_stay_on
+        masks_stay_on_in_a_user_namespace;
+    calls: calls_that_own_the_machine raw_sockets_need_their_capability interfaces_can_not_be_changed chroot_leads_nowhere;
     lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing
         forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init signals_do_not_break_a_start how_long_a_start_takes;
 };

@@ -1,14 +1,14 @@
 //! The mounts that every container has: /proc, /sys, /dev and what is hidden or read-only in them.
 //!
-//! The lists are those of containerd 1.7 (`oci.defaultMounts`, `WithDefaultMaskedPaths`, `WithDefaultReadonlyPaths`),
-//! which Kubernetes calls `procMount: Default`. Every mount but the six device nodes is `nodev`: root in a container may make
+//! The mounts are those of containerd (`oci.defaultMounts`), the lists those of the kubelet (1.34, pkg/securitycontext:
+//! `defaultMaskedPaths`, `defaultReadonlyPaths`), which Kubernetes calls `procMount: Default`. Every mount but the six device nodes is `nodev`: root in a container may make
 //! device nodes (CAP_MKNOD is a default), and the device cgroup that would shut them is not everywhere.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
 use super::paths::{self, Kind};
@@ -17,9 +17,10 @@ use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sandbox::private::{AREA, DEVICES};
 use crate::sys;
 
-const MASKED_PROC: [&str; 9] = [
+const MASKED_PROC: [&str; 10] = [
     "acpi",
     "asound",
+    "interrupts",
     "kcore",
     "keys",
     "latency_stats",
@@ -29,6 +30,9 @@ const MASKED_PROC: [&str; 9] = [
     "scsi",
 ];
 const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+/// Masked for each processor: what it counts tells of what runs beside. (GHSA-6fw5-f8r9-fgfm)
+const THROTTLE: &str = "thermal_throttle";
+const PROCESSORS: &str = "devices/system/cpu";
 const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -174,6 +178,7 @@ fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     for name in MASKED_SYS {
         mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
     }
+    throttle(&sys).doing(|| format!("mask /sys/{PROCESSORS}/*/{THROTTLE}"))?;
     if cgroups.is_empty() {
         return Ok(());
     }
@@ -203,6 +208,23 @@ fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
         paths::find(root, place)
             .and_then(|place| show(directory, place))
             .doing(step)?;
+    }
+    Ok(())
+}
+
+fn throttle(sys: &OwnedFd) -> io::Result<()> {
+    // Virtual machines have none.
+    if existing(sys, &format!("{PROCESSORS}/cpu0/{THROTTLE}"))?.is_none() {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for entry in Dir::new(openat(sys, PROCESSORS, flags, Mode::empty())?)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        let number = name.strip_prefix("cpu").unwrap_or_default();
+        if number.parse::<u32>().is_ok() {
+            mask(sys, &format!("{PROCESSORS}/{name}/{THROTTLE}"))?;
+        }
     }
     Ok(())
 }
