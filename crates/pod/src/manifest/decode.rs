@@ -451,15 +451,7 @@ impl Fields<'_, '_> {
                 false
             }
             Verdict::Later => refuse("not supported yet".into()),
-            Verdict::LaterUnless(harmless) | Verdict::RefusedUnless(harmless, _)
-                if harmless(&entry.node) =>
-            {
-                false
-            }
-            Verdict::LaterUnless(_) => refuse(match &entry.node.value {
-                Value::Str(text) => format!("{text:?} is not supported yet"),
-                _ => "not supported yet".into(),
-            }),
+            Verdict::RefusedUnless(harmless, _) if harmless(&entry.node) => false,
             Verdict::Refused(reason) | Verdict::RefusedUnless(_, reason) => {
                 refuse(format!("refused: {reason}"))
             }

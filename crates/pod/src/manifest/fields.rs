@@ -19,17 +19,11 @@ pub(super) enum Verdict {
     Refused(&'static str),
     /// Refused: a later version will have it.
     Later,
-    /// Like [`Verdict::Later`], except for values that ask for what is done anyway.
-    LaterUnless(fn(&Node) -> bool),
     /// Refused for a reason, except for values that ask for what is done anyway.
     RefusedUnless(fn(&Node) -> bool, &'static str),
 }
 
-use Verdict::{Honoured, Ignored, Later, LaterUnless, Refused, RefusedUnless, ServerSet};
-
-fn is_false(node: &Node) -> bool {
-    matches!(node.value, Value::Bool(false, _))
-}
+use Verdict::{Honoured, Ignored, Later, Refused, RefusedUnless, ServerSet};
 
 fn is_true(node: &Node) -> bool {
     matches!(node.value, Value::Bool(true, _))
@@ -42,6 +36,8 @@ fn unconfined(node: &Node) -> bool {
 
 const SCHEDULING: &str = "nothing is scheduled on one machine";
 const NO_API: &str = "there is no API server to talk to";
+const APPARMOR: &str = "no AppArmor profiles are loaded for containers here";
+const SELINUX: &str = "containers get no SELinux labels, as on a node without SELinux";
 const CLUSTER_STORAGE: &str =
     "a cluster's storage; mount it on this machine and use a hostPath volume";
 
@@ -137,15 +133,12 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     (
         "PodSpec",
         &[
-            ("activeDeadlineSeconds", Later),
+            ("activeDeadlineSeconds", Honoured),
             ("affinity", Ignored(SCHEDULING)),
             ("automountServiceAccountToken", Ignored(NO_API)),
             ("containers", Honoured),
-            ("dnsConfig", Later),
-            (
-                "dnsPolicy",
-                LaterUnless(|n| n.as_str().is_some_and(|policy| policy != "None")),
-            ),
+            ("dnsConfig", Honoured),
+            ("dnsPolicy", Honoured),
             (
                 "enableServiceLinks",
                 Ignored("there are no Services to make variables of"),
@@ -158,27 +151,24 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
                 "evictionResponders",
                 Ignored("nothing is drained on one machine"),
             ),
-            ("hostAliases", Later),
-            ("hostIPC", LaterUnless(is_false)),
-            ("hostNetwork", LaterUnless(is_false)),
-            ("hostPID", LaterUnless(is_false)),
-            ("hostUsers", LaterUnless(is_true)),
-            ("hostname", Honoured),
-            ("hostnameOverride", Later),
+            ("hostAliases", Honoured),
+            ("hostIPC", Honoured),
+            ("hostNetwork", Honoured),
+            ("hostPID", Honoured),
             (
-                "imagePullSecrets",
-                Ignored("nothing is pulled from a registry in this version"),
+                "hostUsers",
+                RefusedUnless(
+                    is_true,
+                    "a pod as root has the machine's users; run podkit as another user for a user namespace",
+                ),
             ),
+            ("hostname", Honoured),
+            ("hostnameOverride", Honoured),
+            ("imagePullSecrets", Honoured),
             ("initContainers", Honoured),
             ("nodeName", Ignored("this machine is the node")),
             ("nodeSelector", Ignored(SCHEDULING)),
-            (
-                "os",
-                RefusedUnless(
-                    |n| n.get("name").and_then(Node::as_str) == Some("linux"),
-                    "this machine runs Linux",
-                ),
-            ),
+            ("os", Honoured),
             ("overhead", Ignored(SCHEDULING)),
             ("preemptionPolicy", Ignored(SCHEDULING)),
             ("priority", Ignored(SCHEDULING)),
@@ -191,7 +181,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
                 "resourceClaims",
                 Refused("devices are handed out by a cluster's drivers"),
             ),
-            ("resources", Later),
+            ("resources", Honoured),
             ("restartPolicy", Honoured),
             (
                 "runtimeClassName",
@@ -209,9 +199,9 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
                 "serviceAccountName",
                 Ignored("there is no API server to talk to; only a fieldRef reads it"),
             ),
-            ("setHostnameAsFQDN", LaterUnless(is_false)),
+            ("setHostnameAsFQDN", Honoured),
             ("shareProcessNamespace", Honoured),
-            ("subdomain", Later),
+            ("subdomain", Honoured),
             ("terminationGracePeriodSeconds", Honoured),
             ("tolerations", Ignored(SCHEDULING)),
             ("topologySpreadConstraints", Ignored(SCHEDULING)),
@@ -221,21 +211,18 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     (
         "PodSecurityContext",
         &[
-            ("appArmorProfile", LaterUnless(unconfined)),
-            ("fsGroup", Later),
-            (
-                "fsGroupChangePolicy",
-                Ignored("there is no fsGroup in this version"),
-            ),
+            ("appArmorProfile", RefusedUnless(unconfined, APPARMOR)),
+            ("fsGroup", Honoured),
+            ("fsGroupChangePolicy", Honoured),
             ("runAsGroup", Honoured),
             ("runAsNonRoot", Honoured),
             ("runAsUser", Honoured),
-            ("seLinuxChangePolicy", Ignored("SELinux labels are not set")),
-            ("seLinuxOptions", Later),
-            ("seccompProfile", LaterUnless(unconfined)),
-            ("supplementalGroups", Later),
-            ("supplementalGroupsPolicy", Later),
-            ("sysctls", Later),
+            ("seLinuxChangePolicy", Ignored(SELINUX)),
+            ("seLinuxOptions", Ignored(SELINUX)),
+            ("seccompProfile", Honoured),
+            ("supplementalGroups", Honoured),
+            ("supplementalGroupsPolicy", Honoured),
+            ("sysctls", Honoured),
             ("windowsOptions", Refused("this machine runs Linux")),
         ],
     ),
@@ -247,10 +234,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("env", Honoured),
             ("envFrom", Honoured),
             ("image", Honoured),
-            (
-                "imagePullPolicy",
-                Ignored("images are on this machine already; nothing is pulled in this version"),
-            ),
+            ("imagePullPolicy", Honoured),
             ("lifecycle", Honoured),
             ("livenessProbe", Honoured),
             ("name", Honoured),
@@ -262,20 +246,14 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ),
             ("resources", Honoured),
             ("restartPolicy", Honoured),
-            ("restartPolicyRules", Later),
+            ("restartPolicyRules", Honoured),
             ("securityContext", Honoured),
             ("startupProbe", Honoured),
-            ("stdin", LaterUnless(is_false)),
-            ("stdinOnce", LaterUnless(is_false)),
-            (
-                "terminationMessagePath",
-                Ignored("a container's last message is not kept in this version; its logs are"),
-            ),
-            (
-                "terminationMessagePolicy",
-                Ignored("a container's last message is not kept in this version; its logs are"),
-            ),
-            ("tty", LaterUnless(is_false)),
+            ("stdin", Honoured),
+            ("stdinOnce", Honoured),
+            ("terminationMessagePath", Honoured),
+            ("terminationMessagePolicy", Honoured),
+            ("tty", Honoured),
             ("volumeDevices", Refused(CLUSTER_STORAGE)),
             ("volumeMounts", Honoured),
             ("workingDir", Honoured),
@@ -285,20 +263,48 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         "SecurityContext",
         &[
             ("allowPrivilegeEscalation", Honoured),
-            ("appArmorProfile", LaterUnless(unconfined)),
+            ("appArmorProfile", RefusedUnless(unconfined, APPARMOR)),
             ("capabilities", Honoured),
-            ("privileged", LaterUnless(is_false)),
-            ("procMount", LaterUnless(|n| n.as_str() == Some("Default"))),
+            ("privileged", Honoured),
+            ("procMount", Honoured),
             ("readOnlyRootFilesystem", Honoured),
             ("runAsGroup", Honoured),
             ("runAsNonRoot", Honoured),
             ("runAsUser", Honoured),
-            ("seLinuxOptions", Later),
-            ("seccompProfile", LaterUnless(unconfined)),
+            ("seLinuxOptions", Ignored(SELINUX)),
+            ("seccompProfile", Honoured),
             ("windowsOptions", Refused("this machine runs Linux")),
         ],
     ),
     ("Capabilities", &[("add", Honoured), ("drop", Honoured)]),
+    (
+        "SeccompProfile",
+        &[("localhostProfile", Honoured), ("type", Honoured)],
+    ),
+    ("PodOS", &[("name", Honoured)]),
+    ("Sysctl", &[("name", Honoured), ("value", Honoured)]),
+    ("HostAlias", &[("hostnames", Honoured), ("ip", Honoured)]),
+    (
+        "PodDNSConfig",
+        &[
+            ("nameservers", Honoured),
+            ("options", Honoured),
+            ("searches", Honoured),
+        ],
+    ),
+    (
+        "PodDNSConfigOption",
+        &[("name", Honoured), ("value", Honoured)],
+    ),
+    ("LocalObjectReference", &[("name", Honoured)]),
+    (
+        "ContainerRestartRule",
+        &[("action", Honoured), ("exitCodes", Honoured)],
+    ),
+    (
+        "ContainerRestartRuleOnExitCodes",
+        &[("operator", Honoured), ("values", Honoured)],
+    ),
     (
         "EnvVar",
         &[
@@ -405,7 +411,13 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("httpHeaders", Honoured),
             ("path", Honoured),
             ("port", Honoured),
-            ("protocol", Later),
+            (
+                "protocol",
+                RefusedUnless(
+                    |n| matches!(n.as_str(), Some("HTTP1" | "HTTP/1.1")),
+                    "probes speak HTTP/1.1 (the field is alpha in Kubernetes)",
+                ),
+            ),
             ("scheme", Honoured),
         ],
     ),
@@ -413,7 +425,13 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     (
         "GRPCAction",
         &[
-            ("mode", LaterUnless(|n| n.as_str() == Some("Plaintext"))),
+            (
+                "mode",
+                RefusedUnless(
+                    |n| n.as_str() == Some("Plaintext"),
+                    "gRPC probes speak without TLS (the field is alpha in Kubernetes)",
+                ),
+            ),
             ("port", Honoured),
             ("service", Honoured),
         ],
@@ -425,7 +443,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("postStart", Honoured),
             ("preStop", Honoured),
-            ("stopSignal", Later),
+            ("stopSignal", Honoured),
         ],
     ),
     (
@@ -443,20 +461,17 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     (
         "VolumeMount",
         &[
-            ("bindMountOptions", Later),
-            ("mountPath", Honoured),
             (
-                "mountPropagation",
-                LaterUnless(|n| n.as_str() == Some("None")),
+                "bindMountOptions",
+                Refused("alpha in Kubernetes; volumes are mounted without noexec"),
             ),
+            ("mountPath", Honoured),
+            ("mountPropagation", Honoured),
             ("name", Honoured),
             ("readOnly", Honoured),
-            (
-                "recursiveReadOnly",
-                LaterUnless(|n| n.as_str() == Some("Disabled")),
-            ),
+            ("recursiveReadOnly", Honoured),
             ("subPath", Honoured),
-            ("subPathExpr", Later),
+            ("subPathExpr", Honoured),
         ],
     ),
     (

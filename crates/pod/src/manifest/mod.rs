@@ -34,6 +34,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use finding::{Finding, Findings, Place, Severity};
+pub(crate) use names::{descending, ipc_sysctl, sysctl as sysctl_name};
 pub(crate) use nearest::nearest;
 pub use node::{Path, Source};
 pub use quantity::{Quantity, QuantityError};

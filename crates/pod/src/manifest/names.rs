@@ -120,6 +120,29 @@ pub(crate) fn header_name(name: &str) -> Option<String> {
         .then(|| format!("{name:?} is not the name of an HTTP header"))
 }
 
+/// A sysctl with dots: the API takes slashes too, and in interfaces' names each stands for the other. (sysctl(8))
+pub(crate) fn sysctl(name: &str) -> String {
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'/' => name
+            .chars()
+            .map(|c| match c {
+                '/' => '.',
+                '.' => '/',
+                other => other,
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+/// A sysctl of the IPC namespace. (Kubernetes: `pkg/kubelet/sysctl/namespace.go`)
+pub(crate) fn ipc_sysctl(name: &str) -> bool {
+    name == "kernel.sem"
+        || ["kernel.shm", "kernel.msg", "fs.mqueue."]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}
+
 /// The kernel's capabilities (capabilities(7), Linux 5.9), without `CAP_`. A test holds them against the sandbox's numbers.
 pub(super) const CAPABILITIES: &[&str] = &[
     "AUDIT_CONTROL",

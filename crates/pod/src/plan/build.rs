@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 
 use super::facts::{Facts, FactsFor, IMAGE_OPTION, Options, WITHOUT_OPTION};
 use super::{
-    ContainerPlan, MountPlan, PodPlan, RestartPolicy, Role, env, expand::expand, host, images,
-    probes, resources, stored, volumes,
+    PodPlan, RestartPolicy, Role, container::container, host, images, pod, resources, stored,
+    volumes,
 };
 use crate::manifest::{
     Documents, Findings, Notes, Object, Path, Place, Severity, all_containers, namespace_of,
@@ -80,6 +80,15 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Something that owns the machine, or much of it: a risk that is listed, where `--allow-privileged` permits it.
+    pub(super) fn privilege(&self, at: &Path, what: &str, notes: &mut Notes<'_>) {
+        if self.options.allow_privileged {
+            notes.risk(at, what);
+        } else {
+            notes.error(at, format!("{what}; --allow-privileged permits it"));
+        }
+    }
+
     fn namespace(&self) -> &str {
         namespace_of(&self.pod.metadata)
     }
@@ -180,13 +189,13 @@ impl Context<'_> {
 }
 
 fn plan(
-    pod: &Object<Pod>,
+    object: &Object<Pod>,
     documents: &Documents,
     options: &Options,
     facts: &dyn FactsFor,
     findings: &mut Findings,
 ) -> Option<PodPlan> {
-    let Object { object, source } = pod;
+    let Object { object, source } = object;
     let spec = object.spec.as_ref()?;
     let name = object.metadata.name.clone()?;
     let namespace = namespace_of(&object.metadata).to_owned();
@@ -237,13 +246,18 @@ fn plan(
         .collect();
 
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
+    let hostname = pod::hostname(spec, &name);
     Some(PodPlan {
-        hostname: hostname(
-            spec.hostname
-                .as_deref()
-                .filter(|h| !h.is_empty())
-                .unwrap_or(&name),
-        ),
+        subdomain: pod::subdomain(spec, &hostname, &namespace, &at, notes),
+        hostname,
+        hostname_as_fqdn: spec.set_hostname_as_fqdn == Some(true),
+        host: pod::host(spec, &at, &context, notes),
+        host_aliases: pod::host_aliases(spec),
+        dns: pod::dns(spec),
+        security: pod::security(spec, &at, &context, notes),
+        pull_secrets: pod::pull_secrets(spec, &at, &context, notes),
+        active_deadline: pod::active_deadline(spec),
+        resources: resources::resources(spec.resources.as_ref()),
         name,
         namespace,
         labels: object.metadata.labels.clone().unwrap_or_default(),
@@ -251,24 +265,20 @@ fn plan(
         spec: stored::spec(spec, options),
         facts: context.facts.clone(),
         share_process_namespace: spec.share_process_namespace == Some(true),
-        restart_policy: match spec.restart_policy.as_deref() {
-            Some("Never") => RestartPolicy::Never,
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            _ => RestartPolicy::Always,
-        },
+        restart_policy: policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),
         grace: Duration::from_secs(u64::try_from(grace).unwrap_or(0)),
         volumes,
         ..PodPlan::new("", containers)
     })
 }
 
-/// At most 63 bytes, not ending in `-` or `.` (kubelet, `truncatePodHostnameIfNeeded`).
-fn hostname(name: &str) -> String {
-    // Names are ASCII (validated), so that any byte is a border.
-    name.get(..63)
-        .unwrap_or(name)
-        .trim_end_matches(['-', '.'])
-        .to_owned()
+pub(super) fn policy(text: Option<&str>) -> Option<RestartPolicy> {
+    match text? {
+        "Always" => Some(RestartPolicy::Always),
+        "OnFailure" => Some(RestartPolicy::OnFailure),
+        "Never" => Some(RestartPolicy::Never),
+        _ => None,
+    }
 }
 
 fn role(list: &str, container: &Container) -> Role {
@@ -277,95 +287,4 @@ fn role(list: &str, container: &Container) -> Role {
         ("initContainers", _) => Role::Init,
         _ => Role::Main,
     }
-}
-
-fn container(
-    container: &Container,
-    role: Role,
-    at: &Path,
-    context: &Context<'_>,
-    notes: &mut Notes<'_>,
-) -> Option<ContainerPlan> {
-    let source = images::source(container, at, context, notes);
-    let variables = env::variables(container, at, context, notes);
-    let expanded = |texts: Option<&Vec<String>>| -> Vec<String> {
-        let texts = texts.into_iter().flatten();
-        texts
-            .map(|text| expand(text, |name| variables.get(name)))
-            .collect()
-    };
-    let (command, args) = (
-        expanded(container.command.as_ref()),
-        expanded(container.args.as_ref()),
-    );
-    let ports = probes::ports(container);
-    let lifecycle = container.lifecycle.as_ref();
-    let startup = probes::probe(
-        container.startup_probe.as_ref(),
-        &ports,
-        &at.key("startupProbe"),
-        notes,
-    );
-    let readiness = probes::probe(
-        container.readiness_probe.as_ref(),
-        &ports,
-        &at.key("readinessProbe"),
-        notes,
-    );
-    let liveness = probes::probe(
-        container.liveness_probe.as_ref(),
-        &ports,
-        &at.key("livenessProbe"),
-        notes,
-    );
-    let hooks = at.key("lifecycle");
-    let post_start = probes::hook(
-        lifecycle.and_then(|l| l.post_start.as_ref()),
-        &ports,
-        &hooks.key("postStart"),
-        notes,
-    );
-    let pre_stop = probes::hook(
-        lifecycle.and_then(|l| l.pre_stop.as_ref()),
-        &ports,
-        &hooks.key("preStop"),
-        notes,
-    );
-    let security =
-        resources::security(context.spec.security_context.as_ref(), container, at, notes);
-    let source = source?;
-    images::check_entrypoint(&source, container, at, notes);
-    Some(ContainerPlan {
-        role,
-        image: container.image.clone().unwrap_or_default(),
-        command,
-        args,
-        working_dir: container
-            .working_dir
-            .as_ref()
-            .filter(|dir| !dir.is_empty())
-            .map(Into::into),
-        env: variables.into_list(),
-        mounts: mounts(container),
-        ports,
-        resources: resources::resources(container),
-        startup,
-        readiness,
-        liveness,
-        post_start,
-        pre_stop,
-        security,
-        ..ContainerPlan::new(&container.name, source)
-    })
-}
-
-fn mounts(container: &Container) -> Vec<MountPlan> {
-    let mounts = container.volume_mounts.iter().flatten();
-    mounts
-        .map(|mount| MountPlan {
-            sub_path: mount.sub_path.clone().filter(|path| !path.is_empty()),
-            read_only: mount.read_only == Some(true),
-            ..MountPlan::new(&mount.name, &mount.mount_path)
-        })
-        .collect()
 }

@@ -73,6 +73,26 @@ impl ContainerPlan {
             message_from_logs: false,
             stdin: StdinPlan::default(),
             security: Security::default(),
+            restart: None,
+            restart_rules: Vec::new(),
+        }
+    }
+
+    /// Whether a run that ended with `code` is followed by another, in a pod of policy `pod`. (Kubernetes:
+    /// `ShouldContainerBeRestarted`, `initContainerShouldRestart`)
+    pub fn restarts(&self, pod: RestartPolicy, code: i32) -> bool {
+        let fits = |rule: &super::RestartRule| {
+            let listed = rule.codes.iter().any(|one| i32::from(*one) == code);
+            listed != rule.not_in
+        };
+        if self.role == Role::Sidecar || self.restart_rules.iter().any(fits) {
+            return true;
+        }
+        match (self.role, self.restart.unwrap_or(pod)) {
+            (Role::Main, RestartPolicy::Always) => true,
+            (_, RestartPolicy::Never) => false,
+            // An init container that has done its work is done.
+            _ => code != 0,
         }
     }
 }

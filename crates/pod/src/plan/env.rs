@@ -335,7 +335,7 @@ fn resource_field(
         Some(name) => context.container(name, &at.key("containerName"), notes)?,
         None => container,
     };
-    let resources = resources::resources(container);
+    let resources = resources::resources(container.resources.as_ref());
     let facts = &context.facts;
     let (amount, cpu) = match reference.resource.as_str() {
         "limits.cpu" => (resources.cpu_limit_milli.unwrap_or(facts.cpu_milli), true),

@@ -2,14 +2,18 @@
 //! checked manifest; the runner, the sandbox and the volumes read these types and never see YAML.
 
 mod build;
+mod container;
 mod defaults;
 mod env;
 mod expand;
 mod facts;
 mod host;
 mod images;
+mod pod;
 mod probes;
 mod resources;
+mod security;
+mod signals;
 mod stored;
 mod volumes;
 
@@ -26,6 +30,8 @@ pub use crate::sandbox::Signal;
 pub use build::build;
 pub use defaults::MESSAGE_PATH;
 pub use facts::{Facts, FactsFor, Options};
+pub use pod::CLUSTER_DOMAIN;
+pub use signals::{image_stop_signal, stop_signal};
 
 /// One pod to run. (Kubernetes API: v1 Pod.)
 #[derive(Debug, Clone, PartialEq)]
@@ -184,6 +190,19 @@ pub struct ContainerPlan {
     pub stdin: StdinPlan,
     /// `securityContext` of the container over the pod's.
     pub security: Security,
+    /// `restartPolicy` of the container where it has its own (a sidecar's Always is its role); none: the pod's.
+    pub restart: Option<RestartPolicy>,
+    /// `restartPolicyRules`: the first that fits an exit code restarts the container, whatever the policy says.
+    pub restart_rules: Vec<RestartRule>,
+}
+
+/// One entry of `restartPolicyRules`. Its `action` is always Restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestartRule {
+    /// `exitCodes.operator` is NotIn, and not In.
+    pub not_in: bool,
+    /// `exitCodes.values`.
+    pub codes: Vec<u8>,
 }
 
 /// `imagePullPolicy`.

@@ -7,6 +7,7 @@
 mod mounts;
 mod pause;
 mod process;
+mod signal;
 mod spawn;
 mod text;
 mod watch;
@@ -17,6 +18,7 @@ pub(crate) use process::{
     close_all_but, exec, exec_fd, exit_now, fork_sibling, ignore_child_exits, inherited,
     mark_all_close_on_exec, reset_signals, unshare,
 };
+pub(crate) use signal::{RTMAX, RTMIN, signal_of};
 pub(crate) use spawn::spawn;
 pub use text::give_back_start;
 pub(crate) use watch::watch_readable;

@@ -62,7 +62,7 @@ fn a_wrong_type_says_path_found_and_expected() {
 #[test]
 fn every_error_of_a_file_is_there() {
     let text = container(
-        "imagePulPolicy: x\nargs: tls\nstdin: true\nenv:\n- {name: A, value: 1}\n- {nam: B}",
+        "imagePulPolicy: x\nargs: tls\nvolumeDevices: [x]\nenv:\n- {name: A, value: 1}\n- {nam: B}",
     );
     let lines: Vec<_> = errors(&text)
         .iter()
@@ -86,24 +86,12 @@ fn errors_of_types_inside_ignored_fields_are_errors_too() {
 #[test]
 fn what_is_not_supported_is_refused_by_name() {
     check(
-        &spec("hostNetwork: true"),
-        "6:3: spec.hostNetwork: not supported yet",
+        &spec("hostUsers: false"),
+        "6:3: spec.hostUsers: refused: a pod as root has the machine's users; run podkit as another user for a user namespace",
     );
     check(
-        &spec("volumes:\n- name: v\n  projected: {sources: []}"),
-        "8:5: spec.volumes[0].projected: not supported yet",
-    );
-    check(
-        &spec("securityContext: {fsGroup: 3}"),
-        "6:21: spec.securityContext.fsGroup: not supported yet",
-    );
-    check(
-        &container("livenessProbe: {grpc: {port: 1, mode: TLS}}"),
-        "8:37: spec.containers[0].livenessProbe.grpc.mode: \"TLS\" is not supported yet",
-    );
-    check(
-        &spec("dnsPolicy: None"),
-        "6:3: spec.dnsPolicy: \"None\" is not supported yet",
+        &spec("securityContext: {appArmorProfile: {type: RuntimeDefault}}"),
+        "6:21: spec.securityContext.appArmorProfile: refused: no AppArmor profiles are loaded for containers here",
     );
     check(
         &spec("volumes: [{name: v, nfs: {server: s, path: /}}]"),
@@ -239,7 +227,24 @@ fn mounts() {
             .ends_with("leads out of the volume")
     );
     assert!(only("{name: data, mountPath: /d, subPath: /b}").ends_with("has to be relative"));
-    assert!(only("{name: data, mountPath: /d, subPathExpr: b}").ends_with("not supported yet"));
+    assert_eq!(only("{name: data, mountPath: /d, subPathExpr: $(A)/b}"), "");
+    assert!(
+        only("{name: data, mountPath: /d, subPathExpr: b, subPath: a}")
+            .ends_with("subPathExpr: subPathExpr and subPath are mutually exclusive")
+    );
+    assert!(
+        only("{name: data, mountPath: /d, recursiveReadOnly: Enabled}")
+            .ends_with("recursiveReadOnly: may only be specified when readOnly is true")
+    );
+    assert!(
+        only("{name: data, mountPath: /d, readOnly: true, recursiveReadOnly: IfPossible, mountPropagation: HostToContainer}")
+            .ends_with("may only be specified when mountPropagation is None or not specified")
+    );
+    assert!(
+        only("{name: data, mountPath: /d, mountPropagation: Bidirectional}").ends_with(
+            "Bidirectional mount propagation is available only to privileged containers"
+        )
+    );
     assert!(
         only("{name: data, mountPath: /d}, {name: data, mountPath: /d/}")
             .ends_with("there is a mount at \"/d\" already, in line 5")
@@ -317,8 +322,8 @@ fn probes_and_hooks() {
 #[test]
 fn init_containers_and_sidecars() {
     check(
-        &spec("initContainers:\n- {name: i, image: podkit, restartPolicy: Never}"),
-        "7:45: spec.initContainers[0].restartPolicy: \"Never\": an init container takes Always only, which makes it a sidecar",
+        &spec("initContainers:\n- {name: i, image: podkit, restartPolicy: Nevr}"),
+        "7:45: spec.initContainers[0].restartPolicy: \"Nevr\" is none of Always, OnFailure, Never; did you mean Never?",
     );
     check(
         &spec("initContainers:\n- {name: i, image: podkit, livenessProbe: {tcpSocket: {port: 1}}}"),
@@ -327,9 +332,33 @@ fn init_containers_and_sidecars() {
     super::good(&spec(
         "initContainers:\n- {name: i, image: podkit, restartPolicy: Always, livenessProbe: {tcpSocket: {port: 1}}}",
     ));
+    super::good(&container(
+        "restartPolicy: Never\nrestartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]",
+    ));
     check(
-        &container("restartPolicy: Always"),
-        "8:20: spec.containers[0].restartPolicy: not supported yet for containers other than init containers",
+        &container(
+            "restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]",
+        ),
+        "6:5: spec.containers[0].restartPolicy: must specify restartPolicy when restart rules are used",
+    );
+    let rule = |rule: &str| {
+        let rules = format!("restartPolicy: Never\nrestartPolicyRules: [{rule}]");
+        errors(&container(&rules)).join("\n")
+    };
+    assert!(
+        rule("{action: Restart}").ends_with("restartPolicyRules[0].exitCodes: must be specified")
+    );
+    assert!(
+        rule("{action: Stop, exitCodes: {operator: In, values: [1]}}")
+            .contains("is none of Restart")
+    );
+    assert!(
+        rule("{action: Restart, exitCodes: {operator: In, values: [256]}}")
+            .ends_with("values[0]: 256 is not within 0 to 255")
+    );
+    assert!(
+        rule("{action: Restart, exitCodes: {operator: NotIn, values: []}}")
+            .ends_with("values: at least one value must be specified")
     );
 }
 

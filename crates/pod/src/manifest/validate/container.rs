@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, EnvVar, PodSpec, ResourceRequirements, VolumeMount,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use super::{Notes, all_containers, one_of, probe, security, unique, within};
 use crate::manifest::names;
 use crate::manifest::node::Path;
 use crate::manifest::quantity::Quantity;
+
+/// The API's bounds for `restartPolicyRules`.
+const RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 pub(super) fn container(
     container: &Container,
@@ -51,12 +57,14 @@ pub(super) fn container(
         env(variable, &at.item("env", i), notes);
     }
     env_from(container, at, notes);
-    resources(container, &at.key("resources"), notes);
+    if let Some(resources) = &container.resources {
+        requirements(resources, &at.key("resources"), notes);
+    }
+    message(container, at, notes);
     mounts(container, spec, at, notes);
     probe::probes(container, at, notes);
     if let Some(lifecycle) = &container.lifecycle {
-        let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-        probe::lifecycle(lifecycle, grace, &at.key("lifecycle"), notes);
+        probe::lifecycle(lifecycle, spec, &at.key("lifecycle"), notes);
     }
     if let Some(context) = &container.security_context {
         security::container(context, &at.key("securityContext"), notes);
@@ -66,18 +74,15 @@ pub(super) fn container(
 /// What goes with being an init container, a sidecar or a main container.
 fn role(container: &Container, init: bool, at: &Path, notes: &mut Notes<'_>) {
     let policy = container.restart_policy.as_deref();
-    let path = at.key("restartPolicy");
-    match policy {
-        Some("Always") if init => return,
-        Some(policy) if init => notes.error(
-            &path,
-            format!("{policy:?}: an init container takes Always only, which makes it a sidecar"),
-        ),
-        Some(_) => notes.error(
-            &path,
-            "not supported yet for containers other than init containers",
-        ),
-        None => {}
+    one_of(
+        policy,
+        &["Always", "OnFailure", "Never"],
+        &at.key("restartPolicy"),
+        notes,
+    );
+    restart_rules(container, at, notes);
+    if init && policy == Some("Always") {
+        return;
     }
     if !init {
         return;
@@ -95,6 +100,75 @@ fn role(container: &Container, init: bool, at: &Path, notes: &mut Notes<'_>) {
                 "an init container has none; with restartPolicy: Always it is a sidecar and may",
             );
         }
+    }
+}
+
+/// When the container is restarted whatever its policy says. (Kubernetes: `validateContainerRestartPolicy`)
+fn restart_rules(container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    let Some(rules) = container.restart_policy_rules.as_deref() else {
+        return;
+    };
+    let list = at.key("restartPolicyRules");
+    if rules.len() > RULES_MAX {
+        notes.error(&list, format!("must have at most {RULES_MAX} items"));
+    }
+    if !rules.is_empty() && container.restart_policy.is_none() {
+        notes.error(
+            &at.key("restartPolicy"),
+            "must specify restartPolicy when restart rules are used",
+        );
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let at = at.item("restartPolicyRules", i);
+        if rule.action.is_empty() {
+            notes.error(&at.key("action"), "an action is missing: Restart");
+        }
+        one_of(Some(&rule.action), &["Restart"], &at.key("action"), notes);
+        let Some(codes) = &rule.exit_codes else {
+            notes.error(&at.key("exitCodes"), "must be specified");
+            continue;
+        };
+        let at = at.key("exitCodes");
+        if codes.operator.is_empty() {
+            notes.error(&at.key("operator"), "must be specified: In or NotIn");
+        }
+        one_of(
+            Some(&codes.operator),
+            &["In", "NotIn"],
+            &at.key("operator"),
+            notes,
+        );
+        let values = codes.values.as_deref().unwrap_or_default();
+        if values.is_empty() {
+            notes.error(&at.key("values"), "at least one value must be specified");
+        }
+        if values.len() > EXIT_CODES_MAX {
+            let message = format!("must have at most {EXIT_CODES_MAX} items");
+            notes.error(&at.key("values"), message);
+        }
+        for (j, code) in values.iter().enumerate() {
+            within(Some((*code).into()), 0, 255, &at.item("values", j), notes);
+        }
+    }
+}
+
+/// `terminationMessagePath` and `terminationMessagePolicy`.
+fn message(container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    one_of(
+        container.termination_message_policy.as_deref(),
+        &["File", "FallbackToLogsOnError"],
+        &at.key("terminationMessagePolicy"),
+        notes,
+    );
+    let path = container.termination_message_path.as_deref();
+    let Some(path) = path.filter(|path| !path.is_empty()) else {
+        return;
+    };
+    let at = at.key("terminationMessagePath");
+    if !path.starts_with('/') {
+        notes.error(&at, format!("{path:?} has to be absolute"));
+    } else if path.split('/').any(|part| part == "..") || path.contains('\0') {
+        notes.error(&at, "may not have .. or a NUL byte");
     }
 }
 
@@ -261,28 +335,42 @@ fn env_from(container: &Container, at: &Path, notes: &mut Notes<'_>) {
     }
 }
 
-fn resources(container: &Container, at: &Path, notes: &mut Notes<'_>) {
-    let Some(resources) = &container.resources else {
-        return;
-    };
-    let limits = amounts(resources.limits.as_ref(), &at.key("limits"), notes);
-    let requests = amounts(resources.requests.as_ref(), &at.key("requests"), notes);
-    for (name, request) in requests {
-        if let Some(limit) = limits.get(name).filter(|limit| **limit < request) {
+/// `limits` or `requests`.
+pub(super) type Amounts = BTreeMap<String, ApiQuantity>;
+
+/// Those that are right, without a word about the others.
+pub(super) fn amounts(given: Option<&Amounts>) -> BTreeMap<&str, Quantity> {
+    let given = given.into_iter().flatten();
+    given
+        .filter_map(|(name, text)| Some((name.as_str(), text.0.parse().ok()?)))
+        .filter(|(_, amount): &(&str, Quantity)| !amount.is_negative())
+        .collect()
+}
+
+/// Limits and requests, looked at.
+pub(super) fn requirements<'a>(
+    given: &'a ResourceRequirements,
+    at: &Path,
+    notes: &mut Notes<'_>,
+) -> (BTreeMap<&'a str, Quantity>, BTreeMap<&'a str, Quantity>) {
+    check_amounts(given.limits.as_ref(), &at.key("limits"), notes);
+    check_amounts(given.requests.as_ref(), &at.key("requests"), notes);
+    let (limits, requests) = (
+        amounts(given.limits.as_ref()),
+        amounts(given.requests.as_ref()),
+    );
+    for (name, request) in &requests {
+        if let Some(limit) = limits.get(name).filter(|limit| *limit < request) {
             notes.error(
-                &at.key("requests").key(name.to_owned()),
+                &at.key("requests").key((*name).to_owned()),
                 format!("asks for {request}, more than the limit of {limit}"),
             );
         }
     }
+    (limits, requests)
 }
 
-fn amounts<'a>(
-    given: Option<&'a BTreeMap<String, ApiQuantity>>,
-    at: &Path,
-    notes: &mut Notes<'_>,
-) -> BTreeMap<&'a str, Quantity> {
-    let mut amounts = BTreeMap::new();
+fn check_amounts(given: Option<&Amounts>, at: &Path, notes: &mut Notes<'_>) {
     for (name, text) in given.into_iter().flatten() {
         let path = at.key(name.clone());
         let amount = match text.0.parse::<Quantity>() {
@@ -296,9 +384,10 @@ fn amounts<'a>(
                 continue;
             }
         };
+        const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
         match name.as_str() {
             "cpu" => {}
-            "memory" => {
+            "memory" | "ephemeral-storage" => {
                 if amount.is_fractional() {
                     notes.warning(
                         &path,
@@ -306,13 +395,8 @@ fn amounts<'a>(
                     );
                 }
             }
-            "ephemeral-storage" => notes.add(
-                super::Severity::Ignored,
-                &path,
-                "use of the disk is not limited for a container; sizeLimit of an emptyDir is",
-            ),
             other => {
-                let hint = super::super::nearest(other, ["cpu", "memory"])
+                let hint = super::super::nearest(other, KNOWN)
                     .map(|near| format!("; did you mean {near}?"))
                     .unwrap_or_default();
                 notes.error(
@@ -321,9 +405,42 @@ fn amounts<'a>(
                 );
             }
         }
-        amounts.insert(name.as_str(), amount);
     }
-    amounts
+}
+
+/// `mountPropagation` and `recursiveReadOnly`.
+fn propagation(mount: &VolumeMount, container: &Container, at: &Path, notes: &mut Notes<'_>) {
+    let propagation = mount.mount_propagation.as_deref().filter(|p| !p.is_empty());
+    one_of(
+        propagation,
+        &["Bidirectional", "HostToContainer", "None"],
+        &at.key("mountPropagation"),
+        notes,
+    );
+    let context = container.security_context.as_ref();
+    let privileged = context.and_then(|context| context.privileged) == Some(true);
+    if propagation == Some("Bidirectional") && !privileged {
+        notes.error(
+            &at.key("mountPropagation"),
+            "Bidirectional mount propagation is available only to privileged containers",
+        );
+    }
+    let at = at.key("recursiveReadOnly");
+    let recursive = mount.recursive_read_only.as_deref();
+    let all = ["Disabled", "IfPossible", "Enabled"];
+    one_of(recursive, &all, &at, notes);
+    if recursive.is_none_or(|mode| mode == "Disabled" || !all.contains(&mode)) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        notes.error(&at, "may only be specified when readOnly is true");
+    }
+    if propagation.is_some_and(|p| p != "None") {
+        notes.error(
+            &at,
+            "may only be specified when mountPropagation is None or not specified",
+        );
+    }
 }
 
 fn mounts(container: &Container, spec: &PodSpec, at: &Path, notes: &mut Notes<'_>) {
@@ -361,6 +478,14 @@ fn mounts(container: &Container, spec: &PodSpec, at: &Path, notes: &mut Notes<'_
         if let Some(sub_path) = mount.sub_path.as_deref() {
             notes.name(&at.key("subPath"), names::descending(sub_path));
         }
+        if let Some(expr) = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) {
+            let at = at.key("subPathExpr");
+            notes.name(&at, names::descending(expr));
+            if mount.sub_path.as_deref().is_some_and(|p| !p.is_empty()) {
+                notes.error(&at, "subPathExpr and subPath are mutually exclusive");
+            }
+        }
+        propagation(mount, container, &at, notes);
     }
     unique(
         mounts.iter().enumerate().map(|(i, m)| {

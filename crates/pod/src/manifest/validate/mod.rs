@@ -3,6 +3,7 @@
 
 mod container;
 mod meta;
+mod pod;
 mod probe;
 mod security;
 mod volume;
@@ -60,35 +61,25 @@ impl<'a> Notes<'a> {
 }
 
 /// A Pod.
-pub(super) fn pod(pod: &Pod, notes: &mut Notes<'_>) {
-    meta::metadata(&pod.metadata, names::dns_subdomain, notes);
+pub(super) fn pod(object: &Pod, notes: &mut Notes<'_>) {
+    meta::metadata(&object.metadata, names::dns_subdomain, notes);
     let at = Path::root().key("spec");
-    let Some(spec) = &pod.spec else {
+    let Some(spec) = &object.spec else {
         return notes.error(&at, "spec is missing");
     };
-    if let Some(hostname) = &spec.hostname {
-        notes.name(&at.key("hostname"), names::dns_label(hostname));
-    }
+    pod::names(spec, &at, notes);
     one_of(
         spec.restart_policy.as_deref(),
         &["Always", "OnFailure", "Never"],
         &at.key("restartPolicy"),
         notes,
     );
-    one_of(
-        spec.dns_policy.as_deref(),
-        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
-        &at.key("dnsPolicy"),
-        notes,
-    );
-    if spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
-        notes.error(
-            &at.key("terminationGracePeriodSeconds"),
-            "can't be negative",
-        );
-    }
+    pod::dns(spec, &at, notes);
+    pod::host(spec, &at, notes);
+    pod::deadlines(spec, &at, notes);
+    pod::resources(spec, &at, notes);
     if let Some(context) = &spec.security_context {
-        security::pod(context, &at.key("securityContext"), notes);
+        security::pod(context, spec, &at.key("securityContext"), notes);
     }
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         volume::volume(volume, &at.item("volumes", i), notes);

@@ -1,7 +1,8 @@
 //! Probes and hooks.
 
 use k8s_openapi::api::core::v1::{
-    Container, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, Probe, TCPSocketAction,
+    Container, ExecAction, HTTPGetAction, Lifecycle, LifecycleHandler, PodSpec, Probe,
+    TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -72,13 +73,33 @@ fn check(probe: &Probe, field: &str, at: &Path, notes: &mut Notes<'_>) {
     }
 }
 
-/// `lifecycle`; `grace` is the pod's, in seconds.
-pub(super) fn lifecycle(lifecycle: &Lifecycle, grace: i64, at: &Path, notes: &mut Notes<'_>) {
+/// `lifecycle`, in a pod of this spec.
+pub(super) fn lifecycle(lifecycle: &Lifecycle, spec: &PodSpec, at: &Path, notes: &mut Notes<'_>) {
+    let grace = spec.termination_grace_period_seconds.unwrap_or(30);
     if let Some(handler) = &lifecycle.post_start {
         hook(handler, grace, &at.key("postStart"), notes);
     }
     if let Some(handler) = &lifecycle.pre_stop {
         hook(handler, grace, &at.key("preStop"), notes);
+    }
+    let Some(signal) = lifecycle.stop_signal.as_deref() else {
+        return;
+    };
+    let at = at.key("stopSignal");
+    if spec.os.is_none() {
+        notes.error(
+            &at,
+            "may not be set for containers with empty `spec.os.name`: add os: {name: linux} to the spec",
+        );
+    }
+    if crate::plan::stop_signal(signal).is_none() {
+        let bare = signal.to_uppercase();
+        let bare = bare.strip_prefix("SIG").unwrap_or(&bare);
+        let known = crate::plan::stop_signal(&format!("SIG{bare}"));
+        let hint = known.map_or("SIGTERM, SIGRTMIN+3, and the like are".into(), |_| {
+            format!("did you mean SIG{bare}?")
+        });
+        notes.error(&at, format!("{signal:?} is not a signal; {hint}"));
     }
 }
 

@@ -4,6 +4,7 @@ mod env;
 mod expand;
 mod images;
 mod pods;
+mod spec;
 
 use std::net::IpAddr;
 
