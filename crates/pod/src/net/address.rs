@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 /// The pods' network, a /16 that neither Podman's (10.88) nor the usual clusters' (10.244, 10.42) is.
-const NETWORK: [u8; 2] = [10, 87];
-/// Hosts of a /16 without the network, the gateway-to-be and the broadcast address.
+pub(super) const NETWORK: [u8; 2] = [10, 87];
+/// Hosts of a /16 without the network, the gateway and the broadcast address.
 const FIRST: u32 = 2;
 const LAST: u32 = 65_534;
 
@@ -57,6 +57,17 @@ impl AddressLease {
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
+
+    /// Where the addresses are held.
+    pub(super) fn dir(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+}
+
+/// Whether a pod that lives has the address.
+pub(super) fn is_held(dir: &Path, address: Ipv4Addr) -> bool {
+    let file = File::open(dir.join(address.to_string()));
+    file.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockShared).is_err())
 }
 
 impl Drop for AddressLease {

@@ -18,32 +18,38 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 
 mod address;
+mod egress;
+mod firewall;
 mod forward;
 mod holder;
+mod link;
 mod netlink;
+mod nft;
 mod publish;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod veth;
 
 pub use address::AddressLease;
+pub use egress::{Egress, NoEgress, sweep};
 pub use forward::relay;
 pub use publish::{PublishError, Published, Publisher};
 
 /// The thread makes one system call at a time; its stack is what it costs.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// The pod's network namespace, entered.
+/// The pod's network namespace, entered; or the machine's.
 #[derive(Debug)]
 pub struct PodNet {
     address: Ipv4Addr,
-    /// Dropped first: that ends the thread.
+    /// Dropped first: that ends the thread. None: sockets are made here.
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,12 +57,25 @@ pub struct PodNet {
 struct Request {
     family: AddressFamily,
     kind: SocketType,
-    made: oneshot::Sender<io::Result<OwnedFd>>,
+    protocol: Option<Protocol>,
+    made: Box<dyn FnOnce(io::Result<OwnedFd>) + Send>,
+}
+
+impl Request {
+    /// Makes the socket where the calling thread is.
+    fn serve(self) {
+        let mut flags = SocketFlags::CLOEXEC;
+        // Netlink answers at once; the others are tokio's.
+        flags.set(SocketFlags::NONBLOCK, self.family != AddressFamily::NETLINK);
+        let made = socket_with(self.family, self.kind, flags, self.protocol);
+        (self.made)(made.map_err(io::Error::from));
+    }
 }
 
 impl PodNet {
-    /// Enters the namespace with a thread of its own, sets `lo` up and gives the pod its address (as a /32 on `lo`). As
-    /// container runtimes do, ports below 1024 and ping are open to every user id inside. An error says which step failed.
+    /// Enters the namespace with a thread of its own and sets `lo` up. As container runtimes do, ports below 1024 and ping
+    /// are open to every user id inside. The pod gets its address by [`Egress`], or by [`PodNet::stay_inside`]. An error says
+    /// which step failed.
     pub fn enter(netns: OwnedFd, address: Ipv4Addr) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel::<Request>();
         let (ready, is_ready) = mpsc::channel();
@@ -64,7 +83,7 @@ impl PodNet {
             .name("pod-net".to_string())
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let entered = set_up(&netns, address);
+                let entered = set_up(&netns);
                 drop(netns);
                 let failed = entered.is_err();
                 // The other end waits for exactly this.
@@ -73,10 +92,7 @@ impl PodNet {
                     return;
                 }
                 for request in inbox {
-                    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                    let made = socket_with(request.family, request.kind, flags, None);
-                    // Who asked may have given up.
-                    let _unwanted = request.made.send(made.map_err(io::Error::from));
+                    request.serve();
                 }
             })?;
         is_ready
@@ -87,6 +103,24 @@ impl PodNet {
             requests: Some(requests),
             thread: Some(thread),
         })
+    }
+
+    /// The machine's own network, for a pod with `hostNetwork`: its sockets are this process's.
+    pub fn of_machine(address: Ipv4Addr) -> Self {
+        Self {
+            address,
+            requests: None,
+            thread: None,
+        }
+    }
+
+    /// Gives the pod its address without a way out of it: as a /32 on `lo`.
+    pub fn stay_inside(&self) -> io::Result<()> {
+        let socket = self.make_netlink(netlink::ROUTE)?;
+        let mut route = link::Route::of(netlink::Socket::of(socket));
+        route
+            .add_address(link::LO, self.address)
+            .map_err(|e| io::Error::new(e.kind(), format!("giving the pod its address: {e}")))
     }
 
     /// The pod's own address.
@@ -138,13 +172,52 @@ impl PodNet {
             IpAddr::V6(_) => AddressFamily::INET6,
         };
         let (made, is_made) = oneshot::channel();
-        let request = Request { family, kind, made };
-        let gone = || io::Error::other("the pod's network thread has ended");
-        self.requests
-            .as_ref()
-            .and_then(|requests| requests.send(request).ok())
-            .ok_or_else(gone)?;
-        is_made.await.map_err(|_| gone())?
+        self.request(
+            family,
+            kind,
+            None,
+            Box::new(move |socket| {
+                // Who asked may have given up.
+                let _unwanted = made.send(socket);
+            }),
+        )?;
+        is_made.await.map_err(|_| ended())?
+    }
+
+    /// A netlink socket of the pod. Blocks for a moment.
+    pub(self) fn make_netlink(&self, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+        let (made, is_made) = mpsc::channel();
+        self.request(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            protocol,
+            Box::new(move |socket| {
+                let _unwanted = made.send(socket);
+            }),
+        )?;
+        is_made.recv().map_err(|_| ended())?
+    }
+
+    fn request(
+        &self,
+        family: AddressFamily,
+        kind: SocketType,
+        protocol: Option<Protocol>,
+        made: Box<dyn FnOnce(io::Result<OwnedFd>) + Send>,
+    ) -> io::Result<()> {
+        let request = Request {
+            family,
+            kind,
+            protocol,
+            made,
+        };
+        match &self.requests {
+            Some(requests) => requests.send(request).map_err(|_| ended()),
+            None => {
+                request.serve();
+                Ok(())
+            }
+        }
     }
 }
 
@@ -159,17 +232,20 @@ impl Drop for PodNet {
     }
 }
 
-fn set_up(netns: &OwnedFd, address: Ipv4Addr) -> io::Result<()> {
+fn ended() -> io::Error {
+    io::Error::other("the pod's network thread has ended")
+}
+
+fn set_up(netns: &OwnedFd) -> io::Result<()> {
     let step =
         |what: &'static str| move |e: io::Error| io::Error::new(e.kind(), format!("{what}: {e}"));
     move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(io::Error::from)
         .map_err(step("entering the pod's network namespace"))?;
-    let route = netlink::Route::open().map_err(step("opening rtnetlink in the pod"))?;
-    route.lo_up().map_err(step("setting the pod's lo up"))?;
+    let mut route = link::Route::open().map_err(step("opening rtnetlink in the pod"))?;
     route
-        .lo_add(address)
-        .map_err(step("giving the pod its address"))?;
+        .up(link::LO)
+        .map_err(step("setting the pod's lo up"))?;
     // containerd and CRI-O open these by default, Docker too. Where /proc/sys is read-only the pod starts without.
     for (file, value) in [
         ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),

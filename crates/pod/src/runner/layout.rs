@@ -3,7 +3,7 @@
 //! ```text
 //!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
 //!   RUN/pods/NAME/         state.json; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
-//!   RUN/addresses/         one locked file for each pod's address
+//!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system)
 //! ```
 //!
@@ -30,6 +30,7 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Layout {
     run: PathBuf,
     lib: PathBuf,
+    addresses: PathBuf,
     /// Directories to take away when they are empty, innermost first.
     ours: Vec<PathBuf>,
 }
@@ -47,12 +48,30 @@ impl Layout {
             lib.join("pods"),
             lib.clone(),
         ];
-        Self { run, lib, ours }
+        Self {
+            addresses: run.join("addresses"),
+            run,
+            lib,
+            ours,
+        }
+    }
+
+    /// The addresses of root's pods are the machine's own, wherever the rest of the state is.
+    pub(super) fn with_machine_addresses(mut self) -> Self {
+        let run = PathBuf::from("/run/podkit");
+        // Root of a user namespace has a network of its own.
+        let ids = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let everybody = ids.split_whitespace().eq(["0", "0", "4294967295"]);
+        if rustix::process::geteuid().is_root() && everybody && self.run != run {
+            self.addresses = run.join("addresses");
+            self.ours.extend([self.addresses.clone(), run]);
+        }
+        self
     }
 
     /// Where the pods' addresses are held.
     pub(super) fn addresses(&self) -> PathBuf {
-        self.run.join("addresses")
+        self.addresses.clone()
     }
 
     /// Makes this process the supervisor of `pod`.

@@ -17,6 +17,7 @@ mod layout;
 mod logs;
 mod machine;
 mod many;
+mod network;
 mod output;
 mod prepare;
 mod probing;

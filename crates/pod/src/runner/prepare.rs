@@ -1,7 +1,7 @@
 //! From the command line to a pod that is ready to begin: read, check, claim, plan, and make what the containers stand on.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use super::container::Ground;
 use super::etc;
 use super::layout::{Claim, Layout};
 use super::machine::Machine;
+use super::network;
 use super::output::{Item, Output};
 use super::signals::Signals;
 use super::supervise::Supervisor;
 use crate::cgroup::Cgroups;
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
-use crate::net::{AddressLease, PodNet, Publisher};
+use crate::net::{self, AddressLease, Publisher};
 use crate::plan::{self, Facts, Options, PodPlan, RestartPolicy};
 use crate::sandbox::{PodSandbox, PrivateMounts, SandboxSpec, enter_private_mounts};
 use crate::volume::Volumes;
@@ -40,6 +41,8 @@ pub(super) struct Pods {
     names: Vec<String>,
     /// The containers of each.
     containers: Vec<Vec<String>>,
+    /// Those with `hostNetwork`.
+    on_machine: Vec<String>,
     /// What is not an error.
     remarks: Vec<String>,
 }
@@ -83,6 +86,11 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
         containers: plans
             .iter()
             .map(|plan| plan.containers.iter().map(|c| c.name.clone()).collect())
+            .collect(),
+        on_machine: plans
+            .iter()
+            .filter(|plan| plan.host.network)
+            .map(full_name)
             .collect(),
         remarks: remarks.map(ToString::to_string).collect(),
     };
@@ -131,7 +139,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     // Takes its time while everything else is made.
     let cgroups = Cgroups::detect();
     cgroups.warm_up();
-    let layout = Layout::new(options.state_dir.as_deref());
+    let layout = Layout::new(options.state_dir.as_deref()).with_machine_addresses();
     let claim = layout
         .claim(name)
         .map_err(|error| Failure::Runtime(error.to_string()))?;
@@ -162,7 +170,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         bury_the_dead(&layout, &cgroups).await;
         let base = Base {
             claim: &claim,
-            lease: &lease,
+            lease: lease.as_ref(),
             mounts: &mounts,
             cgroups: &cgroups,
         };
@@ -178,11 +186,19 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
 }
 
 /// The plan with what is known only now: the pod's own address among it.
-fn plan(pods: &Pods, layout: &Layout, chosen: &str) -> Result<(PodPlan, AddressLease), Failure> {
+fn plan(
+    pods: &Pods,
+    layout: &Layout,
+    chosen: &str,
+) -> Result<(PodPlan, Option<AddressLease>), Failure> {
     let lease = RefCell::new(None);
+    let on_machine = pods.on_machine.iter().any(|name| name == chosen);
     let facts = |namespace: &str, name: &str| {
         if format!("{namespace}/{name}") != chosen {
             return Facts::placeholder();
+        }
+        if on_machine {
+            return machine_facts(network::machine_address());
         }
         let taken = AddressLease::take(&layout.addresses(), namespace, name);
         let address = taken.as_ref().map(AddressLease::address);
@@ -194,7 +210,8 @@ fn plan(pods: &Pods, layout: &Layout, chosen: &str) -> Result<(PodPlan, AddressL
     refuse(&findings)?;
     let plan = plans.into_iter().find(|plan| full_name(plan) == chosen);
     match (plan, lease.into_inner()) {
-        (Some(plan), Some(Ok(lease))) => Ok((plan, lease)),
+        (Some(plan), Some(Ok(lease))) => Ok((plan, Some(lease))),
+        (Some(plan), None) => Ok((plan, None)),
         (_, Some(Err(error))) => Err(Failure::runtime("taking an address for the pod", error)),
         _ => Err(Failure::Runtime(format!(
             "the pod {chosen} is gone from its files"
@@ -210,23 +227,20 @@ fn machine_facts(pod: Ipv4Addr) -> Facts {
     Facts {
         uid: uid.trim().to_owned(),
         node_name: node.nodename().to_string_lossy().into_owned(),
-        host_ips: vec![host_address().unwrap_or(Ipv4Addr::LOCALHOST.into())],
+        host_ips: vec![network::machine_address().into()],
         pod_ips: vec![pod.into()],
         cpu_milli: 1000 * cores as u64,
         memory_bytes: memory.totalram * u64::from(memory.mem_unit),
     }
 }
 
-/// The address that this machine has towards others: the source of a datagram that is never sent. (RFC 5737 address)
-fn host_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
-
 /// Takes away what supervisors left that were killed.
 async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
-    for name in layout.dead() {
+    let dead = layout.dead();
+    if !dead.is_empty() {
+        net::sweep(&layout.addresses());
+    }
+    for name in dead {
         // Lost to another one that does the same, or starts it.
         let Ok(claim) = layout.claim(&name) else {
             continue;
@@ -261,7 +275,8 @@ fn signals(options: &RunOptions) -> Result<Signals, Failure> {
 /// What this process has taken before it knew the plan.
 struct Base<'a> {
     claim: &'a Claim,
-    lease: &'a AddressLease,
+    /// None with `hostNetwork`.
+    lease: Option<&'a AddressLease>,
     mounts: &'a PrivateMounts,
     cgroups: &'a Cgroups,
 }
@@ -277,15 +292,19 @@ async fn prepare(
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     let volumes = Volumes::prepare(&plan, &paths.volumes()).map_err(|e| runtime(&e))?;
-    etc::write(&paths.etc(), &plan.hostname, base.lease.address())
+    let address = base
+        .lease
+        .map_or_else(network::machine_address, AddressLease::address);
+    etc::write(&paths.etc(), &plan.hostname, address)
         .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
     let cgroup = base.cgroups.pod(&plan).await;
     let mut spec = SandboxSpec::new(plan.hostname.clone());
     spec.share_process_namespace = plan.share_process_namespace;
     let sandbox = PodSandbox::create(base.mounts, spec).map_err(|e| runtime(&e))?;
-    let netns = sandbox.netns_fd().map_err(|e| runtime(&e))?;
-    let net = PodNet::enter(netns, base.lease.address())
-        .map_err(|error| Failure::runtime("the pod's network", error))?;
+    let network = match base.lease {
+        Some(lease) => network::own(&sandbox, lease)?,
+        None => network::of_machine(),
+    };
     let chosen = options.exit_code_from.as_ref();
     let chosen = chosen.and_then(|name| plan.containers.iter().position(|c| c.name == *name));
     let machine = Machine::new(&plan, options.backoff, chosen);
@@ -296,6 +315,6 @@ async fn prepare(
         volumes: volumes.into(),
         sandbox,
     };
-    let supervisor = Supervisor::new(ground, net, publisher, machine, output.clone());
+    let supervisor = Supervisor::new(ground, network, publisher, machine, output.clone());
     Ok(supervisor)
 }

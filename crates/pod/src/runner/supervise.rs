@@ -12,11 +12,12 @@ use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
 use super::layout::replace;
 use super::machine::{Action, Event, Id, Input, Machine, Now, State};
+use super::network::Network;
 use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
 use super::state;
-use crate::net::{PodNet, Publisher};
+use crate::net::{Egress, PodNet, Publisher};
 
 /// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
 const LIMITS_PERIOD: Duration = Duration::from_secs(1);
@@ -48,6 +49,7 @@ pub(super) struct Answer {
 pub(super) struct Supervisor {
     ground: Arc<Ground>,
     net: Arc<PodNet>,
+    egress: Option<Egress>,
     publisher: Publisher,
     machine: Machine,
     output: Output,
@@ -64,13 +66,15 @@ pub(super) struct Supervisor {
     pod_was_ready: bool,
     /// Whether the addresses have been shown.
     opened: bool,
+    /// To be shown at the beginning.
+    warnings: Vec<String>,
     warned: Vec<String>,
 }
 
 impl Supervisor {
     pub(super) fn new(
         ground: Ground,
-        net: PodNet,
+        network: Network,
         publisher: Publisher,
         machine: Machine,
         output: Output,
@@ -79,7 +83,8 @@ impl Supervisor {
         let (notes, inbox) = mpsc::unbounded_channel();
         Self {
             ground: Arc::new(ground),
-            net: Arc::new(net),
+            net: Arc::new(network.net),
+            egress: network.egress,
             publisher,
             machine,
             output,
@@ -93,14 +98,16 @@ impl Supervisor {
             was_ready: vec![false; count],
             pod_was_ready: false,
             opened: false,
+            warnings: network.warnings,
             warned: Vec::new(),
         }
     }
 
     /// Runs the pod to its end; the exit code of `podkit run`.
     pub(super) async fn run(mut self, mut signals: Signals) -> u8 {
-        for warning in self.publisher.warnings().to_vec() {
-            self.warn(&warning);
+        let warnings = std::mem::take(&mut self.warnings);
+        for warning in self.publisher.warnings().iter().chain(&warnings) {
+            self.output.show(&Item::Warning { message: warning });
         }
         self.publisher.serve(&self.net);
         let limits = self.watch_limits();
@@ -427,6 +434,7 @@ impl Supervisor {
             left.push(error.to_string());
         }
         drop(self.net);
+        drop(self.egress.take());
         {
             let mut volumes = self
                 .ground

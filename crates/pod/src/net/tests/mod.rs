@@ -1,3 +1,7 @@
+mod egress;
+mod netlink;
+mod world;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -10,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use super::forward::{self, Limits, Route};
 use super::holder::inode_of;
-use super::netlink::acknowledged;
+use super::nft::Nft;
 use super::publish::wanted;
 use super::*;
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, PortPlan, Protocol};
@@ -169,22 +173,6 @@ fn who_holds_a_port_is_read_from_proc() {
 }
 
 #[test]
-fn netlink_answers() {
-    let answer = |kind: u16, code: i32| {
-        let mut bytes = vec![0; 16];
-        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
-        bytes.extend(code.to_ne_bytes());
-        bytes
-    };
-    assert!(acknowledged(&answer(2, 0)).is_ok());
-    let exists = acknowledged(&answer(2, -17)).unwrap_err();
-    assert_eq!(exists.kind(), io::ErrorKind::AlreadyExists);
-    assert!(acknowledged(&answer(3, 0)).is_err());
-    assert!(acknowledged(&answer(2, 0)[..10]).is_err());
-    assert!(acknowledged(&[]).is_err());
-}
-
-#[test]
 fn addresses_are_the_pod_s_own_while_they_are_held() {
     let dir = tempfile::tempdir().unwrap();
     let first = AddressLease::take(dir.path(), "default", "web").unwrap();
@@ -237,6 +225,7 @@ fn namespace() -> Option<OwnedFd> {
 fn pod_net() -> Option<(OwnedFd, Arc<PodNet>)> {
     let namespace = namespace()?;
     let net = PodNet::enter(namespace.try_clone().unwrap(), POD).unwrap();
+    net.stay_inside().unwrap();
     Some((namespace, Arc::new(net)))
 }
 
@@ -312,7 +301,8 @@ async fn the_pod_has_its_address_and_its_sockets_live_inside() {
     };
     assert_eq!(net.address(), POD);
     // Once more is no error: the address is there already.
-    drop(PodNet::enter(namespace.try_clone().unwrap(), POD).unwrap());
+    let again = PodNet::enter(namespace.try_clone().unwrap(), POD).unwrap();
+    again.stay_inside().unwrap();
     let listener = listen(&namespace, (POD, 0));
     let at = listener.local_addr().unwrap();
     upper(listener);
