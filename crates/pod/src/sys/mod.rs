@@ -16,7 +16,7 @@ pub(crate) use mounts::set_mount_attributes;
 pub(crate) use pause::pause_program;
 pub(crate) use process::{
     close_all_but, exec, exec_fd, exit_now, fork_sibling, ignore_child_exits, inherited,
-    mark_all_close_on_exec, reset_signals, unshare,
+    leave_session_keyring, mark_all_close_on_exec, reset_signals, unshare,
 };
 pub(crate) use signal::{RTMAX, RTMIN, signal_of};
 pub(crate) use spawn::spawn;

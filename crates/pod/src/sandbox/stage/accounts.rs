@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 
-use rustix::fs::{Mode, OFlags};
+use super::paths;
 
 use crate::sandbox::error::Failed;
 
@@ -46,10 +46,13 @@ pub(super) fn uid_by_name(name: &str, passwd: &str) -> Option<u32> {
     fields.nth(2)?.parse().ok()
 }
 
-/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place.
+/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place: a device, a FIFO,
+/// a link to a neighbour's file in /proc.
 fn read(path: &str) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()).map(File::from) else {
+    let Ok(file) = paths::root()
+        .and_then(|root| paths::read(root, path))
+        .map(File::from)
+    else {
         return String::new();
     };
     let mut text = Vec::new();

@@ -59,15 +59,17 @@ pub(super) fn mount(
     sysfs(root, cgroups)
 }
 
-fn put(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), Failed> {
-    paths::place(root, Path::new(path), Kind::Directory)
+/// Mounts at `/NAME`. A link in its place is refused: it could lead below a volume, which would then cover what is mounted
+/// here with what a container wrote there. (CVE-2019-16884, CVE-2023-27561)
+fn put(root: &OwnedFd, mount: &OwnedFd, name: &str) -> Result<(), Failed> {
+    paths::top(root, name)
         .and_then(|place| attach(mount, place, c""))
-        .doing(|| format!("mount {path}"))
+        .doing(|| format!("mount /{name}: in the image it must be a directory"))
 }
 
 fn proc(root: &OwnedFd) -> Result<(), Failed> {
     let proc = new_filesystem("proc", &[], NOTHING).doing(|| "mount /proc".into())?;
-    put(root, &proc, "/proc")?;
+    put(root, &proc, "proc")?;
     for name in MASKED_PROC {
         mask(&proc, name).doing(|| format!("mask /proc/{name}"))?;
     }
@@ -128,7 +130,7 @@ fn dev(root: &OwnedFd, shm: &Path) -> Result<(), Failed> {
     let attributes = NO_SUID_DEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let dev = new_filesystem("tmpfs", &[("mode", "0755"), ("size", "64m")], attributes)
         .doing(|| "mount /dev".into())?;
-    put(root, &dev, "/dev")?;
+    put(root, &dev, "dev")?;
     for (name, _, _) in DEVICES {
         device(&dev, name).doing(|| format!("mount /dev/{name}"))?;
     }
@@ -174,7 +176,7 @@ fn device(dev: &OwnedFd, name: &str) -> io::Result<()> {
 
 fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     let sys = new_filesystem("sysfs", &[], READ_ONLY).doing(|| "mount /sys".into())?;
-    put(root, &sys, "/sys")?;
+    put(root, &sys, "sys")?;
     for name in MASKED_SYS {
         mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
     }
@@ -190,7 +192,9 @@ fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     {
         let top =
             new_filesystem("tmpfs", &[("mode", "0755"), ("size", "4k")], NOTHING).doing(step)?;
-        put(root, &top, "/sys/fs/cgroup")?;
+        paths::place(root, Path::new("/sys/fs/cgroup"), Kind::Directory)
+            .and_then(|place| attach(&top, place, c""))
+            .doing(step)?;
         for (directory, place) in cgroups {
             paths::place(root, place, Kind::Directory)
                 .and_then(|place| show(directory, place))
