@@ -21,6 +21,7 @@ mod network;
 mod output;
 mod prepare;
 mod probing;
+mod resolv;
 mod signals;
 mod state;
 mod supervise;
