@@ -40,6 +40,8 @@ podkit_foundation::params! {
         exit_code_from: Option<String> {},
         /// Form of the output: for people, or one JSON object a line.
         output: Form { default: Some("text"), short: Some('o') },
+        /// Where the profiles of localhostProfile are, instead of /var/lib/podkit/seccomp (on a node: /var/lib/kubelet/seccomp).
+        seccomp_dir: Option<PathBuf> {},
         /// Keep the state of pods below this directory instead of /run/podkit and /var/lib/podkit.
         state_dir: Option<PathBuf> {},
         /// Run only this pod of the files.
@@ -91,6 +93,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             Form::Json => OutputFormat::Json,
         },
         exit_code_from: params.exit_code_from,
+        seccomp_dir: params.seccomp_dir,
         state_dir: params.state_dir,
         only_pod: params.only_pod,
     };

@@ -65,6 +65,10 @@ impl Ground {
         start.mounts = self.mounts(plan)?;
         start.security = plan.security.clone();
         start.image_user = image.config.user.clone();
+        let pod = &self.plan.security;
+        start.groups = pod.supplemental_groups.clone();
+        start.groups.extend(pod.fs_group);
+        start.groups_strict = pod.groups_strict;
         let (cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();

@@ -4,6 +4,7 @@
 //!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
 //!   RUN/pods/NAME/         state.json; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
+//!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
 //!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system)
 //! ```
 //!
@@ -67,6 +68,11 @@ impl Layout {
             self.ours.extend([self.addresses.clone(), run]);
         }
         self
+    }
+
+    /// Where the files of `localhostProfile` are, as the kubelet has them below its own root directory.
+    pub(super) fn seccomp(&self) -> PathBuf {
+        self.lib.join("seccomp")
     }
 
     /// Where the pods' addresses are held.
@@ -246,6 +252,11 @@ impl Paths {
 }
 
 impl Claim {
+    /// What it is part of.
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     pub(super) fn paths(&self) -> &Paths {
         &self.paths
     }

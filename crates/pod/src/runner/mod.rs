@@ -21,7 +21,6 @@ mod network;
 mod output;
 mod prepare;
 mod probing;
-mod resolv;
 mod signals;
 mod state;
 mod supervise;
@@ -55,6 +54,8 @@ pub struct RunOptions {
     pub output: OutputFormat,
     /// `--exit-code-from CONTAINER`: the pod stops when it ends, and its exit code is podkit's.
     pub exit_code_from: Option<String>,
+    /// `--seccomp-dir DIR`: where the files of `localhostProfile` are, in place of `seccomp` below the state.
+    pub seccomp_dir: Option<PathBuf>,
     /// `--state-dir DIR` (hidden): in place of `/run/podkit` and `/var/lib/podkit`.
     pub state_dir: Option<PathBuf>,
     /// `--only-pod NAMESPACE/NAME` (hidden): which pod of the files this process supervises; set by the process that
@@ -83,6 +84,7 @@ impl Default for RunOptions {
             backoff: BACKOFF_FIRST_STEP,
             output: OutputFormat::Text,
             exit_code_from: None,
+            seccomp_dir: None,
             state_dir: None,
             only_pod: None,
         }

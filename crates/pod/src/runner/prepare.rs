@@ -292,18 +292,25 @@ async fn prepare(
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     let volumes = Volumes::prepare(&plan, &paths.volumes()).map_err(|e| runtime(&e))?;
-    let hostname = etc::hostname(&plan).map_err(|e| runtime(&e))?;
+    let address = base
+        .lease
+        .map_or_else(network::machine_address, AddressLease::address);
+    etc::write(&paths.etc(), &plan.hostname, address)
+        .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
     let cgroup = base.cgroups.pod(&plan).await;
-    let mut spec = SandboxSpec::new(hostname.clone());
+    let mut spec = SandboxSpec::new(plan.hostname.clone());
     spec.share_process_namespace = plan.share_process_namespace;
+    spec.host = plan.host;
+    spec.sysctls = plan.security.sysctls.clone();
+    spec.seccomp_dir = options
+        .seccomp_dir
+        .clone()
+        .unwrap_or_else(|| base.claim.layout().seccomp());
     let sandbox = PodSandbox::create(base.mounts, spec).map_err(|e| runtime(&e))?;
     let network = match base.lease {
-        Some(lease) => network::own(&plan, &sandbox, lease)?,
-        None => network::of_machine(&plan),
+        Some(lease) => network::own(&sandbox, lease)?,
+        None => network::of_machine(),
     };
-    let (address, resolv) = (network.net.address(), &network.resolv.text);
-    etc::write(&paths.etc(), &plan, &hostname, address, resolv)
-        .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
     let chosen = options.exit_code_from.as_ref();
     let chosen = chosen.and_then(|name| plan.containers.iter().position(|c| c.name == *name));
     let machine = Machine::new(&plan, options.backoff, chosen);

@@ -17,7 +17,7 @@ use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
 use super::state;
-use crate::net::{Egress, Forwarder, PodNet, Publisher};
+use crate::net::{Egress, PodNet, Publisher};
 
 /// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
 const LIMITS_PERIOD: Duration = Duration::from_secs(1);
@@ -50,8 +50,6 @@ pub(super) struct Supervisor {
     ground: Arc<Ground>,
     net: Arc<PodNet>,
     egress: Option<Egress>,
-    /// Works while it lives.
-    _forwarder: Option<Forwarder>,
     publisher: Publisher,
     machine: Machine,
     output: Output,
@@ -70,7 +68,6 @@ pub(super) struct Supervisor {
     opened: bool,
     /// To be shown at the beginning.
     warnings: Vec<String>,
-    dns_events: Vec<String>,
     warned: Vec<String>,
 }
 
@@ -88,7 +85,6 @@ impl Supervisor {
             ground: Arc::new(ground),
             net: Arc::new(network.net),
             egress: network.egress,
-            _forwarder: network.forwarder,
             publisher,
             machine,
             output,
@@ -103,7 +99,6 @@ impl Supervisor {
             pod_was_ready: false,
             opened: false,
             warnings: network.warnings,
-            dns_events: network.resolv.events,
             warned: Vec::new(),
         }
     }
@@ -113,14 +108,6 @@ impl Supervisor {
         let warnings = std::mem::take(&mut self.warnings);
         for warning in self.publisher.warnings().iter().chain(&warnings) {
             self.output.show(&Item::Warning { message: warning });
-        }
-        for message in self.dns_events.drain(..) {
-            self.output.show(&Item::Event(&Event {
-                warning: true,
-                reason: "DNSConfigForming",
-                container: None,
-                message,
-            }));
         }
         self.publisher.serve(&self.net);
         let limits = self.watch_limits();

@@ -81,6 +81,11 @@ fn one(name: &str) -> Result<CapabilitySet, CapabilityError> {
         .ok_or_else(|| CapabilityError(name.to_owned()))
 }
 
+/// Its bit; none when Linux has no such capability.
+pub(super) fn bit(name: &str) -> Option<u64> {
+    number(name).map(|number| 1 << number)
+}
+
 /// Every capability of `set` on its own, with its number.
 pub(super) fn each(set: CapabilitySet) -> impl Iterator<Item = (usize, CapabilitySet)> {
     (0..64)

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::capability::CapabilityError;
+use super::seccomp::SeccompError;
 
 /// Why a sandbox could not be made or ended.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +18,11 @@ pub enum SandboxError {
     #[error("private mounts must be entered before any thread is started")]
     Threads,
     /// The host name is empty or too long for the kernel.
-    #[error("the host name {0:?} must have 1 to 64 bytes")]
+    #[error("the host name {0:?} must have 1 to 63 bytes")]
     Hostname(String),
+    /// A kernel parameter that would be changed for the whole machine.
+    #[error("the sysctl {0} is not the pod's own: it is the machine's")]
+    Sysctl(String),
     /// A step failed.
     #[error("{step}: {}", reason(*errno))]
     Step {
@@ -55,6 +59,12 @@ pub enum StartError {
     /// A string with a NUL byte, a relative mount path and the like.
     #[error("{0}")]
     Invalid(String),
+    /// What the container asks for can't be given, in the kubelet's words: it waits with this reason and does not start.
+    #[error("{0}")]
+    Config(String),
+    /// Its profile can't be used.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// A capability that Linux does not have.
     #[error(transparent)]
     Capability(#[from] CapabilityError),
@@ -74,6 +84,18 @@ impl StartError {
     pub const REASON: &'static str = "StartError";
     /// Its `exitCode`.
     pub const EXIT_CODE: i32 = 128;
+
+    /// `state.waiting.reason` of a container that could not even be made; none when its start was tried and failed
+    /// ([`REASON`](Self::REASON)). (kubelet: `ErrCreateContainerConfig`, `ErrCreateContainer`)
+    pub fn waiting_reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Config(_) => Some("CreateContainerConfigError"),
+            Self::Seccomp(_) | Self::Capability(_) | Self::NoCommand | Self::Invalid(_) => {
+                Some("CreateContainerError")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A failed step, before it is known whose it is.

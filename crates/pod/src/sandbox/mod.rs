@@ -17,13 +17,16 @@
 
 mod capability;
 mod error;
+mod identity;
 mod launch;
 mod pod;
 mod private;
 mod process;
 mod reaper;
+mod seccomp;
 mod spec;
 mod stage;
+mod sysctl;
 mod terminal;
 mod wire;
 
@@ -33,6 +36,7 @@ pub use pod::PodSandbox;
 pub use private::{PrivateMounts, enter_private_mounts};
 pub use process::{ExitStatus, Process};
 pub use rustix::process::Signal;
+pub use seccomp::SeccompError;
 pub use spec::{
     ContainerStart, ExecSpec, Mount, MountSource, Rlimit, RlimitKind, SandboxSpec, Stdio,
     WindowSize,

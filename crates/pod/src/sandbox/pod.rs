@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use super::private::{self, AREA, PrivateMounts};
 use super::process::{Process, wait_readable};
 use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
-use super::wire::{Identity, Job, MountJob, Run, SourceJob, StdioJob};
+use super::sysctl;
+use super::wire::{Access, Host, Identity, Job, MountJob, PodJob, Run, SourceJob, StdioJob};
 
 /// A running pod without containers, or with them.
 #[derive(Debug)]
@@ -28,24 +29,31 @@ pub struct PodSandbox {
     /// The init lives while this is open.
     pipe: Mutex<Option<OwnedFd>>,
     network: OwnedFd,
-    shm: String,
+    /// Its place in the private mounts; none: the machine's.
+    shm: Option<String>,
     reaper: Reaper,
 }
 
 impl PodSandbox {
     /// Makes the namespaces and the init that holds them.
     pub fn create(private: &PrivateMounts, spec: SandboxSpec) -> Result<Self, SandboxError> {
-        if spec.hostname.is_empty() || spec.hostname.len() > 64 {
+        if spec.hostname.is_empty() || spec.hostname.len() > 63 {
             return Err(SandboxError::Hostname(spec.hostname));
         }
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .doing(|| "make the init's pipe".into())?;
-        let job = Job::Pod {
+        let job = Job::Pod(PodJob {
             hostname: spec.hostname.clone(),
+            host: Host {
+                network: spec.host.network,
+                pid: spec.host.pid,
+                ipc: spec.host.ipc,
+            },
+            sysctls: sysctl::of_pod(&spec)?,
             pipe: read.as_raw_fd(),
             pause: private.pause().as_raw_fd(),
             cgroups: spec.cgroups.clone(),
-        };
+        });
         let keep = [read.as_fd(), private.pause()];
         let identity = Arc::new(Identity::of_init());
         let init = match run_stage(private, None, &keep, &job) {
@@ -57,7 +65,10 @@ impl PodSandbox {
         };
         drop(read);
         let reaper = Reaper::start(&init).doing(|| "start the pod's reaper".into())?;
-        let shm = make_shm(private, spec.shm_bytes)?;
+        let shm = match spec.host.ipc {
+            true => None,
+            false => Some(make_shm(private, spec.shm_bytes)?),
+        };
         let path = format!("/proc/{}/ns/net", init.pid());
         let network = std::fs::File::open(&path)
             .doing(|| format!("open {path}"))?
@@ -85,8 +96,7 @@ impl PodSandbox {
 
     /// Starts a container: returns when its program has been executed, or why it has not. Blocks for some milliseconds.
     pub fn start(&self, start: &ContainerStart) -> Result<Process, StartError> {
-        let mut identity = Identity::of_container(start)?;
-        self.complete(&mut identity);
+        let identity = Identity::of_container(start, &self.spec)?;
         let mut mounts: Vec<MountJob> = Vec::new();
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.init.pidfd()];
         for mount in &start.mounts {
@@ -115,7 +125,7 @@ impl PodSandbox {
         mounts.sort_by_key(|mount| mount.target.components().count());
         let job = Job::Container {
             init: self.init.pidfd().as_raw_fd(),
-            own_pids: !self.spec.share_process_namespace,
+            own_pids: !self.shares_pids(),
             root: start.root.clone(),
             binary: self
                 .private
@@ -124,7 +134,15 @@ impl PodSandbox {
                 .into(),
             mounts,
             read_only_root: start.security.read_only_root,
-            shm: PathBuf::from(format!("{AREA}/{}", self.shm)),
+            access: match (start.security.privileged, start.security.unmasked_proc) {
+                (true, _) => Access::Privileged,
+                (false, true) => Access::UnmaskedProc,
+                (false, false) => Access::Usual,
+            },
+            shm: match &self.shm {
+                Some(place) => Path::new(AREA).join(place),
+                None => "/dev/shm".into(),
+            },
             run: Run {
                 argv: start.argv.clone(),
                 stdio: keep_stdio(&start.stdio, &mut keep),
@@ -154,6 +172,11 @@ impl PodSandbox {
         }
     }
 
+    /// Whether containers see each other's processes.
+    fn shares_pids(&self) -> bool {
+        self.spec.share_process_namespace || self.spec.host.pid
+    }
+
     fn run(
         &self,
         keep: &[BorrowedFd<'_>],
@@ -162,7 +185,7 @@ impl PodSandbox {
     ) -> Result<Process, StartError> {
         let argv = match job {
             Job::Container { run, .. } | Job::Exec { run, .. } => &run.argv,
-            Job::Pod { .. } => return Err(StartError::Invalid("not a container".into())),
+            Job::Pod(_) => return Err(StartError::Invalid("not a container".into())),
         };
         if argv.first().is_none_or(String::is_empty) {
             return Err(StartError::NoCommand);
@@ -211,7 +234,7 @@ impl PodSandbox {
     /// could be killed) its other processes live on; they are known by their mount namespace. Returns how many there were.
     pub fn kill_rest(&self, container: &Process) -> io::Result<usize> {
         use std::os::unix::fs::MetadataExt;
-        if !self.spec.share_process_namespace {
+        if !self.shares_pids() {
             // The kernel has killed them with their first.
             return Ok(0);
         }
@@ -259,27 +282,15 @@ impl PodSandbox {
             return Err(SandboxError::NotGone(self.reaper.living()));
         }
         self.reaper.join();
-        match private::remove(self.private.area(), &self.shm) {
+        let Some(shm) = &self.shm else {
+            return Ok(());
+        };
+        match private::remove(self.private.area(), shm) {
             // Gone by an earlier call.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
                 Ok(())
             }
             result => Ok(result.doing(|| "unmount /dev/shm".into())?),
-        }
-    }
-
-    /// What the image and the caller left open.
-    fn complete(&self, identity: &mut Identity) {
-        let has =
-            |identity: &Identity, name: &str| identity.env.iter().any(|(known, _)| known == name);
-        if !has(identity, "PATH") {
-            let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-            identity.env.insert(0, ("PATH".into(), path.into()));
-        }
-        if !has(identity, "HOSTNAME") {
-            identity
-                .env
-                .push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
     }
 }
@@ -331,45 +342,4 @@ fn keep_stdio<'a>(stdio: &'a Stdio, keep: &mut Vec<BorrowedFd<'a>>) -> StdioJob 
             fd.as_raw_fd()
         })
     }))
-}
-
-impl Identity {
-    /// The init does nothing and may nothing.
-    pub(super) fn of_init() -> Self {
-        Self {
-            env: Vec::new(),
-            cwd: PathBuf::from("/"),
-            uid: None,
-            image_user: None,
-            gid: None,
-            groups: Vec::new(),
-            capabilities: 0,
-            wanted: 0,
-            no_new_privileges: true,
-            oom_score_adj: None,
-            rlimits: Vec::new(),
-            cgroups: Vec::new(),
-        }
-    }
-
-    fn of_container(start: &ContainerStart) -> Result<Self, StartError> {
-        let security = &start.security;
-        let (add, drop) = (&security.add_capabilities, &security.drop_capabilities);
-        let named: Vec<String> = add.iter().filter(|name| *name != "ALL").cloned().collect();
-        let wanted = super::effective_set(&named, &["ALL".to_owned()])?;
-        Ok(Self {
-            env: start.env.clone(),
-            cwd: start.cwd.clone().unwrap_or_else(|| PathBuf::from("/")),
-            uid: security.uid,
-            image_user: start.image_user.clone(),
-            gid: security.gid,
-            groups: start.groups.clone(),
-            capabilities: super::effective_set(add, drop)?,
-            wanted,
-            no_new_privileges: security.no_new_privileges,
-            oom_score_adj: start.oom_score_adj,
-            rlimits: start.rlimits.clone(),
-            cgroups: start.cgroups.clone(),
-        })
-    }
 }

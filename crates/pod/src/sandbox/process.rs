@@ -219,11 +219,14 @@ pub(super) fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
         .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// The second number of `NSpid`: the first is the host's, the third (if any) the container's own.
+/// The second number of `NSpid`: the first is the host's (and the only one in a pod that has the host's PIDs), the third (if
+/// any) the container's own.
 fn pid_in_pod(pid: i32) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let mut numbers = line.split_whitespace();
+    let first = numbers.next()?;
+    numbers.next().unwrap_or(first).parse().ok()
 }

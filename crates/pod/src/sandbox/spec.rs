@@ -6,15 +6,22 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Root;
-use crate::plan::Security;
+use crate::plan::{HostNamespaces, Security};
 
 /// A pod to be: what all its containers share.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
-    /// The host name, at most 64 bytes.
+    /// The host name, at most 63 bytes.
     pub hostname: String,
     /// One PID namespace for all containers, with the pod's init as its PID 1. Otherwise each has its own, below the pod's.
     pub share_process_namespace: bool,
+    /// Namespaces of the machine in place of the pod's own. With its PIDs, containers share them, and an own process kills what
+    /// is in the pod's UTS namespace at the pod's end, since no PID namespace does it.
+    pub host: HostNamespaces,
+    /// Kernel parameters by name (`net.core.somaxconn`), only such as are the pod's own: those of its network and IPC namespaces.
+    pub sysctls: Vec<(String, String)>,
+    /// Where the profiles of `localhostProfile` are.
+    pub seccomp_dir: PathBuf,
     /// The `cgroup.procs` files of the cgroups that the pod's init runs in.
     pub cgroups: Vec<PathBuf>,
     /// The size of the shared `/dev/shm`, in bytes.
@@ -27,6 +34,9 @@ impl SandboxSpec {
         Self {
             hostname: hostname.into(),
             share_process_namespace: false,
+            host: HostNamespaces::default(),
+            sysctls: Vec::new(),
+            seccomp_dir: PathBuf::new(),
             cgroups: Vec::new(),
             shm_bytes: 64 << 20,
         }
@@ -52,8 +62,10 @@ pub struct ContainerStart {
     /// image's own `/etc/passwd`. The group is ignored, as under the kubelet, which hands on the user alone
     /// (kubernetes/kubernetes#61967).
     pub image_user: Option<String>,
-    /// Supplementary groups, beside those that the image's `/etc/group` gives the user.
+    /// Supplementary groups, beside those that the image's `/etc/group` gives the user: `supplementalGroups` and `fsGroup`.
     pub groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image's `/etc/group` gives none.
+    pub groups_strict: bool,
     /// The `cgroup.procs` files (of any hierarchy) of the cgroups that it runs in.
     pub cgroups: Vec<PathBuf>,
     /// Standard input, output and error.
@@ -76,6 +88,7 @@ impl ContainerStart {
             security: Security::default(),
             image_user: None,
             groups: Vec::new(),
+            groups_strict: false,
             cgroups: Vec::new(),
             stdio: Stdio::default(),
             oom_score_adj: None,

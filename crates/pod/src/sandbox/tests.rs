@@ -114,3 +114,22 @@ proptest! {
         prop_assert_eq!(format!("{received:?}"), expected);
     }
 }
+
+#[test]
+fn sysctls_by_either_spelling() {
+    for (name, path) in [
+        ("net.core.somaxconn", "net/core/somaxconn"),
+        ("net/core/somaxconn", "net/core/somaxconn"),
+        (
+            "net.ipv4.conf.eth0/100.rp_filter",
+            "net/ipv4/conf/eth0.100/rp_filter",
+        ),
+        (
+            "net/ipv4/conf/eth0.100/rp_filter",
+            "net/ipv4/conf/eth0.100/rp_filter",
+        ),
+        ("net", "net"),
+    ] {
+        assert_eq!(sysctl::path(name), path);
+    }
+}

@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::seccomp::Filter;
 use super::spec::{Rlimit, WindowSize};
 use crate::image::Root;
 
@@ -24,14 +25,7 @@ use crate::image::Root;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Job {
     /// Become the init of a new pod.
-    Pod {
-        hostname: String,
-        /// The end of the pipe that the init reads.
-        pipe: RawFd,
-        /// The program that the init becomes.
-        pause: RawFd,
-        cgroups: Vec<PathBuf>,
-    },
+    Pod(PodJob),
     /// Start a container.
     Container {
         /// The pod's init.
@@ -43,6 +37,8 @@ pub(super) enum Job {
         binary: PathBuf,
         mounts: Vec<MountJob>,
         read_only_root: bool,
+        /// What is shown of the machine.
+        access: Access,
         /// The pod's `/dev/shm`, in the private mounts.
         shm: PathBuf,
         run: Run,
@@ -53,6 +49,39 @@ pub(super) enum Job {
         container: RawFd,
         run: Run,
     },
+}
+
+/// What a new pod has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PodJob {
+    pub(super) hostname: String,
+    pub(super) host: Host,
+    /// In the pod's own namespaces, by name.
+    pub(super) sysctls: Vec<(String, String)>,
+    /// The end of the pipe that the init reads.
+    pub(super) pipe: RawFd,
+    /// The program that the init becomes.
+    pub(super) pause: RawFd,
+    pub(super) cgroups: Vec<PathBuf>,
+}
+
+/// The machine's namespaces in place of the pod's own.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Host {
+    pub(super) network: bool,
+    pub(super) pid: bool,
+    pub(super) ipc: bool,
+}
+
+/// How much of the machine a container sees in `/proc`, `/sys` and `/dev`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Access {
+    /// As containers have it.
+    Usual,
+    /// `procMount: Unmasked`: all of `/proc`.
+    UnmaskedProc,
+    /// All of all three.
+    Privileged,
 }
 
 /// One mount.
@@ -96,10 +125,13 @@ pub(super) struct Identity {
     pub(super) image_user: Option<String>,
     pub(super) gid: Option<u32>,
     pub(super) groups: Vec<u32>,
+    /// The image's `/etc/group` adds none.
+    pub(super) groups_strict: bool,
     pub(super) capabilities: u64,
     /// Those that were asked for by name: missing ones are worth a warning.
     pub(super) wanted: u64,
     pub(super) no_new_privileges: bool,
+    pub(super) seccomp: Option<Filter>,
     pub(super) oom_score_adj: Option<i32>,
     pub(super) rlimits: Vec<Rlimit>,
     pub(super) cgroups: Vec<PathBuf>,

@@ -31,18 +31,29 @@ pub(crate) fn set_mount_attributes(
         propagation: u64::from(propagation.bits()),
         ..MountAttr::default()
     };
-    let mut flags = libc::AT_EMPTY_PATH;
-    if recursive {
-        flags |= libc::AT_RECURSIVE;
-    }
+    let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
+    change(mount, &attributes, recursive)
+}
+
+/// Takes attributes away from the mount that `mount` refers to, that one alone.
+pub(crate) fn clear_mount_attributes(mount: impl AsFd, clear: MountAttrFlags) -> io::Result<()> {
+    let attributes = MountAttr {
+        clear: u64::from(clear.bits()),
+        ..MountAttr::default()
+    };
+    change(mount, &attributes, 0)
+}
+
+fn change(mount: impl AsFd, attributes: &MountAttr, flags: libc::c_int) -> io::Result<()> {
+    let attributes: *const MountAttr = attributes;
     // SAFETY: the path is a NUL-terminated constant, the attributes live across the call and their size is given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            flags,
-            &raw const attributes,
+            flags | libc::AT_EMPTY_PATH,
+            attributes,
             size_of::<MountAttr>(),
         )
     };

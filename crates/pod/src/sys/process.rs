@@ -128,23 +128,6 @@ pub(crate) fn reset_signals() {
     }
 }
 
-/// Gives this process a session keyring of its own, empty and without a name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING): what
-/// it inherited holds the caller's keys.
-pub(crate) fn leave_session_keyring() -> io::Result<()> {
-    // SAFETY: a null name is allowed, and no other memory is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_JOIN_SESSION_KEYRING,
-            ptr::null::<libc::c_char>(),
-        )
-    };
-    if result == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
-}
-
 /// Ignores SIGCHLD: the kernel then reaps every child of this process by itself, over execve too.
 pub(crate) fn ignore_child_exits() {
     // SAFETY: SIG_IGN is always valid for SIGCHLD.
@@ -179,6 +162,12 @@ pub(crate) fn close_all_but(kept: impl AsFd) {
             unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         }
     }
+}
+
+/// Closes every descriptor from `first` on. For a process that owns none of them any more, as above.
+pub(crate) fn close_from(first: u32) {
+    // SAFETY: no memory is passed; the owners of the descriptors are not used again (see above).
+    unsafe { libc::syscall(libc::SYS_close_range, first.max(3), u32::MAX, 0) };
 }
 
 /// Takes a descriptor that this program was started with, by its number, and marks it close-on-exec. To be asked for once for

@@ -6,16 +6,16 @@ use podkit_pod::sandbox::PrivateMounts;
 mod calls;
 #[path = "filesystem.rs"]
 mod filesystem;
-#[path = "escapes/images.rs"]
-mod images;
+#[path = "host.rs"]
+mod host;
 #[path = "escapes/kernel_files.rs"]
 mod kernel_files;
 #[path = "lifetime.rs"]
 mod lifetime;
-#[path = "escapes/neighbours.rs"]
-mod neighbours;
 #[path = "process.rs"]
 mod process;
+#[path = "security.rs"]
+mod security;
 #[path = "terminal.rs"]
 mod terminal;
 
@@ -31,6 +31,9 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     process: command_environment_directory user_groups_capabilities capabilities_asked_for accounts_of_the_image
         exec_failures exit_codes_and_signals own_pid_namespaces shared_pid_namespace zombies_are_reaped
         exec_joins_the_container limits_are_clamped pipes_belong_to_the_user cgroups_are_joined;
+    security: groups_of_a_container root_is_refused_where_it_must_not_be a_program_where_only_root_may_go
+        privileged_containers unmasked_proc seccomp_runtime_default seccomp_localhost sysctls_of_the_pod;
+    host: namespaces_of_the_machine a_pod_among_the_machine_s_processes;
     terminal: terminal_of_a_container terminal_of_a_command;
     filesystem: root_of_podkit_itself binary_can_not_be_written read_only_root devices proc_is_masked_and_read_only
         shared_memory_and_queues_are_shared network_and_hostname volumes volume_that_can_not_be_mounted
@@ -38,9 +41,6 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     kernel_files: masked_files_are_empty nothing_of_proc_or_sys_can_be_written masks_stay_on
         masks_stay_on_in_a_user_namespace;
     calls: calls_that_own_the_machine raw_sockets_need_their_capability interfaces_can_not_be_changed chroot_leads_nowhere;
-    neighbours: others_can_not_be_named a_neighbour_with_more_rights_is_closed the_init_survives_its_pod
-        keys_stay_with_their_owner abstract_sockets_stay_outside no_descriptor_leaks;
-    images: system_directories_are_no_links volumes_do_not_cover_proc accounts_that_are_no_files endless_environment;
     lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing
         forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init signals_do_not_break_a_start how_long_a_start_takes;
 };

@@ -18,6 +18,10 @@ pub(crate) fn creator(how: &str) -> ExitCode {
     }
     let spec = SandboxSpec {
         share_process_namespace: how == "shared",
+        host: podkit_pod::plan::HostNamespaces {
+            pid: how == "host",
+            ..Default::default()
+        },
         ..SandboxSpec::new("testpod")
     };
     let pod = PodSandbox::create(&private, spec).unwrap();
@@ -55,7 +59,7 @@ fn processes_of(network: &str) -> Vec<i32> {
 
 pub(super) fn the_death_of_the_supervisor_kills_all(_private: &PrivateMounts) {
     let copy = tempfile::tempdir().unwrap();
-    for how in ["shared", "apart", "removed"] {
+    for how in ["shared", "apart", "host", "removed"] {
         let mut exe = std::env::current_exe().unwrap();
         if how == "removed" {
             std::fs::copy(&exe, copy.path().join("podkit")).unwrap();

@@ -107,3 +107,15 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// Reads up to the end of a line that has `part`.
+pub(crate) fn read_until(output: &mut File, part: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.lines().any(|line| line.contains(part)) || !text.ends_with('\n') {
+        let count = output.read(&mut buffer).unwrap();
+        assert!(count > 0, "{part:?} is not in:\n{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    text
+}

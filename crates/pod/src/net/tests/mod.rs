@@ -1,4 +1,3 @@
-mod dns;
 mod egress;
 mod netlink;
 mod world;

@@ -3,36 +3,57 @@
 use std::fs::File;
 use std::io::Read;
 
-use super::paths;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use crate::sandbox::error::Failed;
+use crate::sandbox::wire::Identity;
 
 /// Larger files are not read to their end.
 const LIMIT: u64 = 1 << 20;
 
-/// What is known about a user id.
+/// Who a process is.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Account {
-    /// Its primary group; 0 when the image does not know the user (Kubernetes API: runAsGroup).
+    pub(super) uid: u32,
+    /// The primary group; 0 when the image does not know the user (Kubernetes API: runAsGroup).
     pub(super) gid: u32,
-    /// Its home, `/` when unknown.
+    /// The home, `/` when unknown.
     pub(super) home: String,
-    /// The groups that name it as a member.
+    /// All groups, the primary one among them (CVE-2022-36109).
     pub(super) groups: Vec<u32>,
 }
 
-/// Looks a user up in the file system that is `/` now.
-pub(super) fn look_up(uid: u32) -> Account {
-    account(uid, &read("/etc/passwd"), &read("/etc/group"))
+/// The user of a container, whose file system is `/` now.
+pub(super) fn resolve(identity: &Identity) -> Result<Account, Failed> {
+    let passwd = read("/etc/passwd");
+    let uid = match (identity.uid, identity.image_user.as_deref()) {
+        (Some(uid), _) => uid,
+        (None, None | Some("")) => 0,
+        (None, Some(user)) => uid_of(user, &passwd)?,
+    };
+    let group = match identity.groups_strict {
+        true => String::new(),
+        false => read("/etc/group"),
+    };
+    let mut account = account(uid, &passwd, &group);
+    account.gid = identity.gid.unwrap_or(account.gid);
+    let mut groups = vec![account.gid];
+    for group in identity.groups.iter().chain(&account.groups) {
+        if !groups.contains(group) {
+            groups.push(*group);
+        }
+    }
+    account.groups = groups;
+    Ok(account)
 }
 
-/// The user id that an image's `User` means in the file system that is `/` now.
-pub(super) fn uid_of(user: &str) -> Result<u32, Failed> {
+/// The user id that an image's `User` means.
+pub(super) fn uid_of(user: &str, passwd: &str) -> Result<u32, Failed> {
     // The group is nobody's, see `ContainerStart::image_user`.
     let name = user.split(':').next().unwrap_or(user);
     match name.parse() {
         Ok(uid) => Ok(uid),
-        Err(_) => uid_by_name(name, &read("/etc/passwd")).ok_or_else(|| Failed {
+        Err(_) => uid_by_name(name, passwd).ok_or_else(|| Failed {
             step: format!("find the image's user {name:?} in its /etc/passwd"),
             errno: libc::ENOENT,
         }),
@@ -46,13 +67,12 @@ pub(super) fn uid_by_name(name: &str, passwd: &str) -> Option<u32> {
     fields.nth(2)?.parse().ok()
 }
 
-/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place: a device, a FIFO,
-/// a link to a neighbour's file in /proc.
+/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place, a link into
+/// `/proc/self/fd` for one.
 fn read(path: &str) -> String {
-    let Ok(file) = paths::root()
-        .and_then(|root| paths::read(root, path))
-        .map(File::from)
-    else {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::NO_MAGICLINKS;
+    let Ok(file) = openat2(CWD, path, flags, Mode::empty(), resolve).map(File::from) else {
         return String::new();
     };
     let mut text = Vec::new();
@@ -64,7 +84,7 @@ fn read(path: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The same from the texts of the two files. (passwd(5), group(5))
+/// What the texts of the two files say about a user: its own group, and those that name it as a member. (passwd(5), group(5))
 pub(super) fn account(uid: u32, passwd: &str, group: &str) -> Account {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
     let user = passwd
@@ -73,6 +93,7 @@ pub(super) fn account(uid: u32, passwd: &str, group: &str) -> Account {
         .find(|fields| fields.len() >= 6 && fields[2].parse() == Ok(uid));
     let Some(user) = user else {
         return Account {
+            uid,
             gid: 0,
             home: "/".into(),
             groups: Vec::new(),
@@ -90,6 +111,7 @@ pub(super) fn account(uid: u32, passwd: &str, group: &str) -> Account {
         user[5].clone()
     };
     Account {
+        uid,
         gid: user[3].parse().unwrap_or(0),
         home,
         groups,

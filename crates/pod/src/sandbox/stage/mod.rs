@@ -6,11 +6,16 @@
 
 mod accounts;
 mod cgroups;
+mod devices;
+mod guard;
 mod overlay;
 mod paths;
+mod pod;
+mod privileges;
 mod root;
 mod run;
 mod standard;
+mod sysctl;
 mod terminal;
 
 use std::convert::Infallible;
@@ -23,16 +28,14 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::MountAttrFlags;
 use rustix::process::DumpableBehavior;
-use rustix::system::sethostname;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use self::cgroups::Cgroups;
 use super::error::{Doing, Failed};
 use super::private::AREA;
-use super::private::tree::{attach, clone_tree, new_filesystem};
-use super::wire::{self, Job, MountJob, Reply, Run, SourceJob};
+use super::private::tree::clone_tree;
+use super::wire::{self, Access, Job, MountJob, Reply, Run, SourceJob};
 use crate::image::Root;
 use crate::sys;
 
@@ -110,12 +113,7 @@ fn stage(number: RawFd) -> io::Result<()> {
     };
     let job = wire::receive_job(&reporter.socket)?;
     let started = match job {
-        Job::Pod {
-            hostname,
-            pipe,
-            pause,
-            cgroups,
-        } => pod(&reporter, &hostname, pipe, pause, &cgroups),
+        Job::Pod(job) => pod::make(&reporter, &job),
         Job::Container {
             init,
             own_pids,
@@ -123,6 +121,7 @@ fn stage(number: RawFd) -> io::Result<()> {
             binary,
             mounts,
             read_only_root,
+            access,
             shm,
             run,
         } => {
@@ -130,6 +129,7 @@ fn stage(number: RawFd) -> io::Result<()> {
                 root,
                 binary,
                 read_only: read_only_root,
+                access,
                 shm,
                 mounts: Vec::new(),
             };
@@ -201,53 +201,12 @@ fn null() -> Result<OwnedFd, Failed> {
         .doing(|| format!("open {path}"))
 }
 
-/// Makes the pod's namespaces and its init: an empty read-only root, no capability, and the pause program.
-fn pod(
-    reporter: &Reporter,
-    hostname: &str,
-    pipe: RawFd,
-    pause: RawFd,
-    procs: &[PathBuf],
-) -> Result<(), Failure> {
-    let (pipe, pause) = (
-        inherited(pipe, "the init's pipe")?,
-        inherited(pause, "the init's program")?,
-    );
-    let (cgroups, null) = (cgroups::open(procs)?, null()?);
-    sys::unshare(UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS)
-        .doing(|| "make the pod's namespaces".into())?;
-    sethostname(hostname.as_bytes()).doing(|| "set the host name".into())?;
-    continue_as_child(
-        reporter,
-        libc::CLONE_NEWPID | libc::CLONE_NEWNS,
-        &cgroups,
-        |moved| {
-            moved.wait();
-            let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
-                | MountAttrFlags::MOUNT_ATTR_NOSUID
-                | MountAttrFlags::MOUNT_ATTR_NODEV
-                | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-            let root = new_filesystem("tmpfs", &[("size", "4k"), ("mode", "0555")], attributes)
-                .and_then(|root| attach(&root, rustix::fs::CWD, root::PLACE).map(|()| root))
-                .doing(|| "mount the init's root".into())?;
-            root::pivot(&root)?;
-            run::replace_stdio([&pipe, &null, &null])?;
-            run::detach_from_caller()?;
-            run::restrict_capabilities(0, true)?;
-            sys::ignore_child_exits();
-            reporter.tell_executing();
-            sys::exec_fd(&pause, &[c"podkit-pause".to_owned()])
-                .doing(|| "exec the init".into())
-                .map_err(Failure::from)
-        },
-    )
-}
-
 /// The root file system of a container, as it will be.
 struct Filesystem {
     root: Root,
     binary: PathBuf,
     read_only: bool,
+    access: Access,
     shm: PathBuf,
     mounts: Vec<Volume>,
 }
@@ -302,10 +261,9 @@ fn container(
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
     continue_as_child(reporter, namespaces, &cgroups, |moved| {
-        // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
-        reporter.tell_mount_namespace();
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
+        reporter.tell_mount_namespace();
         moved.wait();
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;

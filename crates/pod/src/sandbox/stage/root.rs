@@ -12,6 +12,7 @@ use super::{Filesystem, Reporter, Volume, cgroups, overlay, standard};
 use crate::image::Root;
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
+use crate::sandbox::wire::Access;
 use crate::sys;
 
 /// Where a root is put together: the same place in each mount namespace.
@@ -35,6 +36,7 @@ pub(super) fn build(
         root: kind,
         binary,
         read_only,
+        access,
         shm,
         mounts,
     } = filesystem;
@@ -65,9 +67,14 @@ pub(super) fn build(
         Root::Host => fill_host(&root, &mounts, &mut finish)?,
         Root::Overlay { .. } => {}
     }
-    standard::mount(&root, &shm, &cgroups::views(cgroup_procs))?;
+    let privileged = access == Access::Privileged;
+    if privileged {
+        let step = || "let the root have devices".to_owned();
+        sys::clear_mount_attributes(&root, MountAttrFlags::MOUNT_ATTR_NODEV).doing(step)?;
+    }
+    standard::mount(&root, access, &shm, &cgroups::views(cgroup_procs))?;
     for volume in mounts {
-        mount_volume(reporter, &root, volume)?;
+        mount_volume(reporter, &root, volume, privileged)?;
     }
     for mount in &finish {
         read_only_here(mount).doing(|| "make the machine's directories read-only".into())?;
@@ -200,7 +207,12 @@ fn layered(name: &str) -> io::Result<OwnedFd> {
     )
 }
 
-fn mount_volume(reporter: &Reporter, root: &OwnedFd, volume: Volume) -> Result<(), Failed> {
+fn mount_volume(
+    reporter: &Reporter,
+    root: &OwnedFd,
+    volume: Volume,
+    privileged: bool,
+) -> Result<(), Failed> {
     let Volume {
         tree,
         target,
@@ -209,7 +221,10 @@ fn mount_volume(reporter: &Reporter, root: &OwnedFd, volume: Volume) -> Result<(
     } = volume;
     let step = || format!("mount {}", target.display());
     // Devices stay shut, as the device cgroup of Kubernetes has it: root in a container may make device nodes.
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes = match privileged {
+        true => MountAttrFlags::empty(),
+        false => MountAttrFlags::MOUNT_ATTR_NODEV,
+    };
     if read_only {
         attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
     }

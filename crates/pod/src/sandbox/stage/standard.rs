@@ -1,8 +1,9 @@
 //! The mounts that every container has: /proc, /sys, /dev and what is hidden or read-only in them.
 //!
 //! The mounts are those of containerd (`oci.defaultMounts`), the lists those of the kubelet (1.34, pkg/securitycontext:
-//! `defaultMaskedPaths`, `defaultReadonlyPaths`), which Kubernetes calls `procMount: Default`. Every mount but the six device nodes is `nodev`: root in a container may make
-//! device nodes (CAP_MKNOD is a default), and the device cgroup that would shut them is not everywhere.
+//! `defaultMaskedPaths`, `defaultReadonlyPaths`), which Kubernetes calls `procMount: Default`. Every mount but the six
+//! device nodes is `nodev`: root in a container may make device nodes (CAP_MKNOD is a default), and the device cgroup that would
+//! shut them is not everywhere. A privileged container has all of it as the machine has it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,10 +12,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, symlinkat};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 
+use super::devices;
 use super::paths::{self, Kind};
 use crate::sandbox::error::{Doing, Failed};
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sandbox::private::{AREA, DEVICES};
+use crate::sandbox::wire::Access;
 use crate::sys;
 
 const MASKED_PROC: [&str; 10] = [
@@ -34,7 +37,7 @@ const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 const THROTTLE: &str = "thermal_throttle";
 const PROCESSORS: &str = "devices/system/cpu";
 const READ_ONLY_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
-const LINKS: [(&str, &str); 5] = [
+pub(super) const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
@@ -51,25 +54,30 @@ const READ_ONLY: MountAttrFlags = NOTHING.union(MountAttrFlags::MOUNT_ATTR_RDONL
 /// show. `cgroups` are directories with their places below `/sys/fs/cgroup`.
 pub(super) fn mount(
     root: &OwnedFd,
+    access: Access,
     shm: &Path,
     cgroups: &[(PathBuf, PathBuf)],
 ) -> Result<(), Failed> {
-    proc(root)?;
-    dev(root, shm)?;
-    sysfs(root, cgroups)
+    proc(root, access)?;
+    dev(root, access, shm)?;
+    match access {
+        Access::Privileged => whole_sysfs(root),
+        _ => sysfs(root, cgroups),
+    }
 }
 
-/// Mounts at `/NAME`. A link in its place is refused: it could lead below a volume, which would then cover what is mounted
-/// here with what a container wrote there. (CVE-2019-16884, CVE-2023-27561)
-fn put(root: &OwnedFd, mount: &OwnedFd, name: &str) -> Result<(), Failed> {
-    paths::top(root, name)
+fn put(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), Failed> {
+    paths::place(root, Path::new(path), Kind::Directory)
         .and_then(|place| attach(mount, place, c""))
-        .doing(|| format!("mount /{name}: in the image it must be a directory"))
+        .doing(|| format!("mount {path}"))
 }
 
-fn proc(root: &OwnedFd) -> Result<(), Failed> {
+fn proc(root: &OwnedFd, access: Access) -> Result<(), Failed> {
     let proc = new_filesystem("proc", &[], NOTHING).doing(|| "mount /proc".into())?;
-    put(root, &proc, "proc")?;
+    put(root, &proc, "/proc")?;
+    if access != Access::Usual {
+        return Ok(());
+    }
     for name in MASKED_PROC {
         mask(&proc, name).doing(|| format!("mask /proc/{name}"))?;
     }
@@ -126,13 +134,20 @@ fn existing(at: &OwnedFd, name: &str) -> io::Result<Option<(OwnedFd, bool)>> {
     }
 }
 
-fn dev(root: &OwnedFd, shm: &Path) -> Result<(), Failed> {
-    let attributes = NO_SUID_DEV | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+fn dev(root: &OwnedFd, access: Access, shm: &Path) -> Result<(), Failed> {
+    let attributes = match access {
+        Access::Privileged => MountAttrFlags::MOUNT_ATTR_NOSUID,
+        _ => NO_SUID_DEV,
+    };
+    let attributes = attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let dev = new_filesystem("tmpfs", &[("mode", "0755"), ("size", "64m")], attributes)
         .doing(|| "mount /dev".into())?;
-    put(root, &dev, "dev")?;
+    put(root, &dev, "/dev")?;
     for (name, _, _) in DEVICES {
         device(&dev, name).doing(|| format!("mount /dev/{name}"))?;
+    }
+    if access == Access::Privileged {
+        devices::make_all(&dev)?;
     }
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).doing(|| format!("make /dev/{name}"))?;
@@ -174,9 +189,26 @@ fn device(dev: &OwnedFd, name: &str) -> io::Result<()> {
     attach(&node, place.as_fd(), c"")
 }
 
+/// The machine's /sys as it is, cgroups and all.
+fn whole_sysfs(root: &OwnedFd) -> Result<(), Failed> {
+    let sys = new_filesystem("sysfs", &[], NOTHING).doing(|| "mount /sys".into())?;
+    put(root, &sys, "/sys")?;
+    for name in ["/sys/fs/cgroup", "/sys/fs/bpf"] {
+        let step = || format!("mount {name}");
+        if !Path::new(name).is_dir() {
+            continue;
+        }
+        let tree = clone_tree(CWD, name, true).doing(step)?;
+        sys::set_mount_attributes(&tree, NOTHING, MountPropagationFlags::PRIVATE, true)
+            .doing(step)?;
+        put(root, &tree, name)?;
+    }
+    Ok(())
+}
+
 fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     let sys = new_filesystem("sysfs", &[], READ_ONLY).doing(|| "mount /sys".into())?;
-    put(root, &sys, "sys")?;
+    put(root, &sys, "/sys")?;
     for name in MASKED_SYS {
         mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
     }
@@ -192,9 +224,7 @@ fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     {
         let top =
             new_filesystem("tmpfs", &[("mode", "0755"), ("size", "4k")], NOTHING).doing(step)?;
-        paths::place(root, Path::new("/sys/fs/cgroup"), Kind::Directory)
-            .and_then(|place| attach(&top, place, c""))
-            .doing(step)?;
+        put(root, &top, "/sys/fs/cgroup")?;
         for (directory, place) in cgroups {
             paths::place(root, place, Kind::Directory)
                 .and_then(|place| show(directory, place))

@@ -11,6 +11,7 @@ const GROUP: &str = "root:x:0:\nlogs:x:4:root,web\nweb:x:34:web\nbroken:x\nnumbe
 #[track_caller]
 fn check(uid: u32, gid: u32, home: &str, groups: &[u32]) {
     let expected = Account {
+        uid,
         gid,
         home: home.into(),
         groups: groups.into(),
@@ -28,6 +29,7 @@ fn accounts_are_read_as_the_c_library_does() {
     assert_eq!(
         account(0, "", ""),
         Account {
+            uid: 0,
             gid: 0,
             home: "/".into(),
             groups: Vec::new()
@@ -42,10 +44,9 @@ fn the_users_of_images() {
     for name in ["", "webb", "broken", "33"] {
         assert_eq!(uid_by_name(name, PASSWD), None, "{name:?}");
     }
-    // The machine's own file, which has root everywhere.
-    assert_eq!(uid_of("1000:2000").unwrap(), 1000);
-    assert_eq!(uid_of("root:games").unwrap(), 0);
-    assert!(uid_of("no-such-user").is_err());
+    assert_eq!(uid_of("1000:2000", PASSWD).unwrap(), 1000);
+    assert_eq!(uid_of("web:games", PASSWD).unwrap(), 33);
+    assert!(uid_of("no-such-user", PASSWD).is_err());
 }
 
 /// What an older kernel gets. In a thread with mounts of its own; needs root.

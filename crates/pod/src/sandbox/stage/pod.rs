@@ -1,0 +1,72 @@
+//! The first stage of a pod: it makes the pod's namespaces and the process that holds them.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::CWD;
+use rustix::mount::MountAttrFlags;
+use rustix::system::sethostname;
+use rustix::thread::UnshareFlags;
+
+use super::{Failure, Reporter, cgroups, continue_as_child, guard, inherited, null};
+use super::{privileges, root, run, sysctl};
+use crate::sandbox::error::Doing;
+use crate::sandbox::private::tree::{attach, new_filesystem};
+use crate::sandbox::wire::PodJob;
+use crate::sys;
+
+/// Makes the namespaces that are not the machine's, and the init.
+pub(super) fn make(reporter: &Reporter, job: &PodJob) -> Result<(), Failure> {
+    let (pipe, pause) = (
+        inherited(job.pipe, "the init's pipe")?,
+        inherited(job.pause, "the init's program")?,
+    );
+    let (cgroups, null) = (cgroups::open(&job.cgroups)?, null()?);
+    // A host name of its own in any case: the namespace is what the guard knows the pod by.
+    let mut own = UnshareFlags::NEWUTS;
+    own.set(UnshareFlags::NEWNET, !job.host.network);
+    own.set(UnshareFlags::NEWIPC, !job.host.ipc);
+    sys::unshare(own).doing(|| "make the pod's namespaces".into())?;
+    sethostname(job.hostname.as_bytes()).doing(|| "set the host name".into())?;
+    sysctl::set_all(&job.sysctls)?;
+    let pids = if job.host.pid { 0 } else { libc::CLONE_NEWPID };
+    continue_as_child(reporter, pids | libc::CLONE_NEWNS, &cgroups, |moved| {
+        moved.wait();
+        let stdio = [&pipe, &null, &null];
+        match job.host.pid {
+            true => become_guard(reporter, stdio),
+            false => become_pause(reporter, stdio, &pause),
+        }
+    })
+}
+
+/// An empty read-only root, no capability, and the pause program.
+fn become_pause(
+    reporter: &Reporter,
+    stdio: [&OwnedFd; 3],
+    pause: impl AsFd,
+) -> Result<Infallible, Failure> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let root = new_filesystem("tmpfs", &[("size", "4k"), ("mode", "0555")], attributes)
+        .and_then(|root| attach(&root, CWD, root::PLACE).map(|()| root))
+        .doing(|| "mount the init's root".into())?;
+    root::pivot(&root)?;
+    run::replace_stdio(stdio)?;
+    run::detach_from_caller();
+    privileges::drop_all()?;
+    sys::ignore_child_exits();
+    reporter.tell_executing();
+    sys::exec_fd(pause, &[c"podkit-pause".to_owned()])
+        .doing(|| "exec the init".into())
+        .map_err(Failure::from)
+}
+
+fn become_guard(reporter: &Reporter, stdio: [&OwnedFd; 3]) -> Result<Infallible, Failure> {
+    run::replace_stdio(stdio)?;
+    run::detach_from_caller();
+    reporter.tell_executing();
+    guard::run()
+}
