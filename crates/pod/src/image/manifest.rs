@@ -27,6 +27,7 @@ pub(super) mod media {
     pub(in crate::image) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     pub(in crate::image) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     pub(in crate::image) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    pub(in crate::image) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
     pub(in crate::image) const DOCKER_LIST: &str =
         "application/vnd.docker.distribution.manifest.list.v2+json";
     pub(in crate::image) const DOCKER_MANIFEST: &str =
@@ -53,6 +54,19 @@ pub struct Descriptor {
     /// In an index: names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// Without a platform and annotations.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            platform: None,
+            annotations: BTreeMap::new(),
+        }
+    }
 }
 
 /// An image for one platform.

@@ -10,12 +10,15 @@
 
 mod digest;
 mod location;
-#[allow(dead_code, reason = "the registry's side comes next")]
 mod manifest;
 mod platform;
+mod pull;
 mod reference;
 mod resolved;
 mod store;
+#[cfg(test)]
+mod testing;
+mod unpack;
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,10 +29,11 @@ pub use self::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use self::location::{InvalidLocation, Location, TRANSPORTS};
 pub use self::manifest::{ConfigFile, ConfigSection, Descriptor, Index, InvalidDocument, Manifest};
 pub use self::platform::Platform;
+pub use self::pull::{LoadError, Loaded, Wanted};
 pub use self::reference::{DEFAULT_REGISTRY, DEFAULT_TAG, InvalidReference, Reference};
 pub use self::resolved::{EnsureError, Event, LayerState, Progress, Quiet, ResolvedImage};
 pub(crate) use self::store::owns_machine;
-pub use self::store::{Store, StoreError, Wanted};
+pub use self::store::{Inspected, Listed, Removed, Store, StoreError};
 use crate::plan::{ContainerPlan, ImageSource};
 
 /// How a root file system is put together. Done by the sandbox, in the container's own mount namespace.

@@ -74,8 +74,6 @@ pub enum Event {
     Pulling,
     /// The image is known: this many layers are wanted.
     Found {
-        /// Of its manifest.
-        digest: Digest,
         /// As they lie over each other, lowest first: digest, bytes.
         layers: Vec<(Digest, u64)>,
     },
