@@ -44,6 +44,8 @@ fn judge(
 ) -> Report {
     let (plans, planned) = plan::build(documents, options, &Facts::placeholder());
     findings.extend(planned);
+    let (jobs, planned) = plan::jobs(documents, options, &Facts::placeholder());
+    findings.extend(planned);
     for plan in &plans {
         let pod = documents.pods.iter().find(|pod| is_of(plan, pod));
         if let Some(pod) = pod {
@@ -55,7 +57,7 @@ fn judge(
         }
     }
     findings.sort();
-    Report::new(plans, findings, commands)
+    Report::new(plans, jobs, findings, commands)
 }
 
 fn is_of(plan: &PodPlan, pod: &Object<Pod>) -> bool {

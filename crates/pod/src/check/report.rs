@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Commands, module};
 use crate::manifest::{Findings, Severity};
-use crate::plan::{ContainerPlan, ImageSource, PodPlan, Role};
+use crate::plan::{ContainerPlan, ImageSource, JobPlan, PodPlan, Role};
 
 /// What a check found, and what would run.
 #[derive(Debug, Clone)]
@@ -15,12 +15,19 @@ pub struct Report {
     pub findings: Findings,
     /// The pods; complete when there are no errors.
     pub pods: Vec<PodPlan>,
+    /// The Jobs; likewise.
+    pub jobs: Vec<JobPlan>,
     /// Pod by pod, container by container: what runs in it, in words.
     programs: Vec<Vec<String>>,
 }
 
 impl Report {
-    pub(super) fn new(pods: Vec<PodPlan>, findings: Findings, commands: Commands<'_>) -> Self {
+    pub(super) fn new(
+        pods: Vec<PodPlan>,
+        jobs: Vec<JobPlan>,
+        findings: Findings,
+        commands: Commands<'_>,
+    ) -> Self {
         let program = |container: &ContainerPlan| match module(container, commands) {
             Some(module) => format!("podkit {}", module.name),
             None => {
@@ -43,6 +50,7 @@ impl Report {
         Self {
             programs: programs.collect(),
             pods,
+            jobs,
             findings,
         }
     }
@@ -86,6 +94,16 @@ impl Report {
                 "containers": containers.collect::<Vec<_>>(),
             })
         });
+        let jobs = self.jobs.iter().map(|job| {
+            json!({
+                "name": job.name,
+                "namespace": job.namespace,
+                "completions": job.completions,
+                "parallelism": job.parallelism,
+                "backoffLimit": job.backoff_limit,
+                "containers": job.pod.containers.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),
+            })
+        });
         json!({
             "ok": self.is_ok(),
             "errors": count(Severity::Error),
@@ -93,6 +111,7 @@ impl Report {
             "warnings": count(Severity::Warning),
             "ignored": count(Severity::Ignored),
             "pods": pods.collect::<Vec<_>>(),
+            "jobs": jobs.collect::<Vec<_>>(),
             "findings": findings.collect::<Vec<_>>(),
         })
     }
@@ -142,12 +161,31 @@ impl fmt::Display for Report {
                 writeln!(f, "{}", line.trim_end())?;
             }
         }
+        for job in &self.jobs {
+            let completions = match job.completions {
+                Some(completions) => completions.to_string(),
+                None => "any".into(),
+            };
+            writeln!(
+                f,
+                "job {} (namespace {}): completions {completions}, parallelism {}, backoffLimit {}",
+                job.name, job.namespace, job.parallelism, job.backoff_limit
+            )?;
+            for container in &job.pod.containers {
+                writeln!(f, "  {:<8} {}", role(container.role), container.name)?;
+            }
+        }
         let containers: usize = self.pods.iter().map(|pod| pod.containers.len()).sum();
         let (pods, s) = (self.pods.len(), if self.pods.len() == 1 { "" } else { "s" });
         let c = if containers == 1 { "" } else { "s" };
+        let jobs = match self.jobs.len() {
+            0 => String::new(),
+            1 => "1 job, ".into(),
+            n => format!("{n} jobs, "),
+        };
         writeln!(
             f,
-            "{pods} pod{s}, {containers} container{c}; {}",
+            "{jobs}{pods} pod{s}, {containers} container{c}; {}",
             self.counts()
         )
     }

@@ -450,7 +450,6 @@ impl Fields<'_, '_> {
                     .note_key(Severity::Ignored, entry, "set by an API server");
                 false
             }
-            Verdict::Later => refuse("not supported yet".into()),
             Verdict::RefusedUnless(harmless, _) if harmless(&entry.node) => false,
             Verdict::Refused(reason) | Verdict::RefusedUnless(_, reason) => {
                 refuse(format!("refused: {reason}"))

@@ -17,13 +17,15 @@ pub(super) enum Verdict {
     ServerSet,
     /// Refused; the reason.
     Refused(&'static str),
-    /// Refused: a later version will have it.
-    Later,
     /// Refused for a reason, except for values that ask for what is done anyway.
     RefusedUnless(fn(&Node) -> bool, &'static str),
 }
 
-use Verdict::{Honoured, Ignored, Later, Refused, RefusedUnless, ServerSet};
+use Verdict::{Honoured, Ignored, Refused, RefusedUnless, ServerSet};
+
+fn is_false(node: &Node) -> bool {
+    matches!(node.value, Value::Bool(false, _))
+}
 
 fn is_true(node: &Node) -> bool {
     matches!(node.value, Value::Bool(true, _))
@@ -36,8 +38,14 @@ fn unconfined(node: &Node) -> bool {
 
 const SCHEDULING: &str = "nothing is scheduled on one machine";
 const NO_API: &str = "there is no API server to talk to";
+const ALPHA_OWNER: &str = "alpha in Kubernetes; files of such volumes belong to root";
+const NOT_ISSUED: &str = "issued by a cluster's signers; there is no API server to ask";
+const JOB_RULES: &str = "the pods of a Job are counted by backoffLimit alone in this version";
+const ONE_DIRECTORY: &str = "a claim is a directory of this machine, whatever is asked for";
 const APPARMOR: &str = "no AppArmor profiles are loaded for containers here";
 const SELINUX: &str = "containers get no SELinux labels, as on a node without SELinux";
+const OWN_PODS: &str = "a Job runs the pods that it made, and no others";
+const CLUSTER_DATA: &str = "nothing here copies a cluster's volumes or snapshots";
 const CLUSTER_STORAGE: &str =
     "a cluster's storage; mount it on this machine and use a hostPath volume";
 
@@ -318,7 +326,10 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("configMapKeyRef", Honoured),
             ("fieldRef", Honoured),
-            ("fileKeyRef", Later),
+            (
+                "fileKeyRef",
+                Refused("variables are made before anything runs that could write such a file"),
+            ),
             ("resourceFieldRef", Honoured),
             ("secretKeyRef", Honoured),
         ],
@@ -479,13 +490,18 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("name", Honoured),
             ("configMap", Honoured),
-            ("downwardAPI", Later),
+            ("downwardAPI", Honoured),
             ("emptyDir", Honoured),
-            ("ephemeral", Later),
+            ("ephemeral", Honoured),
             ("hostPath", Honoured),
-            ("image", Later),
-            ("persistentVolumeClaim", Later),
-            ("projected", Later),
+            (
+                "image",
+                Refused(
+                    "images are not mounted as volumes in this version; copy the files with an init container",
+                ),
+            ),
+            ("persistentVolumeClaim", Honoured),
+            ("projected", Honoured),
             ("secret", Honoured),
             ("awsElasticBlockStore", Refused(CLUSTER_STORAGE)),
             ("azureDisk", Refused(CLUSTER_STORAGE)),
@@ -517,7 +533,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         "ConfigMapVolumeSource",
         &[
             ("defaultMode", Honoured),
-            ("defaultUser", Later),
+            ("defaultUser", Refused(ALPHA_OWNER)),
             ("items", Honoured),
             ("name", Honoured),
             ("optional", Honoured),
@@ -527,7 +543,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         "SecretVolumeSource",
         &[
             ("defaultMode", Honoured),
-            ("defaultUser", Later),
+            ("defaultUser", Refused(ALPHA_OWNER)),
             ("items", Honoured),
             ("optional", Honoured),
             ("secretName", Honoured),
@@ -539,19 +555,191 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("key", Honoured),
             ("mode", Honoured),
             ("path", Honoured),
-            ("user", Later),
+            ("user", Refused(ALPHA_OWNER)),
         ],
     ),
     (
         "EmptyDirVolumeSource",
         &[
             ("medium", Honoured),
-            ("mode", Later),
+            (
+                "mode",
+                Refused("alpha in Kubernetes; the directory is open to every user (0777)"),
+            ),
             ("sizeLimit", Honoured),
         ],
     ),
     (
         "HostPathVolumeSource",
         &[("path", Honoured), ("type", Honoured)],
+    ),
+    (
+        "ProjectedVolumeSource",
+        &[
+            ("defaultMode", Honoured),
+            ("defaultUser", Refused(ALPHA_OWNER)),
+            ("sources", Honoured),
+        ],
+    ),
+    (
+        "VolumeProjection",
+        &[
+            ("clusterTrustBundle", Refused(NOT_ISSUED)),
+            ("configMap", Honoured),
+            ("downwardAPI", Honoured),
+            ("podCertificate", Refused(NOT_ISSUED)),
+            ("secret", Honoured),
+            (
+                "serviceAccountToken",
+                Ignored("there is no API server that would take a token: there is no such file"),
+            ),
+        ],
+    ),
+    (
+        "ConfigMapProjection",
+        &[
+            ("items", Honoured),
+            ("name", Honoured),
+            ("optional", Honoured),
+        ],
+    ),
+    (
+        "SecretProjection",
+        &[
+            ("items", Honoured),
+            ("name", Honoured),
+            ("optional", Honoured),
+        ],
+    ),
+    ("DownwardAPIProjection", &[("items", Honoured)]),
+    (
+        "DownwardAPIVolumeSource",
+        &[
+            ("defaultMode", Honoured),
+            ("defaultUser", Refused(ALPHA_OWNER)),
+            ("items", Honoured),
+        ],
+    ),
+    (
+        "DownwardAPIVolumeFile",
+        &[
+            ("fieldRef", Honoured),
+            ("mode", Honoured),
+            ("path", Honoured),
+            ("resourceFieldRef", Honoured),
+            ("user", Refused(ALPHA_OWNER)),
+        ],
+    ),
+    (
+        "PersistentVolumeClaimVolumeSource",
+        &[("claimName", Honoured), ("readOnly", Honoured)],
+    ),
+    (
+        "EphemeralVolumeSource",
+        &[("volumeClaimTemplate", Honoured)],
+    ),
+    (
+        "PersistentVolumeClaimTemplate",
+        &[
+            (
+                "metadata",
+                Ignored("the claim is a directory without an object of its own"),
+            ),
+            ("spec", Honoured),
+        ],
+    ),
+    (
+        "PersistentVolumeClaim",
+        &[
+            ("apiVersion", Honoured),
+            ("kind", Honoured),
+            ("metadata", Honoured),
+            ("spec", Honoured),
+            ("status", ServerSet),
+        ],
+    ),
+    (
+        "PersistentVolumeClaimSpec",
+        &[
+            ("accessModes", Honoured),
+            ("dataSource", Refused(CLUSTER_DATA)),
+            ("dataSourceRef", Refused(CLUSTER_DATA)),
+            ("resources", Honoured),
+            ("selector", Ignored(ONE_DIRECTORY)),
+            ("storageClassName", Ignored(ONE_DIRECTORY)),
+            ("volumeAttributesClassName", Ignored(ONE_DIRECTORY)),
+            (
+                "volumeMode",
+                RefusedUnless(
+                    |n| n.as_str() == Some("Filesystem"),
+                    "a claim is a directory, not a block device",
+                ),
+            ),
+            ("volumeName", Ignored(ONE_DIRECTORY)),
+        ],
+    ),
+    (
+        "VolumeResourceRequirements",
+        &[
+            (
+                "limits",
+                Ignored("the size of a directory is not limited; an emptyDir's sizeLimit is"),
+            ),
+            ("requests", Honoured),
+        ],
+    ),
+    (
+        "Job",
+        &[
+            ("apiVersion", Honoured),
+            ("kind", Honoured),
+            ("metadata", Honoured),
+            ("spec", Honoured),
+            ("status", ServerSet),
+        ],
+    ),
+    (
+        "JobSpec",
+        &[
+            ("activeDeadlineSeconds", Honoured),
+            ("backoffLimit", Honoured),
+            ("backoffLimitPerIndex", Refused(JOB_RULES)),
+            ("completionMode", Honoured),
+            ("completions", Honoured),
+            (
+                "managedBy",
+                RefusedUnless(
+                    |n| n.as_str() == Some("kubernetes.io/job-controller"),
+                    "no other controller runs Jobs here",
+                ),
+            ),
+            ("manualSelector", Ignored(OWN_PODS)),
+            ("maxFailedIndexes", Refused(JOB_RULES)),
+            ("parallelism", Honoured),
+            ("podFailurePolicy", Refused(JOB_RULES)),
+            (
+                "podReplacementPolicy",
+                Ignored("a pod is replaced when it has ended, as Failed asks for"),
+            ),
+            ("scheduling", Ignored(SCHEDULING)),
+            ("selector", Ignored(OWN_PODS)),
+            ("successPolicy", Refused(JOB_RULES)),
+            (
+                "suspend",
+                RefusedUnless(
+                    is_false,
+                    "a suspended Job starts nothing, and nothing resumes it",
+                ),
+            ),
+            ("template", Honoured),
+            (
+                "ttlSecondsAfterFinished",
+                Ignored("nothing of a Job stays when it has finished"),
+            ),
+        ],
+    ),
+    (
+        "PodTemplateSpec",
+        &[("metadata", Honoured), ("spec", Honoured)],
     ),
 ];

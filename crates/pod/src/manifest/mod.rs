@@ -30,7 +30,8 @@ pub(crate) use tests::FULL as FULL_POD;
 
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodTemplateSpec, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub use finding::{Finding, Findings, Place, Severity};
@@ -54,6 +55,10 @@ pub struct Object<T> {
 pub struct Documents {
     /// Every Pod.
     pub pods: Vec<Object<Pod>>,
+    /// Every Job.
+    pub jobs: Vec<Object<Job>>,
+    /// Every PersistentVolumeClaim.
+    pub claims: Vec<Object<PersistentVolumeClaim>>,
     /// Every ConfigMap.
     pub config_maps: Vec<Object<ConfigMap>>,
     /// Every Secret.
@@ -85,6 +90,27 @@ impl Documents {
     pub fn secret(&self, namespace: &str, name: &str) -> Option<&Secret> {
         let mut all = self.secrets.iter().map(|o| &o.object);
         all.find(|o| is(&o.metadata, namespace, name))
+    }
+}
+
+/// The metadata and the spec of the pods that a template makes, under `name`, with the template's own place.
+pub(crate) fn template(
+    object: &ObjectMeta,
+    template: &PodTemplateSpec,
+    name: &str,
+    source: &Source,
+) -> Object<Pod> {
+    let mut metadata = template.metadata.clone().unwrap_or_default();
+    metadata.name = Some(name.to_owned());
+    metadata.namespace = Some(namespace_of(object).to_owned());
+    let pod = Pod {
+        metadata,
+        spec: template.spec.clone(),
+        status: None,
+    };
+    Object {
+        object: pod,
+        source: source.below(&Path::root().key("spec").key("template")),
     }
 }
 

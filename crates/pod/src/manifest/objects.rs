@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::Metadata;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 
@@ -22,15 +23,70 @@ pub(super) struct Loader {
     seen: HashMap<(&'static str, String, String), Place>,
 }
 
-/// Kinds that a later version will have.
-const PLANNED: &[&str] = &[
-    "Deployment",
-    "StatefulSet",
-    "Service",
-    "Job",
-    "PersistentVolumeClaim",
+/// What is read, and with which `apiVersion`.
+const KINDS: &[(&str, &str)] = &[
+    ("Pod", "v1"),
+    ("Job", "batch/v1"),
+    ("ConfigMap", "v1"),
+    ("Secret", "v1"),
+    ("PersistentVolumeClaim", "v1"),
+    ("List", "v1"),
 ];
-const KINDS: &[&str] = &["Pod", "ConfigMap", "Secret", "List"];
+/// Kinds that would start something: to leave them out would not be what the file says.
+const REFUSED: &[&str] = &[
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "PodTemplate",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+];
+/// Kinds that come along with pods and change nothing in them here.
+const IGNORED: &[(&str, &str)] = &[
+    ("ClusterRole", NO_API),
+    ("ClusterRoleBinding", NO_API),
+    ("CustomResourceDefinition", NO_API),
+    ("Endpoints", NO_SERVICE),
+    ("EndpointSlice", NO_SERVICE),
+    (
+        "HorizontalPodAutoscaler",
+        "nothing is scaled on one machine",
+    ),
+    ("Ingress", NO_SERVICE),
+    ("IngressClass", NO_SERVICE),
+    (
+        "LimitRange",
+        "resources are what each pod says; no defaults are put in",
+    ),
+    ("Namespace", "a namespace needs no object here"),
+    ("NetworkPolicy", "traffic of pods is not filtered"),
+    (
+        "PersistentVolume",
+        "a claim is a directory of podkit's own, whatever volumes there are",
+    ),
+    ("PodDisruptionBudget", "nothing is drained on one machine"),
+    ("PriorityClass", "nothing is scheduled on one machine"),
+    ("ResourceQuota", "resources are what each pod says"),
+    ("Role", NO_API),
+    ("RoleBinding", NO_API),
+    ("Service", NO_SERVICE),
+    ("ServiceAccount", NO_API),
+    (
+        "StorageClass",
+        "a claim is a directory of podkit's own, whatever volumes there are",
+    ),
+];
+const NO_API: &str = "there is no API server to talk to";
+const NO_SERVICE: &str =
+    "nothing resolves or balances Services; a pod's ports are on this machine's loopback";
+
+/// The kinds that are read, for messages.
+fn known() -> String {
+    let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
+    let (last, first) = names.split_last().unwrap_or((&"", &[]));
+    format!("{} and {last}", first.join(", "))
+}
 
 impl Loader {
     pub(super) fn file(&mut self, name: &str, bytes: &[u8]) {
@@ -64,7 +120,7 @@ impl Loader {
 
     /// Something can't be made out, so that a reference to it may be a good one.
     pub(super) fn lost(&mut self) {
-        for kind in ["Pod", "ConfigMap", "Secret"] {
+        for kind in ["Pod", "Job", "ConfigMap", "Secret", "PersistentVolumeClaim"] {
             self.documents
                 .broken
                 .push((kind, String::new(), String::new()));
@@ -89,26 +145,34 @@ impl Loader {
         let text = |field: &str| node.get(field).and_then(Node::as_str).map(str::to_owned);
         let (kind, version) = (text("kind"), text("apiVersion"));
         let Some(kind) = kind else {
-            let message = "kind is missing: Pod, ConfigMap, Secret or List";
+            let message = format!("kind is missing: {}", known());
             self.lost();
             return self.error(&source, &here.key("kind"), message);
         };
-        let v1 = version.as_deref() == Some("v1");
-        if !KINDS.contains(&kind.as_str()) {
-            let message = if PLANNED.contains(&kind.as_str()) {
-                format!("{kind} is not supported yet; Pod, ConfigMap, Secret and List are")
-            } else if let Some(near) = nearest(&kind, KINDS.iter().copied()) {
+        let at = here.key("kind");
+        if let Some((_, reason)) = IGNORED.iter().find(|(name, _)| *name == kind) {
+            let place = source.place(&at);
+            let message = format!("{kind}: {reason}");
+            return self
+                .findings
+                .add(Severity::Ignored, place, source.full(&at), message);
+        }
+        let Some((_, wanted)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+            let names = KINDS.iter().map(|(name, _)| *name);
+            let message = if REFUSED.contains(&kind.as_str()) {
+                format!("refused: {kind} is not supported yet; {} are", known())
+            } else if let Some(near) = nearest(&kind, names) {
                 format!("unknown kind {kind}; did you mean {near}?")
             } else {
-                format!("{kind} is not supported; Pod, ConfigMap, Secret and List are")
+                format!("refused: {kind} is not supported; {} are", known())
             };
             self.lost();
-            return self.error(&source, &here.key("kind"), message);
-        }
-        if !v1 {
+            return self.error(&source, &at, message);
+        };
+        if version.as_deref() != Some(*wanted) {
             let message = match version {
-                None => format!("apiVersion is missing: v1 for a {kind}"),
-                Some(version) => format!("{version:?} is not the version of a {kind}: v1"),
+                None => format!("apiVersion is missing: {wanted} for a {kind}"),
+                Some(version) => format!("{version:?} is not the version of a {kind}: {wanted}"),
             };
             self.lost();
             return self.error(&source, &here.key("apiVersion"), message);
@@ -119,6 +183,16 @@ impl Loader {
                 if let Some(pod) = self.decode::<Pod>("Pod", source, validate::pod) {
                     self.documents.pods.push(pod);
                 }
+            }
+            "Job" => {
+                if let Some(job) = self.decode::<Job>("Job", source, validate::job) {
+                    self.documents.jobs.push(job);
+                }
+            }
+            "PersistentVolumeClaim" => {
+                let kind = "PersistentVolumeClaim";
+                let claim = self.decode::<PersistentVolumeClaim>(kind, source, validate::claim);
+                self.documents.claims.extend(claim);
             }
             "ConfigMap" => {
                 if let Some(map) =

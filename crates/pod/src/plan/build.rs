@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec};
 
 use super::facts::{Facts, FactsFor, IMAGE_OPTION, Options, WITHOUT_OPTION};
 use super::{
-    PodPlan, RestartPolicy, Role, container::container, host, images, pod, resources, stored,
+    PodPlan, RestartPolicy, Role, container::container, host, images, job, pod, resources, stored,
     volumes,
 };
 use crate::manifest::{
@@ -26,13 +26,16 @@ pub fn build(
 ) -> (Vec<PodPlan>, Findings) {
     let mut findings = Findings::new();
     check_options(documents, options, &mut findings);
-    if documents.pods.is_empty() && !documents.is_broken("Pod") {
-        let message = "there is no Pod in the files: nothing to run";
+    let none = documents.pods.is_empty() && documents.jobs.is_empty();
+    if none && !documents.is_broken("Pod") {
+        let message = "there is no Pod and no Job in the files: nothing to run";
         findings.add(Severity::Error, Place::whole("manifest"), "", message);
     }
+    let of_jobs = job::pods(documents, options);
     let plans = documents
         .pods
         .iter()
+        .chain(&of_jobs)
         .filter_map(|pod| plan(pod, documents, options, facts, &mut findings))
         .collect();
     findings.sort();
@@ -44,10 +47,11 @@ fn check_options(documents: &Documents, options: &Options, findings: &mut Findin
     if documents.is_broken("Pod") {
         return;
     }
-    let specs = documents
-        .pods
-        .iter()
-        .filter_map(|pod| pod.object.spec.as_ref());
+    let pods = documents.pods.iter();
+    let pods = pods.filter_map(|pod| pod.object.spec.as_ref());
+    let jobs = documents.jobs.iter();
+    let jobs = jobs.filter_map(|job| job.object.spec.as_ref()?.template.spec.as_ref());
+    let specs = pods.chain(jobs);
     let known: Vec<&str> = specs
         .flat_map(all_containers)
         .map(|(_, _, container)| container.name.as_str())
@@ -89,7 +93,7 @@ impl Context<'_> {
         }
     }
 
-    fn namespace(&self) -> &str {
+    pub(super) fn namespace(&self) -> &str {
         namespace_of(&self.pod.metadata)
     }
 
@@ -188,7 +192,7 @@ impl Context<'_> {
     }
 }
 
-fn plan(
+pub(super) fn plan(
     object: &Object<Pod>,
     documents: &Documents,
     options: &Options,

@@ -226,6 +226,7 @@ pub(super) fn missing_key<'a>(
     format!("the {kind} {name:?} has no key {key:?}{hint}")
 }
 
+/// Those that a variable can hold.
 const FIELDS: &[&str] = &[
     "metadata.name",
     "metadata.namespace",
@@ -240,7 +241,7 @@ const FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 
-fn field_ref(
+pub(super) fn field_ref(
     field: &ObjectFieldSelector,
     at: &Path,
     context: &Context<'_>,
@@ -304,7 +305,7 @@ fn field_ref(
 }
 
 /// `metadata.labels['k']` as its map and key.
-fn subscript(path: &str) -> Option<(&str, &str)> {
+pub(super) fn subscript(path: &str) -> Option<(&str, &str)> {
     path.strip_suffix("']")?.split_once("['")
 }
 
@@ -320,7 +321,7 @@ fn service_account(pod: &Pod) -> String {
 }
 
 /// `limits.cpu` and the like, divided and rounded up.
-fn resource_field(
+pub(super) fn resource_field(
     reference: &ResourceFieldSelector,
     container: &Container,
     at: &Path,

@@ -61,6 +61,21 @@ pub struct Options {
     pub without: Vec<String>,
     /// `--allow-privileged`: writable host paths that would own the machine.
     pub allow_privileged: bool,
+    /// Pods of the files' Jobs that are to be planned beside the others.
+    pub job_pods: Vec<JobPod>,
+}
+
+/// A pod of a Job, by the name that it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobPod {
+    /// The Job's namespace.
+    pub namespace: String,
+    /// The Job's name.
+    pub job: String,
+    /// The pod's: `JOB-SUFFIX`, or `JOB-INDEX-SUFFIX`.
+    pub name: String,
+    /// Its index in an Indexed Job.
+    pub index: Option<u32>,
 }
 
 /// Where an option is to blame and no file.

@@ -4,13 +4,16 @@
 mod build;
 mod container;
 mod defaults;
+mod downward;
 mod env;
 mod expand;
 mod facts;
 mod host;
 mod images;
+mod job;
 mod pod;
 mod probes;
+mod published;
 mod resources;
 mod security;
 mod signals;
@@ -29,7 +32,8 @@ pub use crate::image::Location;
 pub use crate::sandbox::Signal;
 pub use build::build;
 pub use defaults::MESSAGE_PATH;
-pub use facts::{Facts, FactsFor, Options};
+pub use facts::{Facts, FactsFor, JobPod, Options};
+pub use job::{JobPlan, jobs, place_of};
 pub use pod::CLUSTER_DOMAIN;
 pub use signals::{image_stop_signal, stop_signal};
 
@@ -321,9 +325,22 @@ pub enum VolumeKind {
         /// `type`.
         expect: HostPathType,
     },
+    /// `persistentVolumeClaim`: a directory of the machine that outlives the pod, `claims/NAMESPACE/NAME` below the data
+    /// directory.
+    Claim {
+        /// The pod's namespace.
+        namespace: String,
+        /// `claimName`.
+        name: String,
+        /// `readOnly`: for every mount.
+        read_only: bool,
+        /// `resources.requests.storage` of the claim, when it is in the files: what was asked for, not a limit.
+        request_bytes: Option<u64>,
+    },
     /// `configMap`, `secret`, `downwardAPI` or `projected`: files published behind the kubelet's `..data` link.
     Files {
-        /// By relative path below the mount; no `..`, no leading slash (checked).
+        /// By relative path below the mount; no `..`, no leading slash (checked). When the file that defines them changes,
+        /// [`crate::volume::Volumes::update`] publishes those of the new plan in one step.
         files: BTreeMap<String, FilePlan>,
         /// A secret lives in memory (tmpfs), as the kubelet keeps it.
         secret: bool,

@@ -1,13 +1,11 @@
-//! Volumes: the bytes of ConfigMaps and Secrets as files, sizes as numbers.
+//! Volumes: what each holds, sizes as numbers.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{KeyToPath, Volume};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Volume};
 
 use super::build::Context;
-use super::env::missing_key;
-use super::{FilePlan, HostPathType, VolumeKind, VolumePlan};
-use crate::manifest::{Notes, Path, Quantity};
+use super::published::{self, Published, Reference};
+use super::{HostPathType, VolumeKind, VolumePlan, downward};
+use crate::manifest::{Notes, Path, Quantity, namespace_of};
 
 /// What a file of a ConfigMap or Secret may do when nothing is said.
 const DEFAULT_MODE: u32 = 0o644;
@@ -25,55 +23,49 @@ pub(super) fn volume(
             expect: host_path_type(host.type_.as_deref().unwrap_or("")),
         }
     } else if let Some(map) = &volume.config_map {
+        let mode = default_mode(map.default_mode);
+        let (name, optional) = (map.name.as_str(), map.optional == Some(true));
+        let mut out = Published::new(mode);
         let at = at.key("configMap");
-        let optional = map.optional == Some(true);
-        let found = context.config_map(&map.name, optional, &at.key("name"), notes);
-        if found.is_none() && !optional {
-            return None;
-        }
-        let data = found
-            .and_then(|map| map.data.as_ref())
-            .into_iter()
-            .flatten();
-        let binary = found
-            .and_then(|map| map.binary_data.as_ref())
-            .into_iter()
-            .flatten();
-        let data = data.map(|(key, text)| (key.as_str(), text.clone().into_bytes()));
-        let binary = binary.map(|(key, bytes)| (key.as_str(), bytes.0.clone()));
-        let published = Published {
-            kind: "ConfigMap",
-            name: &map.name,
-            items: map.items.as_deref(),
-            default_mode: map.default_mode,
-            // Items of a map that isn't there are not missed either.
-            optional,
-            at: &at,
-        };
-        VolumeKind::Files {
-            files: published.files(data.chain(binary).collect(), notes),
-            secret: false,
-        }
-    } else if let Some(secret) = &volume.secret {
-        let at = at.key("secret");
-        let optional = secret.optional == Some(true);
-        let name = secret.secret_name.as_deref().unwrap_or("");
-        let found = context.secret(name, optional, &at.key("secretName"), notes);
-        if found.is_none() && !optional {
-            return None;
-        }
-        let published = Published {
-            kind: "Secret",
+        let from = Reference {
             name,
-            items: secret.items.as_deref(),
-            default_mode: secret.default_mode,
+            field: "name",
             optional,
-            at: &at,
+            items: map.items.as_deref(),
         };
-        VolumeKind::Files {
-            files: published.files(found.unwrap_or_default(), notes),
-            secret: true,
+        published::config_map(&from, &at, context, &mut out, notes)?;
+        out.into_kind(false)
+    } else if let Some(secret) = &volume.secret {
+        let mode = default_mode(secret.default_mode);
+        let name = secret.secret_name.as_deref().unwrap_or("");
+        let optional = secret.optional == Some(true);
+        let mut out = Published::new(mode);
+        let from = Reference {
+            name,
+            field: "secretName",
+            optional,
+            items: secret.items.as_deref(),
+        };
+        published::secret(&from, &at.key("secret"), context, &mut out, notes)?;
+        out.into_kind(true)
+    } else if let Some(downward) = &volume.downward_api {
+        let mut out = Published::new(default_mode(downward.default_mode));
+        let items = downward.items.as_deref().unwrap_or_default();
+        downward::files(items, &at.key("downwardAPI"), context, &mut out, notes);
+        // The kubelet keeps these in memory.
+        out.into_kind(true)
+    } else if let Some(projected) = &volume.projected {
+        let mut out = Published::new(default_mode(projected.default_mode));
+        let at = at.key("projected");
+        for (i, source) in projected.sources.iter().flatten().enumerate() {
+            published::source(source, &at.item("sources", i), context, &mut out, notes)?;
         }
+        out.into_kind(true)
+    } else if let Some(claim) = &volume.persistent_volume_claim {
+        claim_of(claim, &at.key("persistentVolumeClaim"), context, notes)
+    } else if volume.ephemeral.is_some() {
+        // A claim that dies with the pod is a directory of the pod's.
+        VolumeKind::EmptyDir { limit_bytes: None }
     } else {
         // Without any source it is an emptyDir: the API server's default.
         let dir = volume.empty_dir.as_ref();
@@ -107,75 +99,42 @@ fn host_path_type(text: &str) -> HostPathType {
     }
 }
 
-/// A ConfigMap or Secret as files.
-struct Published<'a> {
-    kind: &'static str,
-    name: &'a str,
-    items: Option<&'a [KeyToPath]>,
-    default_mode: Option<i32>,
-    optional: bool,
-    at: &'a Path,
+fn default_mode(given: Option<i32>) -> u32 {
+    given
+        .and_then(|mode| u32::try_from(mode).ok())
+        .unwrap_or(DEFAULT_MODE)
 }
 
-impl Published<'_> {
-    fn files(
-        &self,
-        data: BTreeMap<&str, Vec<u8>>,
-        notes: &mut Notes<'_>,
-    ) -> BTreeMap<String, FilePlan> {
-        let mode = |mode: Option<i32>| mode.and_then(|mode| u32::try_from(mode).ok());
-        let default = mode(self.default_mode).unwrap_or(DEFAULT_MODE);
-        let Some(items) = self.items.filter(|items| !items.is_empty()) else {
-            let all = data.into_iter().map(|(key, bytes)| {
-                let file = FilePlan {
-                    bytes,
-                    mode: default,
-                };
-                (key.to_owned(), file)
-            });
-            return all.collect();
-        };
-        let mut files: BTreeMap<String, FilePlan> = BTreeMap::new();
-        for (i, item) in items.iter().enumerate() {
-            let at = self.at.item("items", i);
-            let Some(bytes) = data.get(item.key.as_str()) else {
-                if !self.optional {
-                    let keys = data.keys().copied();
-                    notes.error(
-                        &at.key("key"),
-                        missing_key(self.kind, self.name, &item.key, keys),
-                    );
-                }
-                continue;
-            };
-            let path = clean(&item.path);
-            let clash = files.keys().find(|other| {
-                let below =
-                    |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
-                **other == path || below(other, &path) || below(&path, other)
-            });
-            if let Some(other) = clash {
-                notes.error(
-                    &at.key("path"),
-                    format!("{path:?} and {other:?} are in each other's way"),
-                );
-                continue;
-            }
-            let file = FilePlan {
-                bytes: bytes.clone(),
-                mode: mode(item.mode).unwrap_or(default),
-            };
-            files.insert(path, file);
-        }
-        files
+/// A claim by its name. One without an object in the files may be there since another run, or is made: it is said.
+fn claim_of(
+    claim: &PersistentVolumeClaimVolumeSource,
+    at: &Path,
+    context: &Context<'_>,
+    notes: &mut Notes<'_>,
+) -> VolumeKind {
+    let (namespace, name) = (context.namespace(), &claim.claim_name);
+    let documents = context.documents;
+    let found = documents.claims.iter().map(|claim| &claim.object);
+    let found = found
+        .filter(|object| object.metadata.name.as_ref() == Some(name))
+        .find(|object| namespace_of(&object.metadata) == namespace);
+    if found.is_none() && !documents.is_broken_object("PersistentVolumeClaim", namespace, name) {
+        notes.warning(
+            &at.key("claimName"),
+            format!(
+                "there is no PersistentVolumeClaim {name:?} in the files; it is a directory of this machine all the same, \
+                 which is made when it is not there and outlives the pod"
+            ),
+        );
     }
-}
-
-/// Without doubled slashes and `.`; `..` was refused before.
-fn clean(path: &str) -> String {
-    let parts: Vec<&str> = path
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
-    parts.join("/")
+    let resources = found.and_then(|claim| claim.spec.as_ref()?.resources.as_ref());
+    let storage = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
+    VolumeKind::Claim {
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+        read_only: claim.read_only == Some(true),
+        request_bytes: storage
+            .and_then(|storage| storage.0.parse::<Quantity>().ok())
+            .and_then(|storage| u64::try_from(storage.value()).ok()),
+    }
 }

@@ -6,6 +6,7 @@
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
 //!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system)
+//!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
 //! ```
 //!
 //! RUN is `/run/podkit`, LIB `/var/lib/podkit`; `--state-dir DIR` puts both below DIR. The lock goes with its process:
@@ -104,6 +105,7 @@ impl Layout {
         let paths = Paths {
             run: self.run.join("pods").join(pod),
             lib: self.lib.join("pods").join(pod),
+            claims: self.lib.join("claims"),
         };
         let claim = Claim {
             layout: self.clone(),
@@ -222,6 +224,7 @@ pub(super) struct Claim {
 pub(super) struct Paths {
     run: PathBuf,
     lib: PathBuf,
+    claims: PathBuf,
 }
 
 impl Paths {
@@ -243,6 +246,11 @@ impl Paths {
     /// Volumes on disk.
     pub(super) fn volumes(&self) -> PathBuf {
         self.lib.join("volumes")
+    }
+
+    /// Claims, which outlive every pod.
+    pub(super) fn claims(&self) -> PathBuf {
+        self.claims.clone()
     }
 
     /// What a container writes to its root file system.

@@ -71,11 +71,20 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
         images: options.images.clone(),
         without: options.without.clone(),
         allow_privileged: options.allow_privileged,
+        job_pods: Vec::new(),
     };
     let (plans, more) = plan::build(&documents, &plan_options, &Facts::placeholder());
     findings.extend(more);
+    let (jobs, more) = plan::jobs(&documents, &plan_options, &Facts::placeholder());
+    findings.extend(more);
     findings.sort();
     refuse(&findings)?;
+    if let Some(job) = jobs.first() {
+        return Err(Failure::Usage(format!(
+            "{}: kind: a Job is checked, but not run in this version",
+            plan::place_of(&documents, job)
+        )));
+    }
     let remarks = findings
         .iter()
         .filter(|finding| finding.severity != Severity::Error);
@@ -291,7 +300,8 @@ async fn prepare(
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
-    let volumes = Volumes::prepare(&plan, &paths.volumes()).map_err(|e| runtime(&e))?;
+    let volumes =
+        Volumes::prepare(&plan, &paths.volumes(), &paths.claims()).map_err(|e| runtime(&e))?;
     let address = base
         .lease
         .map_or_else(network::machine_address, AddressLease::address);

@@ -15,6 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::ownership::Ownership;
 use crate::plan::FilePlan;
 
 const DATA: &str = "..data";
@@ -24,7 +25,11 @@ const TRIES_MAX: u32 = 100;
 
 /// Publishes `files` in `dir`; false when they are there already, to the byte and mode. On an error the old files stay
 /// in force and what was written of the new ones is removed.
-pub(super) fn publish(dir: &Path, files: &BTreeMap<String, FilePlan>) -> io::Result<bool> {
+pub(super) fn publish(
+    dir: &Path,
+    files: &BTreeMap<String, FilePlan>,
+    ownership: Option<Ownership>,
+) -> io::Result<bool> {
     for path in files.keys() {
         check_relative(path)?;
     }
@@ -34,12 +39,14 @@ pub(super) fn publish(dir: &Path, files: &BTreeMap<String, FilePlan>) -> io::Res
         Err(error) => return Err(error),
     };
     if let Some(old) = &old
-        && same(&dir.join(old), files)?
+        && same(&dir.join(old), files, ownership)?
     {
         return Ok(false);
     }
     let new = make_dated(dir, SystemTime::now())?;
-    let swapped = write_all(&dir.join(&new), files).and_then(|()| swap(dir, &new));
+    let swapped = write_all(&dir.join(&new), files)
+        .and_then(|()| ownership.map_or(Ok(()), |ownership| ownership.give(&dir.join(&new))))
+        .and_then(|()| swap(dir, &new));
     if let Err(error) = swapped {
         if let Err(leftover) = fs::remove_dir_all(dir.join(&new)) {
             tracing::warn!(path = %dir.display(), error = %leftover, "half a version stays");
@@ -67,7 +74,11 @@ fn check_relative(path: &str) -> io::Result<()> {
     ))
 }
 
-fn same(present: &Path, files: &BTreeMap<String, FilePlan>) -> io::Result<bool> {
+fn same(
+    present: &Path,
+    files: &BTreeMap<String, FilePlan>,
+    ownership: Option<Ownership>,
+) -> io::Result<bool> {
     let mut found = BTreeSet::new();
     collect(present, present, &mut found)?;
     if found.len() != files.len() {
@@ -75,8 +86,9 @@ fn same(present: &Path, files: &BTreeMap<String, FilePlan>) -> io::Result<bool> 
     }
     for (path, file) in files {
         let at = present.join(path);
+        let mode = ownership.map_or(file.mode, |ownership| ownership.mode(file.mode, false));
         if !found.contains(Path::new(path))
-            || fs::metadata(&at)?.permissions().mode() & 0o7777 != file.mode
+            || fs::metadata(&at)?.permissions().mode() & 0o7777 != mode
             || fs::read(&at)? != file.bytes
         {
             return Ok(false);

@@ -5,6 +5,10 @@
 //!               emptyDir (Memory)   a tmpfs of its limit, 1777
 //!               configMap           a directory: ..2026_07_01_12_00_00.1/…  ..data → it  KEY → ..data/KEY   (atomic)
 //!               secret              the same in a tmpfs that is not swapped
+//!               projected,          the same
+//!               downwardAPI
+//!   CLAIMS/NAMESPACE/NAME
+//!               persistentVolumeClaim   a directory, 0777, that stays
 //!   (nothing)   hostPath            the path itself, checked
 //! ```
 //!
@@ -26,12 +30,14 @@ use crate::plan::{FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
 
 mod atomic;
 mod host_path;
+mod ownership;
 mod remove;
 mod sub_path;
 #[cfg(test)]
 mod tests;
 mod usage;
 
+use ownership::Ownership;
 pub use remove::remove_tree;
 pub use usage::OverLimit;
 
@@ -111,6 +117,8 @@ pub struct Source {
 #[derive(Debug)]
 pub struct Volumes {
     base: PathBuf,
+    /// `fsGroup`, for those that support it.
+    ownership: Option<Ownership>,
     volumes: BTreeMap<String, Volume>,
     scan: usage::Scan,
 }
@@ -121,20 +129,28 @@ struct Volume {
     path: PathBuf,
     /// A tmpfs is mounted there.
     mounted: bool,
-    /// It holds published files: read-only for containers.
+    /// It holds published files.
     files: bool,
+    /// For containers it is.
+    read_only: bool,
 }
 
 impl Volumes {
     /// Makes every volume of the pod below `base`, which is made when absent and emptied of what a dead supervisor of the
-    /// same pod left. On an error nothing is left.
-    pub fn prepare(plan: &PodPlan, base: &Path) -> Result<Self, VolumeError> {
+    /// same pod left. Claims are directories below `claims`, which stay. On an error nothing else is left.
+    pub fn prepare(plan: &PodPlan, base: &Path, claims: &Path) -> Result<Self, VolumeError> {
+        let ownership = plan.security.fs_group.map(|group| Ownership {
+            group,
+            read_only: false,
+            on_root_mismatch: plan.security.fs_group_on_root_mismatch,
+        });
         let mut made = Self {
             base: base.to_path_buf(),
+            ownership,
             volumes: BTreeMap::new(),
             scan: usage::Scan::default(),
         };
-        match made.make_all(plan) {
+        match made.make_all(plan, claims) {
             Ok(()) => Ok(made),
             Err(error) => {
                 if let Err(leftover) = made.remove() {
@@ -145,7 +161,7 @@ impl Volumes {
         }
     }
 
-    fn make_all(&mut self, plan: &PodPlan) -> Result<(), VolumeError> {
+    fn make_all(&mut self, plan: &PodPlan, claims: &Path) -> Result<(), VolumeError> {
         let failed = |cause| VolumeError::Base {
             path: self.base.display().to_string(),
             cause,
@@ -158,15 +174,23 @@ impl Volumes {
             closed.map_err(io::Error::from).map_err(failed)?;
         }
         for volume in &plan.volumes {
-            self.make(plan, volume)?;
+            self.make(plan, volume, claims)?;
         }
         Ok(())
     }
 
-    fn make(&mut self, plan: &PodPlan, volume: &VolumePlan) -> Result<(), VolumeError> {
+    fn make(
+        &mut self,
+        plan: &PodPlan,
+        volume: &VolumePlan,
+        claims: &Path,
+    ) -> Result<(), VolumeError> {
         let name = &volume.name;
         let path = match &volume.kind {
             VolumeKind::HostPath { path, .. } => path.clone(),
+            VolumeKind::Claim {
+                namespace, name, ..
+            } => claims.join(namespace).join(name),
             _ => self.base.join(name),
         };
         let doing = |what: &str| VolumeError::io(name, format!("{what} {}", path.display()));
@@ -176,6 +200,7 @@ impl Volumes {
             VolumeKind::EmptyDir { .. } | VolumeKind::Files { secret: false, .. } => {
                 make_open(&path).map_err(doing("making"))?;
             }
+            VolumeKind::Claim { .. } => make_claim(claims, &path).map_err(doing("making"))?,
             VolumeKind::Memory { limit_bytes } => {
                 make_open(&path).map_err(doing("making"))?;
                 let size = memory_bytes(plan, *limit_bytes, ram_bytes());
@@ -203,10 +228,33 @@ impl Volumes {
                 path: path.clone(),
                 mounted,
                 files: matches!(volume.kind, VolumeKind::Files { .. }),
+                read_only: matches!(
+                    volume.kind,
+                    VolumeKind::Files { .. }
+                        | VolumeKind::Claim {
+                            read_only: true,
+                            ..
+                        }
+                ),
             },
         );
-        if let VolumeKind::Files { files, .. } = &volume.kind {
-            atomic::publish(&path, files).map_err(doing("writing"))?;
+        match (&volume.kind, self.ownership) {
+            (VolumeKind::Files { files, .. }, _) => {
+                let written = atomic::publish(&path, files, self.of_files());
+                written.map(drop).map_err(doing("writing"))?;
+            }
+            // The kubelet does not touch a hostPath either.
+            (VolumeKind::HostPath { .. }, _) | (_, None) => {}
+            (kind, Some(ownership)) => {
+                // Only what outlives the pod can be right already.
+                let ownership = Ownership {
+                    on_root_mismatch: ownership.on_root_mismatch
+                        && matches!(kind, VolumeKind::Claim { .. }),
+                    ..ownership
+                };
+                let given = ownership.give(&path);
+                given.map_err(doing("giving the fsGroup to"))?;
+            }
         }
         if let VolumeKind::EmptyDir {
             limit_bytes: Some(limit),
@@ -215,6 +263,15 @@ impl Volumes {
             self.scan.watch(name, &path, limit);
         }
         Ok(())
+    }
+
+    /// Published files are read by the group, and belong to it before anybody sees them.
+    fn of_files(&self) -> Option<Ownership> {
+        self.ownership.map(|ownership| Ownership {
+            read_only: true,
+            on_root_mismatch: false,
+            ..ownership
+        })
     }
 
     /// What a mount shows, opened. A `subPath` that is not there yet becomes a directory, as the kubelet makes it. A file
@@ -255,11 +312,11 @@ impl Volumes {
         };
         Ok(Source {
             fd,
-            read_only: mount.read_only || volume.files,
+            read_only: mount.read_only || volume.read_only,
         })
     }
 
-    /// Replaces the files of a configMap or secret volume in one step; whoever reads sees all of the old or all of the
+    /// Replaces the files of a published volume (configMap, secret, downwardAPI, projected) in one step; whoever reads sees all of the old or all of the
     /// new ones. False when they were the same already. On an error (a full disk) the old ones stay.
     pub fn update(
         &self,
@@ -271,7 +328,7 @@ impl Volumes {
             volume: volume.to_string(),
         })?;
         let doing = format!("writing {}", known.path.display());
-        atomic::publish(&known.path, files).map_err(VolumeError::io(volume, doing))
+        atomic::publish(&known.path, files, self.of_files()).map_err(VolumeError::io(volume, doing))
     }
 
     /// Looks a little further for a disk emptyDir that is over its `sizeLimit`: at most `entries_max` directory entries
@@ -312,6 +369,20 @@ impl Volumes {
 fn make_open(path: &Path) -> io::Result<()> {
     std::fs::create_dir(path)?;
     Ok(chmod(path, Mode::from_raw_mode(0o777))?)
+}
+
+/// The directory of a claim; the first pod that uses it makes it, open to whatever user its containers are. (local-path-provisioner,
+/// which gives clusters of one machine their claims: 0777)
+fn make_claim(claims: &Path, path: &Path) -> io::Result<()> {
+    if let Some(namespace) = path.parent() {
+        std::fs::create_dir_all(namespace)?;
+        // Others reach the claims through their containers only.
+        chmod(claims, Mode::from_raw_mode(0o700))?;
+    }
+    match make_open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
 }
 
 /// Size of a memory volume in bytes: its limit, the memory limit of the pod where all its containers have one, and

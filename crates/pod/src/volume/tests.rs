@@ -98,7 +98,7 @@ fn an_empty_dir_is_open_to_all_and_gone_afterwards() {
     fs::create_dir_all(base.join("data")).unwrap();
     fs::write(base.join("data/old"), "secret of yesterday").unwrap();
     fs::write(base.join("other"), "").unwrap();
-    let mut volumes = Volumes::prepare(&plan, &base).unwrap();
+    let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
     let source = volumes.source(&at("data", None)).unwrap();
     assert_eq!(path_of(&source), base.join("data"));
     assert!(!source.read_only);
@@ -160,7 +160,7 @@ fn a_full_memory_volume_harms_only_who_fills_it() {
             ),
             ("data", VolumeKind::EmptyDir { limit_bytes: None }),
         ]);
-        let mut volumes = Volumes::prepare(&plan, &base).unwrap();
+        let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
         assert_eq!(mode(&base.join("cache")), 0o1777);
         let mut file = fs::File::create(base.join("cache/big")).unwrap();
         let error = file.write_all(&vec![0; 2 << 20]).unwrap_err();
@@ -186,7 +186,12 @@ fn secrets_live_in_memory() {
             files: files(&[("password", "s3cret", 0o400)]),
             secret: true,
         };
-        let mut volumes = Volumes::prepare(&pod(vec![("token", secret)]), &base).unwrap();
+        let mut volumes = Volumes::prepare(
+            &pod(vec![("token", secret)]),
+            &base,
+            &base.with_extension("claims"),
+        )
+        .unwrap();
         assert_eq!(
             fs::read_to_string(base.join("token/password")).unwrap(),
             "s3cret"
@@ -210,7 +215,7 @@ fn config_files_have_the_kubelet_s_layout() {
         ("ssl/cert", "c", 0o644),
     ];
     let plan = pod(vec![("conf", config(&first))]);
-    let mut volumes = Volumes::prepare(&plan, &base).unwrap();
+    let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
     let conf = base.join("conf");
     let listing = || {
         let mut names: Vec<String> = fs::read_dir(&conf)
@@ -297,7 +302,12 @@ fn a_reader_never_sees_half_an_update() {
         files: version(0),
         secret: false,
     };
-    let mut volumes = Volumes::prepare(&pod(vec![("tls", kind)]), &base).unwrap();
+    let mut volumes = Volumes::prepare(
+        &pod(vec![("tls", kind)]),
+        &base,
+        &base.with_extension("claims"),
+    )
+    .unwrap();
     let conf = base.join("tls");
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let reader = std::thread::spawn({
@@ -331,9 +341,9 @@ fn a_failed_update_leaves_the_old_files() {
         mount_tmpfs(dir.path(), 256 * 1024).unwrap();
         let conf = dir.path().join("conf");
         fs::create_dir(&conf).unwrap();
-        atomic::publish(&conf, &files(&[("a", "good", 0o644)])).unwrap();
+        atomic::publish(&conf, &files(&[("a", "good", 0o644)]), None).unwrap();
         let big = "x".repeat(512 * 1024);
-        let error = atomic::publish(&conf, &files(&[("a", &big, 0o644)])).unwrap_err();
+        let error = atomic::publish(&conf, &files(&[("a", &big, 0o644)]), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read_to_string(conf.join("a")).unwrap(), "good");
         assert_eq!(fs::read_dir(&conf).unwrap().count(), 3);
@@ -345,11 +355,11 @@ fn a_failed_update_leaves_the_old_files() {
 fn paths_that_are_not_inside_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for path in ["../a", "/a", "a/../b", "", "..data", "..x/y"] {
-        let error = atomic::publish(dir.path(), &files(&[(path, "x", 0o644)])).unwrap_err();
+        let error = atomic::publish(dir.path(), &files(&[(path, "x", 0o644)]), None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    atomic::publish(dir.path(), &files(&[(".hidden", "x", 0o644)])).unwrap();
+    atomic::publish(dir.path(), &files(&[(".hidden", "x", 0o644)]), None).unwrap();
 }
 
 #[test]
@@ -421,7 +431,12 @@ fn a_host_path_outlives_the_pod() {
         expect: HostPathType::DirectoryOrCreate,
     };
     let base = dir.path().join("volumes");
-    let mut volumes = Volumes::prepare(&pod(vec![("h", kind)]), &base).unwrap();
+    let mut volumes = Volumes::prepare(
+        &pod(vec![("h", kind)]),
+        &base,
+        &base.with_extension("claims"),
+    )
+    .unwrap();
     let source = volumes.source(&at("h", None)).unwrap();
     assert_eq!(path_of(&source), host);
     fs::write(host.join("kept"), "").unwrap();
@@ -439,7 +454,7 @@ fn a_host_path_outlives_the_pod() {
         ),
     ]);
     assert!(matches!(
-        Volumes::prepare(&plan, &base),
+        Volumes::prepare(&plan, &base, &base.with_extension("claims")),
         Err(VolumeError::HostPathType { .. })
     ));
     assert!(!base.exists());
@@ -452,7 +467,7 @@ fn sub_paths_stay_inside_their_volume() {
     fs::create_dir(dir.path().join("outside")).unwrap();
     fs::write(dir.path().join("outside/secret"), "x").unwrap();
     let plan = pod(vec![("v", VolumeKind::EmptyDir { limit_bytes: None })]);
-    let volumes = Volumes::prepare(&plan, &base).unwrap();
+    let volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
     let root = base.join("v");
     fs::create_dir_all(root.join("real/deep")).unwrap();
     fs::write(root.join("real/file"), "").unwrap();
@@ -514,7 +529,7 @@ fn a_sub_path_that_is_swapped_for_a_link_is_not_followed() {
     let dir = tempfile::tempdir().unwrap();
     let base = dir.path().join("volumes");
     let plan = pod(vec![("v", VolumeKind::EmptyDir { limit_bytes: None })]);
-    let volumes = Volumes::prepare(&plan, &base).unwrap();
+    let volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
     let root = base.join("v");
     fs::create_dir(root.join("dir")).unwrap();
     symlink("/etc", root.join("link")).unwrap();
@@ -618,7 +633,7 @@ fn size_limits_are_noticed_in_bounded_steps() {
         ("cache", VolumeKind::EmptyDir { limit_bytes: limit }),
         ("free", VolumeKind::EmptyDir { limit_bytes: None }),
     ]);
-    let mut volumes = Volumes::prepare(&plan, &base).unwrap();
+    let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
     assert!(volumes.has_limits());
     assert_eq!(volumes.over_limit(1000), None);
     // What does not count: another's bytes, a second name, a hole, what a link leads to.
@@ -650,4 +665,114 @@ fn size_limits_are_noticed_in_bounded_steps() {
     );
     volumes.remove().unwrap();
     assert_eq!(volumes.over_limit(1000), None);
+}
+
+/// Owner's group and mode of what is at `path`, links not followed.
+fn group_and_mode(path: &Path) -> (u32, u32) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    (meta.gid(), meta.mode() & 0o7777)
+}
+
+#[test]
+fn a_group_is_given_the_volumes_that_support_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("v");
+    let claims = dir.path().join("claims");
+    let group = rustix::process::getgid().as_raw() + 7;
+    let claim = VolumeKind::Claim {
+        namespace: "default".into(),
+        name: "data".into(),
+        read_only: false,
+        request_bytes: None,
+    };
+    let mut plan = pod(vec![
+        ("scratch", VolumeKind::EmptyDir { limit_bytes: None }),
+        ("conf", config(&[("a", "x", 0o600), ("d/b", "y", 0o644)])),
+        ("claim", claim.clone()),
+    ]);
+    plan.security.fs_group = Some(group);
+    if !rustix::process::getuid().is_root() {
+        return println!("skipped: only root gives files to a group that it is not in");
+    }
+    let data = claims.join("default/data");
+    fs::create_dir_all(data.join("sub")).unwrap();
+    fs::write(data.join("sub/file"), "kept").unwrap();
+    fs::set_permissions(data.join("sub/file"), fs::Permissions::from_mode(0o4700)).unwrap();
+    let outside = dir.path().join("outside");
+    fs::write(&outside, "").unwrap();
+    let untouched = group_and_mode(&outside);
+    symlink(&outside, data.join("link")).unwrap();
+
+    let mut volumes = Volumes::prepare(&plan, &base, &claims).unwrap();
+    assert_eq!(group_and_mode(&base.join("scratch")), (group, 0o2777));
+    let (found, mode) = group_and_mode(&data.join("sub"));
+    assert_eq!((found, mode & 0o2770), (group, 0o2770));
+    assert_eq!(group_and_mode(&data.join("sub/file")), (group, 0o4760));
+    assert_eq!(group_and_mode(&data.join("link")).0, group);
+    assert_eq!(group_and_mode(&outside), untouched);
+    // Read-only volumes: the group reads.
+    let conf = base.join("conf/..data");
+    assert_eq!(
+        group_and_mode(&fs::canonicalize(conf.join("a")).unwrap()),
+        (group, 0o640)
+    );
+    assert_eq!(
+        group_and_mode(&fs::canonicalize(conf.join("d")).unwrap()),
+        (group, 0o2755)
+    );
+    // The same again is no change.
+    assert!(
+        !volumes
+            .update("conf", &files(&[("a", "x", 0o600), ("d/b", "y", 0o644)]))
+            .unwrap()
+    );
+    assert!(
+        volumes
+            .update("conf", &files(&[("a", "z", 0o400)]))
+            .unwrap()
+    );
+    assert_eq!(
+        group_and_mode(&fs::canonicalize(conf.join("a")).unwrap()),
+        (group, 0o440)
+    );
+    volumes.remove().unwrap();
+    assert_eq!(fs::read_to_string(data.join("sub/file")).unwrap(), "kept");
+
+    // OnRootMismatch looks at the top only; it is right already.
+    plan.security.fs_group_on_root_mismatch = true;
+    fs::set_permissions(data.join("sub/file"), fs::Permissions::from_mode(0o600)).unwrap();
+    Volumes::prepare(&plan, &base, &claims)
+        .unwrap()
+        .remove()
+        .unwrap();
+    assert_eq!(group_and_mode(&data.join("sub/file")).1, 0o600);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    Volumes::prepare(&plan, &base, &claims)
+        .unwrap()
+        .remove()
+        .unwrap();
+    assert_eq!(group_and_mode(&data.join("sub/file")).1, 0o660);
+}
+
+#[test]
+fn a_claim_outlives_the_pod_and_may_be_read_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, claims) = (dir.path().join("v"), dir.path().join("claims"));
+    let claim = |read_only| VolumeKind::Claim {
+        namespace: "shop".into(),
+        name: "data".into(),
+        read_only,
+        request_bytes: Some(1 << 30),
+    };
+    let mut volumes = Volumes::prepare(&pod(vec![("v", claim(false))]), &base, &claims).unwrap();
+    let source = volumes.source(&at("v", None)).unwrap();
+    assert!(!source.read_only);
+    let data = claims.join("shop/data");
+    assert_eq!(group_and_mode(&data).1, 0o777);
+    assert_eq!(group_and_mode(&claims).1, 0o700);
+    fs::write(data.join("kept"), "").unwrap();
+    volumes.remove().unwrap();
+    assert!(data.join("kept").exists() && !base.exists());
+    let volumes = Volumes::prepare(&pod(vec![("v", claim(true))]), &base, &claims).unwrap();
+    assert!(volumes.source(&at("v", Some("kept"))).unwrap().read_only);
 }

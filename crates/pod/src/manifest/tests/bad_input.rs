@@ -128,9 +128,10 @@ fn ignored_fields_are_listed_with_the_reason() {
 
 #[test]
 fn kinds_and_versions() {
+    const KINDS: &str = "Pod, Job, ConfigMap, Secret, PersistentVolumeClaim and List";
     check(
         "apiVersion: apps/v1\nkind: Deployment\nspec: {replicas: 2}\n",
-        "2:7: kind: Deployment is not supported yet; Pod, ConfigMap, Secret and List are",
+        &format!("2:7: kind: refused: Deployment is not supported yet; {KINDS} are"),
     );
     check(
         "apiVersion: v1\nkind: pod\n",
@@ -138,7 +139,20 @@ fn kinds_and_versions() {
     );
     check(
         "apiVersion: v1\nkind: Node\n",
-        "2:7: kind: Node is not supported; Pod, ConfigMap, Secret and List are",
+        &format!("2:7: kind: refused: Node is not supported; {KINDS} are"),
+    );
+    check(
+        "apiVersion: v1\nkind: Job\n",
+        "1:13: apiVersion: \"v1\" is not the version of a Job: batch/v1",
+    );
+    assert_eq!(
+        found(
+            "apiVersion: v1\nkind: Service\nspec: {anything: 1}\n",
+            Severity::Ignored
+        ),
+        [
+            "2:7: ignored: kind: Service: nothing resolves or balances Services; a pod's ports are on this machine's loopback"
+        ]
     );
     check(
         "kind: Pod\n",
@@ -150,7 +164,7 @@ fn kinds_and_versions() {
     );
     check(
         "apiVersion: v1\n",
-        "1:1: kind: kind is missing: Pod, ConfigMap, Secret or List",
+        "1:1: kind: kind is missing: Pod, Job, ConfigMap, Secret, PersistentVolumeClaim and List",
     );
     check("- a\n", "1:1: expected an object, found a list");
     check(
@@ -455,7 +469,7 @@ fn volumes() {
     );
     assert!(
         only("emptyDir: {}, hostPath: {path: /a}")
-            .ends_with("more than one of emptyDir, hostPath, configMap, secret")
+            .ends_with("may not specify more than 1 volume type")
     );
 }
 

@@ -4,7 +4,8 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use serde::Deserialize;
 use serde::de::value::{Error, StrDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -136,6 +137,7 @@ impl<'de> MapAccess<'de> for One<'_> {
         let (key, rest) = self.keys.split_first().expect("a key was asked for");
         self.keys = rest;
         let text = match *key {
+            "apiVersion" if self.kind == "Job" => "batch/v1",
             "apiVersion" => "v1",
             "kind" => self.kind,
             _ => "",
@@ -148,6 +150,8 @@ impl<'de> MapAccess<'de> for One<'_> {
 fn schema() -> BTreeMap<&'static str, &'static [&'static str]> {
     let schema = Schema::default();
     let probe = Probe(&schema, "");
+    Job::deserialize(probe).unwrap();
+    PersistentVolumeClaim::deserialize(probe).unwrap();
     Pod::deserialize(probe).unwrap();
     ConfigMap::deserialize(probe).unwrap();
     Secret::deserialize(probe).unwrap();

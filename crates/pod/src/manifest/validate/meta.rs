@@ -25,6 +25,11 @@ pub(super) fn metadata(
     if let Some(namespace) = metadata.namespace.as_deref().filter(|n| !n.is_empty()) {
         notes.name(&at.key("namespace"), names::dns_label(namespace));
     }
+    labels(metadata, &at, notes);
+}
+
+/// Labels and annotations, of an object or of a template.
+pub(super) fn labels(metadata: &ObjectMeta, at: &Path, notes: &mut Notes<'_>) {
     for (key, value) in metadata.labels.iter().flatten() {
         let path = at.key("labels").key(key.clone());
         notes.name(&path, names::qualified(key));

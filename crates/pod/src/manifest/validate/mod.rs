@@ -1,7 +1,9 @@
 //! What the API server checks beyond types (pkg/apis/core/validation), where it matters to a pod on one machine.
 //! Each check says what would be right.
 
+mod claim;
 mod container;
+mod job;
 mod meta;
 mod pod;
 mod probe;
@@ -12,6 +14,8 @@ use std::collections::HashMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
+pub(super) use claim::claim;
+pub(super) use job::job;
 pub(super) use meta::{config_map, secret};
 
 use super::finding::{Findings, Place, Severity};
@@ -37,8 +41,18 @@ impl<'a> Notes<'a> {
         self.add(Severity::Warning, path, message);
     }
 
+    pub(crate) fn ignored(&mut self, path: &Path, message: impl Into<String>) {
+        self.add(Severity::Ignored, path, message);
+    }
+
     pub(crate) fn risk(&mut self, path: &Path, message: impl Into<String>) {
         self.add(Severity::Risk, path, message);
+    }
+
+    /// The same for an object inside this one.
+    pub(crate) fn below(&mut self, path: &Path, look: impl FnOnce(&mut Notes<'_>)) {
+        let source = self.source.below(path);
+        look(&mut Notes::new(&source, self.findings));
     }
 
     /// An option of the command line is to blame.
@@ -63,10 +77,15 @@ impl<'a> Notes<'a> {
 /// A Pod.
 pub(super) fn pod(object: &Pod, notes: &mut Notes<'_>) {
     meta::metadata(&object.metadata, names::dns_subdomain, notes);
+    match &object.spec {
+        Some(given) => spec(given, notes),
+        None => notes.error(&Path::root().key("spec"), "spec is missing"),
+    }
+}
+
+/// `spec` of a Pod, or of a template of pods.
+fn spec(spec: &PodSpec, notes: &mut Notes<'_>) {
     let at = Path::root().key("spec");
-    let Some(spec) = &object.spec else {
-        return notes.error(&at, "spec is missing");
-    };
     pod::names(spec, &at, notes);
     one_of(
         spec.restart_policy.as_deref(),

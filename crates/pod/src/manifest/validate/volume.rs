@@ -1,6 +1,6 @@
 //! Volumes.
 
-use k8s_openapi::api::core::v1::{KeyToPath, Volume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
 
 use super::{Notes, one_of};
 use crate::manifest::names;
@@ -18,10 +18,14 @@ pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
         volume.host_path.is_some(),
         volume.config_map.is_some(),
         volume.secret.is_some(),
+        volume.downward_api.is_some(),
+        volume.projected.is_some(),
+        volume.persistent_volume_claim.is_some(),
+        volume.ephemeral.is_some(),
     ];
     // None at all is an emptyDir: the API server's default.
     if given.iter().filter(|given| **given).count() > 1 {
-        notes.error(at, "more than one of emptyDir, hostPath, configMap, secret");
+        notes.error(at, "may not specify more than 1 volume type");
     }
     if let Some(dir) = &volume.empty_dir {
         let at = at.key("emptyDir");
@@ -76,6 +80,106 @@ pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
         }
         files(secret.items.as_deref(), secret.default_mode, &at, notes);
     }
+    if let Some(downward) = &volume.downward_api {
+        let at = at.key("downwardAPI");
+        mode(downward.default_mode, &at.key("defaultMode"), notes);
+        downward_files(downward.items.as_deref().unwrap_or_default(), &at, notes);
+    }
+    if let Some(projected) = &volume.projected {
+        self::projected(projected, &at.key("projected"), notes);
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        let at = at.key("persistentVolumeClaim").key("claimName");
+        if claim.claim_name.is_empty() {
+            notes.error(&at, "the claim's name is missing");
+        } else {
+            notes.name(&at, names::dns_subdomain(&claim.claim_name));
+        }
+    }
+    if let Some(ephemeral) = &volume.ephemeral {
+        let at = at.key("ephemeral").key("volumeClaimTemplate");
+        match &ephemeral.volume_claim_template {
+            Some(template) => super::claim::spec(&template.spec, &at.key("spec"), notes),
+            None => notes.error(&at, "a volumeClaimTemplate is missing"),
+        }
+    }
+}
+
+fn projected(projected: &ProjectedVolumeSource, at: &Path, notes: &mut Notes<'_>) {
+    mode(projected.default_mode, &at.key("defaultMode"), notes);
+    for (i, source) in projected.sources.iter().flatten().enumerate() {
+        let at = at.item("sources", i);
+        let given = [
+            source.config_map.is_some(),
+            source.secret.is_some(),
+            source.downward_api.is_some(),
+            source.service_account_token.is_some(),
+        ];
+        match given.iter().filter(|given| **given).count() {
+            0 => notes.error(
+                &at,
+                "nothing to project: give configMap, secret or downwardAPI",
+            ),
+            1 => {}
+            _ => notes.error(&at, "may not specify more than 1 volume type per source"),
+        }
+        if let Some(map) = &source.config_map {
+            let at = at.key("configMap");
+            if map.name.is_empty() {
+                notes.error(&at.key("name"), "the ConfigMap's name is missing");
+            }
+            files(map.items.as_deref(), None, &at, notes);
+        }
+        if let Some(secret) = &source.secret {
+            let at = at.key("secret");
+            if secret.name.is_empty() {
+                notes.error(&at.key("name"), "the Secret's name is missing");
+            }
+            files(secret.items.as_deref(), None, &at, notes);
+        }
+        if let Some(downward) = &source.downward_api {
+            let items = downward.items.as_deref().unwrap_or_default();
+            downward_files(items, &at.key("downwardAPI"), notes);
+        }
+    }
+}
+
+fn downward_files(items: &[DownwardAPIVolumeFile], at: &Path, notes: &mut Notes<'_>) {
+    for (i, item) in items.iter().enumerate() {
+        let at = at.item("items", i);
+        file_path(&item.path, &at.key("path"), notes);
+        mode(item.mode, &at.key("mode"), notes);
+        match (&item.field_ref, &item.resource_field_ref) {
+            (Some(_), Some(_)) => notes.error(
+                &at,
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            ),
+            (None, None) => notes.error(&at, "one of fieldRef and resourceFieldRef is required"),
+            (Some(field), None) if field.api_version.as_deref().is_some_and(|v| v != "v1") => {
+                notes.error(&at.key("fieldRef").key("apiVersion"), "has to be v1");
+            }
+            (None, Some(resource)) => {
+                let container = resource.container_name.as_deref().unwrap_or_default();
+                if container.is_empty() {
+                    notes.error(
+                        &at.key("resourceFieldRef").key("containerName"),
+                        "a container's name is missing: a volume is of no container",
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn file_path(path: &str, at: &Path, notes: &mut Notes<'_>) {
+    if path.is_empty() {
+        notes.error(at, "a path in the volume is missing");
+    } else if path.starts_with("..") {
+        notes.error(at, format!("{path:?} may not begin with .."));
+    } else {
+        notes.name(at, names::descending(path));
+    }
 }
 
 /// `items` and modes of a volume of files.
@@ -86,14 +190,7 @@ fn files(items: Option<&[KeyToPath]>, default_mode: Option<i32>, at: &Path, note
         if item.key.is_empty() {
             notes.error(&at.key("key"), "a key is missing");
         }
-        let path = at.key("path");
-        if item.path.is_empty() {
-            notes.error(&path, "a path in the volume is missing");
-        } else if item.path.starts_with("..") {
-            notes.error(&path, format!("{:?} may not begin with ..", item.path));
-        } else {
-            notes.name(&path, names::descending(&item.path));
-        }
+        file_path(&item.path, &at.key("path"), notes);
         mode(item.mode, &at.key("mode"), notes);
     }
 }

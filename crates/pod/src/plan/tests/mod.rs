@@ -3,8 +3,10 @@
 mod env;
 mod expand;
 mod images;
+mod jobs;
 mod pods;
 mod spec;
+mod volumes;
 
 use std::net::IpAddr;
 

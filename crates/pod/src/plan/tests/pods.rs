@@ -271,7 +271,7 @@ fn without_leaves_a_container_out_with_what_only_it_wants() {
 fn files_without_a_pod() {
     assert_eq!(
         errors(DATA.trim_start_matches("---\n"), &Options::default()),
-        ["manifest: there is no Pod in the files: nothing to run"]
+        ["manifest: there is no Pod and no Job in the files: nothing to run"]
     );
 }
 
