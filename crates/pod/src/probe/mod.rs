@@ -259,12 +259,21 @@ fn text_of(output: &[u8]) -> String {
     String::from_utf8_lossy(kept).trim_end().to_string()
 }
 
-/// `1s`, `1m30s`: whole seconds as Go writes them; probes' numbers are whole seconds.
-fn go_duration(time: Duration) -> String {
-    let (minutes, seconds) = (time.as_secs() / 60, time.as_secs() % 60);
-    match minutes {
-        0 => format!("{seconds}s"),
-        _ => format!("{minutes}m{seconds}s"),
+/// `1m2.345s`, `345ms`, `0s`: as Go writes a duration that was cut to milliseconds.
+pub(crate) fn go_duration(time: Duration) -> String {
+    let millis = time.as_millis();
+    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+    let (seconds, rest) = (millis / 1000 % 60, millis % 1000);
+    let fraction = match rest {
+        0 => String::new(),
+        _ => format!(".{rest:03}").trim_end_matches('0').to_owned(),
+    };
+    match millis {
+        0 => "0s".to_owned(),
+        1..1000 => format!("{rest}ms"),
+        1000..60_000 => format!("{seconds}{fraction}s"),
+        60_000..3_600_000 => format!("{minutes}m{seconds}{fraction}s"),
+        _ => format!("{hours}h{minutes}m{seconds}{fraction}s"),
     }
 }
 

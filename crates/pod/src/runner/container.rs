@@ -1,19 +1,21 @@
 //! One run of a container: from its plan to a process, its logs, and its end.
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::task::JoinHandle;
 
 use super::layout::Paths;
+use super::logs::Tap;
 use super::machine::Exit;
+use super::message::{LogTail, Message};
 use super::output::{Output, Stream};
 use super::{etc, logs, state};
 use crate::cgroup::{ContainerCgroup, PodCgroup};
-use crate::image;
-use crate::plan::{ContainerPlan, ImageSource, PodPlan};
+use crate::image::{self, ResolvedImage};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, image_stop_signal};
 use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Signal, Stdio};
 use crate::volume::Volumes;
 
@@ -23,7 +25,8 @@ const LOGS_PATIENCE: Duration = Duration::from_millis(200);
 /// What every container of the pod is started from.
 #[derive(Debug)]
 pub(super) struct Ground {
-    pub(super) plan: PodPlan,
+    /// What is to run; what runs may have been started by an earlier one.
+    pub(super) plan: RwLock<Arc<PodPlan>>,
     pub(super) paths: Paths,
     pub(super) cgroup: PodCgroup,
     pub(super) volumes: Mutex<Volumes>,
@@ -33,11 +36,15 @@ pub(super) struct Ground {
 /// A container that runs.
 #[derive(Debug)]
 pub(super) struct Running {
+    plan: Arc<PodPlan>,
+    id: usize,
     pub(super) process: Process,
     pub(super) cgroup: ContainerCgroup,
     /// When its program was executed.
     pub(super) since: Instant,
     oom_kills_before: u64,
+    stop_signal: Signal,
+    message: Message,
 }
 
 /// What a start has given.
@@ -51,18 +58,31 @@ pub(super) struct Begun {
 }
 
 impl Ground {
+    /// What is to run.
+    pub(super) fn plan(&self) -> Arc<PodPlan> {
+        Arc::clone(&self.plan.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. An error is one
-    /// line for people.
-    pub(super) fn start(&self, id: usize) -> Result<Begun, String> {
-        let plan = &self.plan.containers[id];
+    /// line for people. `ensured`: its image, when it is one of the store's.
+    pub(super) fn start(
+        &self,
+        id: usize,
+        ensured: Option<&ResolvedImage>,
+    ) -> Result<Begun, String> {
+        let pod = self.plan();
+        let plan = &pod.containers[id];
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let image =
-            image::resolve(plan, &self.paths.scratch(&plan.name), None).map_err(|e| text(&e))?;
+            image::resolve(plan, &self.paths.scratch(&plan.name), ensured).map_err(|e| text(&e))?;
         let argv = image.argv(plan).map_err(|e| text(&e))?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.env = image.env(plan);
         start.cwd = image.working_dir(plan);
-        start.mounts = self.mounts(plan)?;
+        start.mounts = self.mounts(&pod, plan)?;
+        let message = Message::prepare(&self.paths.messages(), &plan.name, &pod)
+            .map_err(|error| format!("preparing the termination message: {error}"))?;
+        start.mounts.push(message.mount(&plan.message_path));
         start.security = plan.security.clone();
         start.image_user = image.config.user.clone();
         let pod = &self.plan.security;
@@ -83,21 +103,30 @@ impl Ground {
         let process = self.sandbox.start(&start).map_err(|e| text(&e))?;
         let own = process.warnings().iter();
         warnings.extend(own.map(|warning| format!("container {}: {warning}", plan.name)));
+        let of_image = image.config.stop_signal.as_deref();
+        let stop_signal = plan
+            .stop_signal
+            .or_else(|| of_image.and_then(image_stop_signal))
+            .unwrap_or(Signal::TERM);
         Ok(Begun {
             running: Running {
+                plan: Arc::clone(&pod),
+                id,
                 process,
                 cgroup,
                 since: Instant::now(),
                 oom_kills_before,
+                stop_signal,
+                message,
             },
             logs: [stdout, stderr],
             warnings,
         })
     }
 
-    fn mounts(&self, plan: &ContainerPlan) -> Result<Vec<Mount>, String> {
+    fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, String> {
         let mut mounts = etc::mounts(&self.paths.etc(), plan);
-        if self.shares_state(plan) {
+        if shares_state(pod, plan) {
             mounts.push(Mount::path(self.paths.shared(), state::SHARED).read_only(true));
         }
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,28 +137,30 @@ impl Ground {
         Ok(mounts)
     }
 
-    /// podkit's own containers see the pod's state where they see its processes.
-    fn shares_state(&self, plan: &ContainerPlan) -> bool {
-        let taken =
-            |mount: &crate::plan::MountPlan| mount.path == std::path::Path::new(state::SHARED);
-        self.plan.share_process_namespace
-            && plan.source == ImageSource::Itself
-            && !plan.mounts.iter().any(taken)
-    }
-
     /// Whether some container sees `pod.json`.
     pub(super) fn anyone_shares_state(&self) -> bool {
-        self.plan
-            .containers
-            .iter()
-            .any(|plan| self.shares_state(plan))
+        let pod = self.plan();
+        pod.containers.iter().any(|plan| shares_state(&pod, plan))
     }
 }
 
+/// podkit's own containers see the pod's state where they see its processes.
+fn shares_state(pod: &PodPlan, plan: &ContainerPlan) -> bool {
+    let taken = |mount: &crate::plan::MountPlan| mount.path == std::path::Path::new(state::SHARED);
+    pod.share_process_namespace
+        && plan.source == ImageSource::Itself
+        && !plan.mounts.iter().any(taken)
+}
+
 impl Running {
-    /// Sends SIGTERM to the first process, or SIGKILL to all.
+    /// What it was started by.
+    pub(crate) fn container(&self) -> &ContainerPlan {
+        &self.plan.containers[self.id]
+    }
+
+    /// Sends its stop signal to the first process, or SIGKILL to all.
     pub(super) fn signal(&self, kill: bool) {
-        let signal = if kill { Signal::KILL } else { Signal::TERM };
+        let signal = if kill { Signal::KILL } else { self.stop_signal };
         if let Err(error) = self.process.signal(signal) {
             tracing::error!(pid = self.process.pid(), %error, "a container could not be signalled");
         }
@@ -139,7 +170,7 @@ impl Running {
     }
 
     /// Waits for the end of the run, ends what it left behind, and lets its last words be read.
-    pub(super) async fn end(&self, ground: &Arc<Ground>, logs: [JoinHandle<()>; 2]) -> Exit {
+    pub(super) async fn end(&self, ground: &Arc<Ground>, logs: Logs) -> Exit {
         let status = match self.process.exited().await {
             Ok(status) => status,
             Err(error) => {
@@ -148,7 +179,7 @@ impl Running {
             }
         };
         let oom = self.cgroup.oom_kills() > self.oom_kills_before;
-        if ground.plan.share_process_namespace {
+        if self.plan.share_process_namespace {
             // Elsewhere the kernel does it: the first process is the PID namespace's.
             self.cgroup.kill_all();
             if let Err(error) = ground.sandbox.kill_rest(&self.process) {
@@ -156,15 +187,17 @@ impl Running {
             }
         }
         let read = async {
-            for log in logs {
+            for log in logs.read {
                 // A reader that has failed has said so.
                 let _read = log.await;
             }
         };
         // Whoever does not come to its end by then (the output is blocked) goes on reading.
         let _in_time = tokio::time::timeout(LOGS_PATIENCE, read).await;
+        let tail = logs.tail.filter(|_| !status.success());
         Exit {
             code: status.code(),
+            message: self.message.read(tail.as_ref()),
             signal: match status {
                 ExitStatus::Signal(signal) => Some(signal),
                 ExitStatus::Code(_) => None,
@@ -174,19 +207,38 @@ impl Running {
     }
 }
 
+/// The logs of a run while they are read.
+#[derive(Debug)]
+pub(super) struct Logs {
+    read: [JoinHandle<()>; 2],
+    /// Their end, where it may be the run's termination message.
+    tail: Option<LogTail>,
+}
+
 /// Shows both logs of a run from now on.
-pub(super) fn follow_logs(logs: [OwnedFd; 2], id: usize, output: &Output) -> [JoinHandle<()>; 2] {
+pub(super) fn follow_logs(logs: [OwnedFd; 2], running: &Running, output: &Output) -> Logs {
+    let id = running.id;
     let [stdout, stderr] = logs;
+    let wanted = running.container().message_from_logs;
+    let tail = wanted.then(LogTail::default);
     let follow = |pipe, stream| {
-        let output = output.clone();
+        let tap = Tap {
+            container: id,
+            stream,
+            output: output.clone(),
+            tail: tail.clone(),
+        };
         tokio::task::spawn_local(async move {
-            if let Err(error) = logs::follow(pipe, id, stream, output).await {
+            if let Err(error) = logs::follow(pipe, &tap).await {
                 tracing::error!(container = id, %error, "a container's log could not be read");
             }
         })
     };
-    [
-        follow(stdout, Stream::Stdout),
-        follow(stderr, Stream::Stderr),
-    ]
+    Logs {
+        read: [
+            follow(stdout, Stream::Stdout),
+            follow(stderr, Stream::Stderr),
+        ],
+        tail,
+    }
 }

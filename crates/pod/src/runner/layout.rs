@@ -5,7 +5,8 @@
 //!   RUN/pods/NAME/         state.json; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
-//!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system)
+//!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system);
+//!                          messages/CONTAINER (its termination message)
 //!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
 //! ```
 //!
@@ -251,6 +252,11 @@ impl Paths {
     /// Claims, which outlive every pod.
     pub(super) fn claims(&self) -> PathBuf {
         self.claims.clone()
+    }
+
+    /// The files of the containers' termination messages.
+    pub(super) fn messages(&self) -> PathBuf {
+        self.lib.join("messages")
     }
 
     /// What a container writes to its root file system.

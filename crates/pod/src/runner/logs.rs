@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
 
+use super::message::LogTail;
 use super::output::{Item, Output, Stream};
 
 /// Bytes read at once.
@@ -23,24 +24,45 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
 }
 
+/// Where a stream's lines go.
+#[derive(Debug)]
+pub(super) struct Tap {
+    pub(super) container: usize,
+    pub(super) stream: Stream,
+    pub(super) output: Output,
+    /// The end of the log is kept.
+    pub(super) tail: Option<LogTail>,
+}
+
+impl Tap {
+    fn put(&self, lines: &[Line<'_>]) {
+        if let Some(tail) = &self.tail {
+            for line in lines {
+                tail.push(&line.bytes, line.partial);
+            }
+        }
+        self.output.show_all(lines.iter().map(|line| Item::Log {
+            container: self.container,
+            stream: self.stream,
+            line: &line.bytes,
+            partial: line.partial,
+        }));
+    }
+}
+
 /// Shows what comes out of `pipe` until its last writer is gone. An error says that it can't be read.
-pub(super) async fn follow(
-    pipe: OwnedFd,
-    container: usize,
-    stream: Stream,
-    output: Output,
-) -> std::io::Result<()> {
+pub(super) async fn follow(pipe: OwnedFd, to: &Tap) -> std::io::Result<()> {
     let pipe = Receiver::from_owned_fd(pipe)?;
     let mut lines = Lines::new(LINE_MAX);
     loop {
-        output.queue().room().await;
+        to.output.queue().room().await;
         let readable = if lines.partial.is_empty() {
             pipe.readable().await
         } else {
             match tokio::time::timeout(PATIENCE, pipe.readable()).await {
                 Ok(readable) => readable,
                 Err(_) => {
-                    show(&output, container, stream, &lines.flush());
+                    to.put(&lines.flush());
                     continue;
                 }
             }
@@ -49,13 +71,13 @@ pub(super) async fn follow(
         let read = BUFFER.with_borrow_mut(|buffer| {
             let read = pipe.try_read(buffer);
             if let Ok(count) = read {
-                show(&output, container, stream, &lines.feed(&buffer[..count]));
+                to.put(&lines.feed(&buffer[..count]));
             }
             read
         });
         match read {
             Ok(0) => {
-                show(&output, container, stream, &lines.flush());
+                to.put(&lines.flush());
                 return Ok(());
             }
             Ok(_) => tokio::task::yield_now().await,
@@ -63,15 +85,6 @@ pub(super) async fn follow(
             Err(error) => return Err(error),
         }
     }
-}
-
-fn show(output: &Output, container: usize, stream: Stream, lines: &[Line<'_>]) {
-    output.show_all(lines.iter().map(|line| Item::Log {
-        container,
-        stream,
-        line: &line.bytes,
-        partial: line.partial,
-    }));
 }
 
 /// A line, or the part of one.

@@ -13,10 +13,12 @@
 mod addresses;
 mod container;
 mod etc;
+mod images;
 mod layout;
 mod logs;
 mod machine;
 mod many;
+mod message;
 mod network;
 mod output;
 mod prepare;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_foundation::error::Failure;
@@ -18,6 +19,7 @@ use super::output::{Item, Output};
 use super::signals::Signals;
 use super::supervise::Supervisor;
 use crate::cgroup::Cgroups;
+use crate::image::Store;
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
 use crate::net::{self, AddressLease, Publisher};
 use crate::plan::{self, Facts, Options, PodPlan, RestartPolicy};
@@ -323,14 +325,22 @@ async fn prepare(
     };
     let chosen = options.exit_code_from.as_ref();
     let chosen = chosen.and_then(|name| plan.containers.iter().position(|c| c.name == *name));
+    let plan = Arc::new(plan);
     let machine = Machine::new(&plan, options.backoff, chosen);
     let ground = Ground {
-        plan,
+        plan: plan.into(),
         paths,
         cgroup,
         volumes: volumes.into(),
         sandbox,
     };
-    let supervisor = Supervisor::new(ground, network, publisher, machine, output.clone());
+    let supervisor = Supervisor::new(
+        ground,
+        network,
+        publisher,
+        machine,
+        output.clone(),
+        Store::new(options.state_dir.as_deref()),
+    );
     Ok(supervisor)
 }

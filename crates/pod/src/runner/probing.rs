@@ -36,7 +36,7 @@ const REAP_MAX: Duration = Duration::from_secs(1);
 /// Probes one run of a container for as long as this is polled.
 pub(super) async fn probe(subject: Subject, run: u32, notes: mpsc::UnboundedSender<Note>) {
     let (id, since) = (subject.id, subject.running.since);
-    let mut schedule = Schedule::new(&subject.ground.plan.containers[id], since);
+    let mut schedule = Schedule::new(subject.running.container(), since);
     let mut attempts = JoinSet::new();
     loop {
         let now = Instant::now();

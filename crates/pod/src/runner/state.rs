@@ -37,6 +37,7 @@ pub(super) fn state_json(
                 let mut status = container_json(machine.status(id));
                 status["name"] = container.name.clone().into();
                 status["image"] = container.image.clone().into();
+                status["imageID"] = machine.status(id).image_id.clone().into();
                 status
             })
             .collect()
@@ -62,6 +63,9 @@ pub(super) fn state_json(
     });
     if let Some(reason) = machine.reason() {
         state["reason"] = reason.into();
+    }
+    if let Some(message) = machine.message() {
+        state["message"] = message.into();
     }
     if machine.stopping() && !matches!(machine.phase(), Phase::Succeeded | Phase::Failed) {
         // As kubectl shows a pod that is being deleted.
@@ -151,6 +155,7 @@ fn rfc3339(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::*;
@@ -162,7 +167,7 @@ mod tests {
         let mut side = container("side");
         side.role = Role::Sidecar;
         let plan = plan(vec![side, container("app")]);
-        let mut machine = Machine::new(&plan, Duration::from_secs(10), None);
+        let mut machine = Machine::new(&Arc::new(plan.clone()), Duration::from_secs(10), None);
         let now = Now {
             at: Instant::now(),
             wall: SystemTime::UNIX_EPOCH,
@@ -171,6 +176,7 @@ mod tests {
             code: 139,
             signal: Some(11),
             oom: false,
+            message: String::new(),
         };
         let inputs = [
             Input::Begin,
@@ -179,7 +185,7 @@ mod tests {
             Input::Exited {
                 id: 1,
                 run: 0,
-                exit,
+                exit: exit.clone(),
             },
             Input::Started { id: 1, run: 1 },
             Input::Exited {

@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
+use super::images::Images;
 use super::layout::replace;
 use super::machine::{Action, Event, Id, Input, Machine, Now, State};
 use super::network::Network;
@@ -17,7 +18,9 @@ use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
 use super::state;
+use crate::image::{EnsureError, ResolvedImage, Store};
 use crate::net::{Egress, PodNet, Publisher};
+use crate::plan::{ContainerPlan, ImageSource};
 
 /// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
 const LIMITS_PERIOD: Duration = Duration::from_secs(1);
@@ -33,6 +36,13 @@ pub(super) enum Note {
     Input(Input),
     /// What came of a container's start.
     Start(Answer),
+    /// What came of asking for a container's image.
+    Pulled {
+        id: Id,
+        run: u32,
+        ensured: Box<Result<ResolvedImage, EnsureError>>,
+        waited: Duration,
+    },
     /// A probe has failed and people are to be told.
     Unhealthy { id: Id, message: String },
 }
@@ -52,6 +62,7 @@ pub(super) struct Supervisor {
     egress: Option<Egress>,
     publisher: Publisher,
     machine: Machine,
+    images: Images,
     output: Output,
     notes: mpsc::UnboundedSender<Note>,
     inbox: mpsc::UnboundedReceiver<Note>,
@@ -78,15 +89,19 @@ impl Supervisor {
         publisher: Publisher,
         machine: Machine,
         output: Output,
+        store: Store,
     ) -> Self {
-        let count = ground.plan.containers.len();
+        let plan = ground.plan();
+        let count = plan.containers.len();
         let (notes, inbox) = mpsc::unbounded_channel();
+        let images = Images::begin(store, &plan, &notes);
         Self {
             ground: Arc::new(ground),
             net: Arc::new(network.net),
             egress: network.egress,
             publisher,
             machine,
+            images,
             output,
             notes,
             inbox,
@@ -166,6 +181,11 @@ impl Supervisor {
 
     fn perform(&mut self, action: Action) {
         match action {
+            Action::Pull { id, run } => {
+                let plan = self.ground.plan();
+                let task = self.images.pull(&plan, id, run, &self.notes);
+                self.tasks[id].extend(task);
+            }
             Action::Start { id, run } => self.start(id, run),
             Action::Signal { id, run: _, kill } => {
                 if let Some(running) = &self.running[id] {
@@ -175,12 +195,12 @@ impl Supervisor {
             Action::Probe { id, run } => self.probe(id, run),
             Action::StopProbes { id } => self.end_tasks(id),
             Action::PostStart { id, run } => {
-                let hook = self.ground.plan.containers[id].post_start.clone();
+                let hook = self.planned(id, |container| &container.post_start);
                 let answer = move |failed| Input::PostStartDone { id, run, failed };
                 self.hook(id, hook, None, answer);
             }
             Action::PreStop { id, run, limit } => {
-                let hook = self.ground.plan.containers[id].pre_stop.clone();
+                let hook = self.planned(id, |container| &container.pre_stop);
                 let answer = move |failed| Input::PreStopDone { id, run, failed };
                 self.hook(id, hook, Some(limit), answer);
             }
@@ -214,6 +234,20 @@ impl Supervisor {
     fn take(&mut self, note: Note) {
         match note {
             Note::Input(input) => self.inputs.push_back(input),
+            Note::Pulled {
+                id,
+                run,
+                ensured,
+                waited,
+            } => {
+                let plan = self.ground.plan();
+                let location = match &plan.containers[id].source {
+                    ImageSource::Image(location) => Some(location),
+                    _ => None,
+                };
+                let input = self.images.pulled(location, id, run, *ensured, waited);
+                self.inputs.push_back(input);
+            }
             Note::Start(answer) => {
                 for answer in self.turns.give(answer) {
                     let input = self.answered(answer);
@@ -234,9 +268,10 @@ impl Supervisor {
     fn start(&mut self, id: Id, run: u32) {
         self.turns.ask(id, run);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
+        let image = self.images.here(id);
         // A stage is executed and waited for, and cgroups are slow to make: not on this thread.
         tokio::task::spawn_blocking(move || {
-            let begun = ground.start(id).map(Box::new);
+            let begun = ground.start(id, image.as_ref()).map(Box::new);
             // Nobody listens any more when the supervisor has given up; the sandbox's end ends what was begun.
             let _unheard = notes.send(Note::Start(Answer { id, run, begun }));
         });
@@ -256,13 +291,23 @@ impl Supervisor {
         }
         let running = Arc::new(begun.running);
         self.running[id] = Some(Arc::clone(&running));
-        let logs = follow_logs(begun.logs, id, &self.output);
+        let logs = follow_logs(begun.logs, &running, &self.output);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
         tokio::task::spawn_local(async move {
             let exit = running.end(&ground, logs).await;
             let _unheard = notes.send(Note::Input(Input::Exited { id, run, exit }));
         });
         Input::Started { id, run }
+    }
+
+    /// A hook of the container as it runs.
+    fn planned(
+        &self,
+        id: Id,
+        hook: impl Fn(&ContainerPlan) -> &Option<crate::plan::Action>,
+    ) -> Option<crate::plan::Action> {
+        let running = self.running[id].as_ref()?;
+        hook(running.container()).clone()
     }
 
     fn probe(&mut self, id: Id, run: u32) {
@@ -308,7 +353,7 @@ impl Supervisor {
     }
 
     fn asked(&mut self, ask: Ask) {
-        let pod = &self.ground.plan.name;
+        let pod = &self.ground.plan().name;
         let (message, input) = match ask {
             Ask::Stop => (
                 format!("Stopping pod {pod} (ask again to kill it)"),
@@ -379,7 +424,7 @@ impl Supervisor {
     }
 
     fn show_addresses(&self) {
-        for address in addresses(&self.ground.plan, self.publisher.published()) {
+        for address in addresses(&self.ground.plan(), self.publisher.published()) {
             self.output.show(&Item::Address {
                 container: &address.container,
                 url: &address.url,
@@ -390,7 +435,7 @@ impl Supervisor {
 
     fn write_state(&self) {
         let ground = &self.ground;
-        let plan = &ground.plan;
+        let plan = &ground.plan();
         let state = state::state_json(plan, &self.machine, self.net.address(), self.since);
         self.put(&ground.paths.state(), &state);
         if ground.anyone_shares_state() {

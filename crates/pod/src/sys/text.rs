@@ -64,13 +64,13 @@ mod tests {
                 .parse()
                 .unwrap()
         };
-        // Touches much code: a test binary formats, sorts and parses.
-        let before = code();
-        give_back_start();
-        let after = code();
-        assert!(
-            after < before,
-            "{before} kB of code before, {after} kB after"
-        );
+        // Touches much code: a test binary formats, sorts and parses. Other tests go on meanwhile and may touch as much again, but
+        // not every time.
+        let less = || {
+            let before = code();
+            give_back_start();
+            code() < before
+        };
+        assert!((0..100).any(|_| less()), "never less than before");
     }
 }

@@ -58,6 +58,27 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             std::fs::write(word(1), vec![b'x'; kib * 1024]).expect("room");
             wait_for_term("filled")
         }
+        // message TEXT CODE: leaves a termination message
+        "message" => {
+            std::fs::write("/dev/termination-log", word(1)).expect("the message's file");
+            ExitCode::from(word(2).parse::<u8>().unwrap_or(0))
+        }
+        // on SIGNAL: until this signal, which is told and ends it well
+        "on" => {
+            let number: i32 = word(1).parse().expect("a signal's number");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                use tokio::signal::unix::{SignalKind, signal};
+                let mut awaited = signal(SignalKind::from_raw(number)).expect("a handler");
+                println!("waiting");
+                awaited.recv().await;
+            });
+            println!("had {number}");
+            ExitCode::SUCCESS
+        }
         // both: a line on each stream, one without an end, and a control character
         "both" => {
             println!("to stdout");

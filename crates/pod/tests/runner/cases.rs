@@ -23,6 +23,13 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("asked_twice_it_is_killed", asked_twice_it_is_killed),
     ("exit_codes", exit_codes),
     ("a_start_that_fails", a_start_that_fails),
+    ("termination_messages", termination_messages),
+    (
+        "the_stop_signal_is_the_containers",
+        the_stop_signal_is_the_containers,
+    ),
+    ("active_for_too_long", active_for_too_long),
+    ("an_image_that_cannot_be_had", an_image_that_cannot_be_had),
     ("logs_apart_and_whole", logs_apart_and_whole),
     ("a_flood_holds_nobody_up", a_flood_holds_nobody_up),
     ("out_of_memory", out_of_memory),
@@ -334,6 +341,98 @@ fn a_start_that_fails() {
             (&end["exitCode"], &end["reason"]),
             (&128.into(), &"StartError".into())
         );
+    });
+}
+
+fn termination_messages() {
+    alone(|| {
+        let spec = r#"
+  restartPolicy: Never
+  containers:
+  - {name: said, image: podkit, args: [app, message, out of luck, "0"]}
+  - {name: silent, image: podkit, args: [app, exit, "3"]}
+  - {name: log, image: podkit, args: [app, exit, "4"], terminationMessagePolicy: FallbackToLogsOnError}
+  - {name: well, image: podkit, args: [app, exit, "0"], terminationMessagePolicy: FallbackToLogsOnError}
+"#;
+        let (code, lines, said) = Pod::start(&manifest("message", spec), &[]).end();
+        assert_eq!(code, Some(1), "{said}");
+        let message = |container: &str| {
+            let end = |line: &&serde_json::Value| {
+                line["container"] == container && line["state"] == "terminated"
+            };
+            lines.iter().find(end).expect("its end")["message"].clone()
+        };
+        assert_eq!(message("said"), "out of luck");
+        assert_eq!(message("silent"), serde_json::Value::Null);
+        assert_eq!(message("log"), "exit 4\n");
+        assert_eq!(message("well"), serde_json::Value::Null);
+    });
+}
+
+fn the_stop_signal_is_the_containers() {
+    alone(|| {
+        // SIGUSR1 is 10 on the machines that podkit runs on.
+        let spec = r#"
+  containers:
+  - {name: app, image: podkit, args: [app, "on", "10"], lifecycle: {stopSignal: SIGUSR1}}
+"#;
+        let spec = format!("  os: {{name: linux}}\n{}", spec.trim_start_matches('\n'));
+        let mut pod = Pod::start(&manifest("signal", &spec), &[]);
+        pod.log("app", "waiting");
+        let (code, lines, said) = pod.stop();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(
+            lines.iter().any(|line| line["line"] == "had 10"),
+            "{lines:#?}"
+        );
+    });
+}
+
+fn active_for_too_long() {
+    alone(|| {
+        let spec = r#"
+  activeDeadlineSeconds: 1
+  containers:
+  - {name: app, image: podkit, args: [app, sleep]}
+"#;
+        let mut pod = Pod::start(&manifest("deadline", spec), &[]);
+        let event = pod.wait("the deadline", |line| line["reason"] == "DeadlineExceeded");
+        assert_eq!(
+            event["message"],
+            "Pod was active on the node longer than the specified deadline"
+        );
+        let (code, lines, said) = pod.end();
+        assert_eq!(code, Some(1), "{said}");
+        assert_eq!(lines.last().expect("lines")["phase"], "Failed");
+    });
+}
+
+fn an_image_that_cannot_be_had() {
+    alone(|| {
+        // Nobody listens there.
+        let spec = r#"
+  containers:
+  - {name: app, image: "127.0.0.1:1/nothing:1"}
+"#;
+        let mut pod = Pod::start(&manifest("pull", spec), &["--backoff-ms", "1000"]);
+        let failed = pod.event("app", "Failed")["message"].clone();
+        let failed = failed.as_str().expect("text");
+        assert!(
+            failed.starts_with("Failed to pull image \"127.0.0.1:1/nothing:1\": "),
+            "{failed}"
+        );
+        let error = pod.event("app", "Failed");
+        assert_eq!(error["message"], "Error: ErrImagePull");
+        let back_off = pod.event("app", "BackOff");
+        assert_eq!(
+            back_off["message"],
+            "Back-off pulling image \"127.0.0.1:1/nothing:1\""
+        );
+        // And asked for again.
+        pod.event("app", "Failed");
+        let again = pod.event("app", "Failed")["message"].clone();
+        assert_eq!(again, failed);
+        assert_eq!(pod.stop().0, Some(0));
     });
 }
 

@@ -8,28 +8,33 @@
 //!            Begin        init, sidecar, …, main, main         all mains ended, Stop, Evict, a failed init
 //!   Pending ───────▶ cursor ─────────────────────▶ Running ─────────────────────▶ stopping ──▶ Finished
 //!
-//!   a container:  Idle ─▶ Starting ─▶ Up ─▶ Stopping{PreStop ▶ AwaitTurn ▶ Term ▶ Killed} ─▶ Ended
-//!                            ▲────── BackOff ◀──┴── exit, when it is to run again
+//!   a container:  Idle ─▶ Pulling ─▶ Starting ─▶ Up ─▶ Stopping{PreStop ▶ AwaitTurn ▶ Term ▶ Killed} ─▶ Ended
+//!                            ▲   └▶ PullWait       │
+//!                            └─────── BackOff ◀────┴── exit, when it is to run again
 //! ```
 //!
 //! The rules are the kubelet's (v1.29 and later, with native sidecars), from `kuberuntime_manager.computePodActions`,
 //! `kuberuntime_container.killContainer`, `kuberuntime_termination_order` and `kubelet_pods.getPhase`.
-//! `start.rs` brings containers up, `stop.rs` down.
+//! `pull.rs` gets their images, `start.rs` brings containers up, `stop.rs` down.
 
 mod backoff;
+mod pull;
 mod start;
 mod status;
 mod stop;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use backoff::FIRST_STEP;
+pub(crate) use pull::{PullFailure, Pulled, Took};
 pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
 
-use crate::plan::{ContainerPlan, ImageSource, PodPlan, ProbePlan, RestartPolicy, Role};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, ProbePlan, Role};
 use backoff::BackOff;
+use pull::PullWait;
 
 /// A container, by its place in [`PodPlan::containers`].
 pub(crate) type Id = usize;
@@ -47,6 +52,14 @@ pub(crate) struct Now {
 pub(crate) enum Input {
     /// The sandbox and the volumes are there.
     Begin,
+    /// A registry is asked for its image.
+    Pulling { id: Id, run: u32 },
+    /// Its image is there, or why it isn't.
+    Pulled {
+        id: Id,
+        run: u32,
+        pulled: Result<Pulled, PullFailure>,
+    },
     /// The container's program executes.
     Started { id: Id, run: u32 },
     /// It could not be started.
@@ -85,6 +98,8 @@ pub(crate) enum Verdict {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
+    /// Get its image; answer with `Pulled`.
+    Pull { id: Id, run: u32 },
     /// Start the container; answer with `Started` or `StartFailed`.
     Start { id: Id, run: u32 },
     /// Run the postStart hook; answer with `PostStartDone`.
@@ -95,7 +110,7 @@ pub(crate) enum Action {
     Signal { id: Id, run: u32, kill: bool },
     /// Begin to probe; answer with `Probed`.
     Probe { id: Id, run: u32 },
-    /// End its probes and hooks.
+    /// End its probes, hooks and pull.
     StopProbes { id: Id },
     /// Tell people.
     Event(Event),
@@ -132,6 +147,8 @@ enum EndedBy {
     InitFailure,
     /// Over a limit.
     Eviction,
+    /// Its `activeDeadlineSeconds` are over.
+    Deadline,
     /// The container of `--exit-code-from` ended.
     Chosen,
     /// Asked to.
@@ -141,6 +158,8 @@ enum EndedBy {
 #[derive(Debug)]
 struct PodStop {
     by: EndedBy,
+    /// `status.message`; may be empty.
+    message: String,
     deadline: Instant,
     /// A main container had failed for good before anyone asked.
     failed_before: bool,
@@ -152,8 +171,14 @@ struct PodStop {
 struct Container {
     name: String,
     role: Role,
-    /// The image and what it is here, for people.
+    /// The plan that its present run was started by.
+    plan: Arc<PodPlan>,
+    /// The image as the file has it.
     image: String,
+    /// What it is here, for people; none: it is in the store, or has to be pulled.
+    at_hand: Option<String>,
+    /// The last wait for an image that could not be had.
+    pull_step: Option<Duration>,
     post_start: bool,
     pre_stop: bool,
     startup: Option<ProbeGrace>,
@@ -174,6 +199,10 @@ struct ProbeGrace(Option<Duration>);
 enum Stage {
     /// Its turn has not come.
     Idle,
+    /// Its image is asked for.
+    Pulling,
+    /// Its image can't be had; it will be asked for again.
+    PullWait(PullWait),
     /// Asked for; the answer is not there yet.
     Starting,
     /// Its program runs.
@@ -193,8 +222,11 @@ enum Stage {
 #[derive(Debug)]
 pub(crate) struct Machine {
     pod: String,
-    policy: RestartPolicy,
     grace: Duration,
+    /// `activeDeadlineSeconds`, and once begun the moment itself.
+    active_deadline: Option<Duration>,
+    deadline: Option<Instant>,
+    first_step: Duration,
     exit_code_from: Option<Id>,
     containers: Vec<Container>,
     /// The first container whose turn has not passed.
@@ -207,29 +239,35 @@ pub(crate) struct Machine {
     actions: Vec<Action>,
 }
 
-/// `Container image "podkit" already present on machine: this program`: the kubelet's words, and what it is.
-fn image_text(container: &ContainerPlan) -> String {
-    let what = match &container.source {
-        ImageSource::Itself => "this program".to_owned(),
-        ImageSource::Host => "the machine's own programs".to_owned(),
-        ImageSource::Rootfs(directory) => directory.display().to_string(),
-        ImageSource::Image(location) => location.to_string(),
-    };
-    format!(
-        "Container image {:?} already present on machine: {what}",
-        container.image
-    )
+/// (Kubernetes: `pkg/kubelet/active_deadline.go`)
+const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the specified deadline";
+
+/// What an image is that no store has, for people: `this program`.
+fn at_hand(container: &ContainerPlan) -> Option<String> {
+    match &container.source {
+        ImageSource::Itself => Some("this program".to_owned()),
+        ImageSource::Host => Some("the machine's own programs".to_owned()),
+        ImageSource::Rootfs(directory) => Some(directory.display().to_string()),
+        ImageSource::Image(_) => None,
+    }
 }
 
 impl Machine {
     /// A pod that has not begun. `first_step` is that of the back-off; when the container `exit_code_from` ends,
     /// the pod stops.
-    pub(crate) fn new(plan: &PodPlan, first_step: Duration, exit_code_from: Option<Id>) -> Self {
+    pub(crate) fn new(
+        plan: &Arc<PodPlan>,
+        first_step: Duration,
+        exit_code_from: Option<Id>,
+    ) -> Self {
         let grace = |probe: &Option<ProbePlan>| probe.as_ref().map(|probe| ProbeGrace(probe.grace));
         let containers = plan.containers.iter().map(|container| Container {
             name: container.name.clone(),
             role: container.role,
-            image: image_text(container),
+            plan: Arc::clone(plan),
+            image: container.image.clone(),
+            at_hand: at_hand(container),
+            pull_step: None,
             post_start: container.post_start.is_some(),
             pre_stop: container.pre_stop.is_some(),
             startup: grace(&container.startup),
@@ -246,6 +284,7 @@ impl Machine {
                     until: None,
                 },
                 last: None,
+                image_id: String::new(),
                 restarts: 0,
                 ready: false,
                 started: false,
@@ -253,8 +292,10 @@ impl Machine {
         });
         Self {
             pod: format!("{}_{}", plan.name, plan.namespace),
-            policy: plan.restart_policy,
             grace: plan.grace,
+            active_deadline: plan.active_deadline,
+            deadline: None,
+            first_step,
             exit_code_from,
             containers: containers.collect(),
             cursor: 0,
@@ -280,7 +321,20 @@ impl Machine {
 
     fn take(&mut self, now: Now, input: Input) {
         match input {
-            Input::Begin => self.begun = true,
+            Input::Begin => {
+                self.begun = true;
+                self.deadline = self.active_deadline.map(|after| now.at + after);
+            }
+            Input::Pulling { id, run } => {
+                if self.is(id, run, |stage| *stage == Stage::Pulling) {
+                    self.pulling(id);
+                }
+            }
+            Input::Pulled { id, run, pulled } => {
+                if self.is(id, run, |stage| *stage == Stage::Pulling) {
+                    self.pulled(now, id, pulled);
+                }
+            }
             Input::Started { id, run } => {
                 if self.is(id, run, |stage| *stage == Stage::Starting) {
                     self.started(now, id);
@@ -315,9 +369,10 @@ impl Machine {
             }
             Input::Evict { message } => {
                 if self.stop.is_none() {
-                    self.event(true, "Evicted", None, message);
+                    self.event(true, "Evicted", None, message.clone());
                     // The kubelet's eviction leaves no grace, which killContainer raises to its minimum.
                     self.stop_pod(now, EndedBy::Eviction, Duration::ZERO);
+                    self.explain(message);
                 }
             }
             Input::Stop => self.stop_pod(now, EndedBy::Request, self.grace),
@@ -335,10 +390,12 @@ impl Machine {
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let due = |container: &Container| match &container.stage {
             Stage::BackOff { until, .. } => Some(*until),
+            Stage::PullWait(wait) => Some(wait.due()),
             Stage::Stopping(stopping) => stopping.due(),
             _ => None,
         };
-        self.containers.iter().filter_map(due).min()
+        let deadline = self.deadline.filter(|_| self.stop.is_none());
+        self.containers.iter().filter_map(due).chain(deadline).min()
     }
 
     /// What is known of a container.
@@ -373,10 +430,35 @@ impl Machine {
         matches!(self.containers[id].stage, Stage::Stopping(_))
     }
 
-    /// `status.reason`: `Evicted`, or nothing.
+    /// `status.reason`: `Evicted`, `DeadlineExceeded`, or nothing.
     pub(crate) fn reason(&self) -> Option<&'static str> {
-        let evicted = matches!(&self.stop, Some(stop) if stop.by == EndedBy::Eviction);
-        evicted.then_some("Evicted")
+        match self.stop.as_ref()?.by {
+            EndedBy::Eviction => Some("Evicted"),
+            EndedBy::Deadline => Some("DeadlineExceeded"),
+            _ => None,
+        }
+    }
+
+    /// `status.message`, when there is one.
+    pub(crate) fn message(&self) -> Option<&str> {
+        let message = &self.stop.as_ref()?.message;
+        (!message.is_empty()).then_some(message)
+    }
+
+    fn explain(&mut self, message: String) {
+        if let Some(stop) = &mut self.stop {
+            stop.message = message;
+        }
+    }
+
+    /// The pod was active for as long as it may be.
+    fn check_deadline(&mut self, now: Now) {
+        if self.stop.is_none() && self.deadline.is_some_and(|deadline| deadline <= now.at) {
+            let message = DEADLINE_EXCEEDED.to_owned();
+            self.event(false, "DeadlineExceeded", None, message.clone());
+            self.stop_pod(now, EndedBy::Deadline, self.grace);
+            self.explain(message);
+        }
     }
 
     /// The exit code of `podkit run` once finished: 0 when all went well, 1 when the pod failed, was evicted or had
@@ -393,7 +475,7 @@ impl Machine {
         let Some(stop) = &self.stop else { return 1 };
         match stop.by {
             EndedBy::Completion => u8::from(self.phase != Phase::Succeeded),
-            EndedBy::InitFailure | EndedBy::Eviction => 1,
+            EndedBy::InitFailure | EndedBy::Eviction | EndedBy::Deadline => 1,
             EndedBy::Chosen | EndedBy::Request => u8::from(stop.forced || stop.failed_before),
         }
     }
@@ -446,7 +528,7 @@ impl Machine {
             .filter(|container| container.role == Role::Main)
             .all(well);
         match by {
-            Some(EndedBy::InitFailure | EndedBy::Eviction) => Phase::Failed,
+            Some(EndedBy::InitFailure | EndedBy::Eviction | EndedBy::Deadline) => Phase::Failed,
             _ if all_well => Phase::Succeeded,
             _ => Phase::Failed,
         }

@@ -4,7 +4,8 @@ use super::stop::Why;
 use super::{
     Action, Container, EndedBy, Exit, Id, Machine, Now, Stage, State, Terminated, Verdict,
 };
-use crate::plan::{RestartPolicy, Role};
+use crate::plan::Role;
+use crate::probe::go_duration;
 
 impl Machine {
     /// Moves the cursor as far as it goes, and starts what it reaches.
@@ -26,7 +27,7 @@ impl Machine {
         }
     }
 
-    /// Asks for a start: the first, or the next after an end.
+    /// Begins a run: the first, or the next after an end.
     fn start(&mut self, now: Now, id: Id) {
         let container = &mut self.containers[id];
         if let Stage::BackOff { ended, .. } = container.stage {
@@ -41,12 +42,31 @@ impl Machine {
             message: String::new(),
             until: None,
         };
-        let (run, name) = (container.run, container.name.clone());
+        let (run, at_hand) = (container.run, container.at_hand.clone());
         let image = container.image.clone();
         self.changed(id);
-        if run == 0 {
-            self.event(false, "Pulled", Some(id), image);
+        match at_hand {
+            None => return self.pull(id),
+            Some(what) if run == 0 => {
+                let message =
+                    format!("Container image {image:?} already present on machine: {what}");
+                self.event(false, "Pulled", Some(id), message);
+            }
+            Some(_) => {}
         }
+        self.create(id);
+    }
+
+    /// Asks for a start; its image is there.
+    pub(super) fn create(&mut self, id: Id) {
+        let container = &mut self.containers[id];
+        container.stage = Stage::Starting;
+        container.status.state = State::Waiting {
+            reason: "ContainerCreating",
+            message: String::new(),
+            until: None,
+        };
+        let (run, name) = (container.run, container.name.clone());
         self.event(
             false,
             "Created",
@@ -151,7 +171,7 @@ impl Machine {
             code: exit.code,
             signal: exit.signal,
             reason: exit.reason(),
-            message: String::new(),
+            message: exit.message,
             started: container.started_at,
             finished: now.wall,
         };
@@ -164,7 +184,7 @@ impl Machine {
     /// `--exit-code-from` waits for.
     fn ended(&mut self, now: Now, id: Id, end: Terminated, asked: bool) {
         let failed = end.code != 0;
-        let again = self.runs_again(id, failed);
+        let again = self.runs_again(id, end.code);
         let container = &mut self.containers[id];
         container.stage = Stage::Ended;
         container.status.state = State::Terminated(end.clone());
@@ -187,7 +207,8 @@ impl Machine {
             };
             if !wait.is_zero() {
                 let reason = format!(
-                    "Back-off {wait:?} restarting failed container {name} in pod {}",
+                    "Back-off {} restarting failed container {name} in pod {}",
+                    go_duration(wait),
                     self.pod
                 );
                 container.status.state = State::Waiting {
@@ -205,13 +226,10 @@ impl Machine {
         }
     }
 
-    /// Whether a container whose run ended is to run again.
-    pub(super) fn runs_again(&self, id: Id, failed: bool) -> bool {
-        match (self.containers[id].role, self.policy) {
-            (Role::Sidecar, _) | (Role::Main, RestartPolicy::Always) => true,
-            (_, RestartPolicy::Never) => false,
-            (Role::Init | Role::Main, _) => failed,
-        }
+    /// Whether a container whose run ended with `code` is to run again.
+    pub(super) fn runs_again(&self, id: Id, code: i32) -> bool {
+        let plan = &self.containers[id].plan;
+        plan.containers[id].restarts(plan.restart_policy, code)
     }
 
     fn mains_ended(&self) -> bool {
@@ -223,9 +241,11 @@ impl Machine {
 
     /// Does what time alone brings about.
     pub(super) fn tick(&mut self, now: Now) {
+        self.check_deadline(now);
         for id in 0..self.containers.len() {
             match &self.containers[id].stage {
                 Stage::BackOff { until, .. } if *until <= now.at => self.start(now, id),
+                Stage::PullWait(_) => self.tick_pull(now, id),
                 Stage::Stopping(_) => self.tick_stop(now, id),
                 _ => {}
             }
@@ -237,7 +257,7 @@ impl Container {
     /// Whether what stands after it in the file may begin.
     fn lets_next_begin(&self) -> bool {
         match (self.role, &self.stage) {
-            (_, Stage::Idle) => false,
+            (_, Stage::Idle) | (Role::Main, Stage::Pulling) => false,
             (Role::Init, stage) => {
                 let well = matches!(&self.status.state, State::Terminated(end) if end.code == 0);
                 *stage == Stage::Ended && well

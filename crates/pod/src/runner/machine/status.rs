@@ -33,6 +33,8 @@ pub(crate) struct ContainerStatus {
     pub(crate) state: State,
     /// `lastState.terminated`.
     pub(crate) last: Option<Terminated>,
+    /// `imageID`; empty before it is known.
+    pub(crate) image_id: String,
     /// `restartCount`.
     pub(crate) restarts: u32,
     /// `ready`.
@@ -46,7 +48,7 @@ pub(crate) struct ContainerStatus {
 pub(crate) enum State {
     /// `waiting`.
     Waiting {
-        /// `PodInitializing`, `ContainerCreating` or `CrashLoopBackOff`.
+        /// `PodInitializing`, `ContainerCreating`, `CrashLoopBackOff`, or why there is no image.
         reason: &'static str,
         /// For people; may be empty.
         message: String,
@@ -80,7 +82,7 @@ pub(crate) struct Terminated {
 }
 
 /// How a container's first process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exit {
     /// The exit code, or 128 + signal.
     pub(crate) code: i32,
@@ -88,16 +90,18 @@ pub(crate) struct Exit {
     pub(crate) signal: Option<i32>,
     /// The kernel's out-of-memory killer struck in its cgroup during this run.
     pub(crate) oom: bool,
+    /// Its termination message; may be empty.
+    pub(crate) message: String,
 }
 
 impl Exit {
     /// The word of `state.terminated.reason`.
-    pub(crate) fn reason(self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             // A child may have been the victim while the first process went on and ended well.
             Self {
                 oom: true, code, ..
-            } if code != 0 => "OOMKilled",
+            } if *code != 0 => "OOMKilled",
             Self { code: 0, .. } => "Completed",
             _ => "Error",
         }

@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::{Action, EndedBy, Id, Machine, Now, PodStop, Stage, State};
 use crate::plan::Role;
+use crate::probe::go_duration;
 
 /// The kubelet's `minimumGracePeriodInSeconds`.
 const MINIMUM: Duration = Duration::from_secs(2);
+
+/// The exit code of a container that was killed.
+const KILLED: i32 = 137;
 
 /// Why one container is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +69,7 @@ impl Machine {
         let deadline = now.at + grace;
         self.stop = Some(PodStop {
             by,
+            message: String::new(),
             deadline,
             failed_before: self.main_failed_for_good(),
             forced: false,
@@ -78,7 +83,9 @@ impl Machine {
                         *kill_at = (*kill_at).min(deadline.max(now.at + MINIMUM));
                     }
                 }
-                Stage::Idle | Stage::BackOff { .. } => self.never_again(id),
+                Stage::Idle | Stage::Pulling | Stage::PullWait(_) | Stage::BackOff { .. } => {
+                    self.never_again(id);
+                }
                 Stage::Starting | Stage::Ended => {}
             }
         }
@@ -90,6 +97,7 @@ impl Machine {
         let failed_before = self.main_failed_for_good();
         let stop = self.stop.get_or_insert(PodStop {
             by: EndedBy::Request,
+            message: String::new(),
             deadline: now.at,
             failed_before,
             forced: true,
@@ -100,7 +108,11 @@ impl Machine {
             match &self.containers[id].stage {
                 Stage::Up { .. } | Stage::Stopping(_) => self.kill(now, id),
                 // A start under way may hang on something; the sandbox's end is that of whatever comes of it.
-                Stage::Idle | Stage::Starting | Stage::BackOff { .. } => self.never_again(id),
+                Stage::Idle
+                | Stage::Pulling
+                | Stage::PullWait(_)
+                | Stage::Starting
+                | Stage::BackOff { .. } => self.never_again(id),
                 Stage::Ended => {}
             }
         }
@@ -214,8 +226,9 @@ impl Machine {
             }
             Step::Term { kill_at } if kill_at <= now.at => {
                 let message = format!(
-                    "Container {} did not stop within its grace period of {:?}, killing it",
-                    container.name, stopping.grace
+                    "Container {} did not stop within its grace period of {}, killing it",
+                    container.name,
+                    go_duration(stopping.grace)
                 );
                 self.event(true, "ExceededGracePeriod", Some(id), message);
                 self.kill(now, id);
@@ -252,6 +265,9 @@ impl Machine {
     /// A container that does not run will not run again.
     fn never_again(&mut self, id: Id) {
         let container = &mut self.containers[id];
+        if container.stage == Stage::Pulling {
+            self.actions.push(Action::StopProbes { id });
+        }
         container.stage = Stage::Ended;
         // How it ended is of more use than that it waited; it has been told already.
         if let Some(end) = container.status.last.take() {
@@ -277,7 +293,7 @@ impl Machine {
         };
         let message = match failed {
             None => format!("Stopping container {name}"),
-            Some(what) if self.runs_again(id, true) => {
+            Some(what) if self.runs_again(id, KILLED) => {
                 format!("Container {name} failed {what}, will be restarted")
             }
             Some(what) => format!("Container {name} failed {what}"),

@@ -80,6 +80,7 @@ fn events_and_states_in_text() {
             finished: SystemTime::UNIX_EPOCH,
         }),
         last: None,
+        image_id: String::new(),
         restarts: 2,
         ready: false,
         started: false,

@@ -1,6 +1,7 @@
 //! The machine against a world of words: every action becomes a short line, so that a test reads as a story.
 
 mod order;
+mod pull;
 mod restart;
 mod stop;
 mod world;
@@ -8,7 +9,7 @@ mod world;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::plan::Action as Do;
+use crate::plan::{Action as Do, RestartPolicy};
 use crate::runner::testing;
 
 const S: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ impl Story {
     fn with(plan: &PodPlan, exit_code_from: Option<Id>) -> Self {
         let at = Instant::now();
         Self {
-            machine: Machine::new(plan, FIRST_STEP, exit_code_from),
+            machine: Machine::new(&Arc::new(plan.clone()), FIRST_STEP, exit_code_from),
             names: plan.containers.iter().map(|c| c.name.clone()).collect(),
             now: Now {
                 at,
@@ -86,6 +87,7 @@ impl Story {
     fn word(&self, action: &Action) -> Option<String> {
         let name = |id: Id| &self.names[id];
         Some(match *action {
+            Action::Pull { id, .. } => format!("pull {}", name(id)),
             Action::Start { id, .. } => format!("start {}", name(id)),
             Action::PostStart { id, .. } => format!("postStart {}", name(id)),
             Action::PreStop { id, limit, .. } => format!("preStop {} {limit:?}", name(id)),
@@ -159,6 +161,7 @@ fn exit(code: i32) -> Exit {
         code,
         signal: (code > 128).then(|| code - 128),
         oom: false,
+        message: String::new(),
     }
 }
 

@@ -195,7 +195,40 @@ fn out_of_memory_is_named_only_when_it_ended_the_run() {
         code,
         signal: None,
         oom: true,
+        message: String::new(),
     };
     assert_eq!(oom(137).reason(), "OOMKilled");
     assert_eq!(oom(0).reason(), "Completed");
+}
+
+#[test]
+fn the_containers_own_policy_and_rules_come_before_the_pods() {
+    let mut own = container("once", Role::Main);
+    own.restart = Some(RestartPolicy::Never);
+    own.restart_rules = vec![crate::plan::RestartRule {
+        not_in: false,
+        codes: vec![42],
+    }];
+    let mut story = Story::new(&plan(RestartPolicy::Always, vec![own]));
+    story.begin();
+    story.started("once");
+    assert_eq!(story.exited("once", 42), ["start once"]);
+    story.started("once");
+    assert_eq!(story.exited("once", 0), ["finished"]);
+    assert_eq!(story.machine.phase(), Phase::Succeeded);
+}
+
+#[test]
+fn a_termination_message_stays_with_the_end() {
+    let mut story = app(RestartPolicy::Never);
+    let exit = Exit {
+        message: "no disk".to_owned(),
+        ..exit(1)
+    };
+    let (id, run) = story.id("app");
+    story.on(Input::Exited { id, run, exit });
+    let State::Terminated(end) = &story.status("app").state else {
+        panic!()
+    };
+    assert_eq!(end.line(), "Error (exit code 1): no disk");
 }

@@ -210,3 +210,33 @@ fn the_events_show_the_order() {
         [killing("s2")]
     );
 }
+
+#[test]
+fn a_pod_fails_when_it_was_active_for_too_long() {
+    let mut story = running(|plan| plan.active_deadline = Some(60 * S));
+    assert_eq!(story.wake(), Some(60 * S));
+    assert_eq!(story.at(59 * S), NOTHING);
+    story.now.at = story.begin + 60 * S;
+    let message = "Pod was active on the node longer than the specified deadline";
+    let events = story.events(Input::Tick);
+    assert_eq!(events[0], format!("DeadlineExceeded {message}"));
+    assert_eq!(story.machine.reason(), Some("DeadlineExceeded"));
+    assert_eq!(story.machine.message(), Some(message));
+    // With the pod's grace, as any stop.
+    assert_eq!(story.wake(), Some(90 * S));
+    for name in ["a", "b", "s2", "s1"] {
+        story.exited(name, 0);
+    }
+    assert_eq!(story.machine.phase(), Phase::Failed);
+    assert_eq!(story.machine.exit_code(), 1);
+}
+
+#[test]
+fn the_deadline_counts_while_nothing_runs_yet() {
+    let mut plan = plan(RestartPolicy::Always, vec![container("a", Role::Main)]);
+    plan.active_deadline = Some(S);
+    let mut story = Story::new(&plan);
+    story.begin();
+    assert_eq!(story.at(S), NOTHING);
+    assert_eq!(story.started("a"), ["TERM a"]);
+}

@@ -13,6 +13,10 @@ use super::*;
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
+    Pull {
+        pick: usize,
+        fails: bool,
+    },
     Start {
         pick: usize,
         fails: bool,
@@ -50,6 +54,7 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     let code = prop_oneof![Just(0), Just(1), Just(137)];
     prop_oneof![
+        4 => (id.clone(), prop::bool::weighted(0.2)).prop_map(|(pick, fails)| Op::Pull { pick, fails }),
         6 => (id.clone(), prop::bool::weighted(0.1)).prop_map(|(pick, fails)| Op::Start { pick, fails }),
         4 => (id.clone(), code).prop_map(|(pick, code)| Op::Exit { pick, code }),
         3 => (id.clone(), any::<bool>()).prop_map(|(id, failed)| Op::Hook { id, failed }),
@@ -80,8 +85,12 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
             .map(|(at, bits)| (format!("m{at}"), Role::Main, bits));
         let build = |(name, role, bits): (String, Role, u8)| {
             let mut made = container(&name, role);
+            let on = |bit: u8| bits & (1 << bit) != 0;
+            if on(5) {
+                let reference = "r.example/x:1".parse().unwrap();
+                made.source = ImageSource::Image(crate::image::Location::Registry(reference));
+            }
             if role != Role::Init {
-                let on = |bit: u8| bits & (1 << bit) != 0;
                 made.startup = on(0).then(|| probe(None)).flatten();
                 made.readiness = on(1).then(|| probe(None)).flatten();
                 made.liveness = on(2).then(|| probe(Some(7 * S))).flatten();
@@ -99,6 +108,8 @@ struct World {
     plan: PodPlan,
     machine: Machine,
     now: Now,
+    /// Whose image was asked for.
+    pulling: BTreeMap<Id, u32>,
     /// Asked to start, by container.
     starting: BTreeMap<Id, u32>,
     running: BTreeMap<Id, u32>,
@@ -115,12 +126,13 @@ impl World {
     fn new(plan: PodPlan) -> Self {
         let count = plan.containers.len();
         Self {
-            machine: Machine::new(&plan, S, None),
+            machine: Machine::new(&Arc::new(plan.clone()), S, None),
             plan,
             now: Now {
                 at: Instant::now(),
                 wall: SystemTime::UNIX_EPOCH,
             },
+            pulling: BTreeMap::new(),
             starting: BTreeMap::new(),
             running: BTreeMap::new(),
             killed: vec![],
@@ -143,7 +155,14 @@ impl World {
 
     fn take(&mut self, action: &Action) {
         match *action {
+            Action::Pull { id, run } => {
+                assert!(!self.stopping, "pulls {id} while stopping");
+                assert!(!self.running.contains_key(&id), "{id} runs already");
+                assert!(self.pulling.insert(id, run).is_none(), "{id} pulls twice");
+                self.may_start(id);
+            }
             Action::Start { id, run } => {
+                assert!(!self.pulling.contains_key(&id), "{id} has no image yet");
                 assert!(!self.stopping, "starts {id} while stopping");
                 assert!(!self.running.contains_key(&id), "{id} runs twice");
                 assert!(self.starting.insert(id, run).is_none(), "{id} starts twice");
@@ -160,7 +179,11 @@ impl World {
             | Action::Probe { id, run, .. } => {
                 assert_eq!(self.running.get(&id), Some(&run), "nothing to do it in");
             }
+            Action::StopProbes { id } => {
+                self.pulling.remove(&id);
+            }
             Action::Finished => {
+                assert!(self.pulling.is_empty(), "a pull goes on");
                 assert!(self.running.is_empty());
                 assert!(self.starting.is_empty() || self.forced, "one is forgotten");
                 self.finished = true;
@@ -177,6 +200,25 @@ impl World {
                 Role::Main => {}
             }
         }
+    }
+
+    fn pull(&mut self, id: Id, fails: bool) {
+        let Some(run) = self.pulling.remove(&id) else {
+            return;
+        };
+        let pulled = match fails {
+            true => Err(PullFailure {
+                reason: "ErrImagePull",
+                message: String::new(),
+            }),
+            false => Ok(Pulled {
+                image_id: String::new(),
+                took: None,
+                size_bytes: 0,
+            }),
+        };
+        self.tell(Input::Pulling { id, run });
+        self.tell(Input::Pulled { id, run, pulled });
     }
 
     fn start(&mut self, id: Id, fails: bool) {
@@ -215,6 +257,12 @@ impl World {
     fn apply(&mut self, op: Op) {
         let count = self.plan.containers.len();
         match op {
+            Op::Pull { pick, fails } => {
+                let ids: Vec<Id> = self.pulling.keys().copied().collect();
+                if let Some(id) = ids.get(pick % ids.len().max(1)) {
+                    self.pull(*id, fails);
+                }
+            }
             Op::Start { pick, fails } => {
                 let ids: Vec<Id> = self.starting.keys().copied().collect();
                 if let Some(id) = ids.get(pick % ids.len().max(1)) {

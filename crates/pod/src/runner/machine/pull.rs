@@ -1,0 +1,150 @@
+//! A container's image before its start: asked for, there, or waited for. (Kubernetes: `imageManager.EnsureImageExists`, called by
+//! `startContainer`)
+//!
+//! An image that can't be had fails no pod, whatever the restart policy: it is asked for again, 10 s later and then twice as long
+//! each time, up to 5 minutes. The events and the words of the waiting state are the kubelet's.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Id, Machine, Now, Stage, State};
+use crate::probe::go_duration;
+
+/// The cap, in first steps, as that of the restarts.
+const CAP: u32 = 30;
+/// For this part of the first step the state shows why it failed; then that it waits, as after the kubelet's next look.
+const SHOWN: u32 = 10;
+
+/// What a pull has given.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Pulled {
+    /// `imageID`: its name and digest.
+    pub(crate) image_id: String,
+    /// None: it was there.
+    pub(crate) took: Option<Took>,
+    /// Bytes, as in a registry.
+    pub(crate) size_bytes: u64,
+}
+
+/// How long a pull was.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Took {
+    pub(crate) pull: Duration,
+    /// And with the time in which others were pulled.
+    pub(crate) with_waiting: Duration,
+}
+
+/// Why there is no image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PullFailure {
+    /// `ErrImagePull`, `ErrImageNeverPull` or `ImageInspectError`.
+    pub(crate) reason: &'static str,
+    /// One line.
+    pub(crate) message: String,
+}
+
+/// A container that waits to ask again for its image.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PullWait {
+    until: Instant,
+    /// When the back-off is told of, and the failure that led to it.
+    tell: Option<(Instant, PullFailure)>,
+}
+
+impl PullWait {
+    pub(super) fn due(&self) -> Instant {
+        self.tell.as_ref().map_or(self.until, |(at, _)| *at)
+    }
+}
+
+impl Machine {
+    /// Asks for the image of the run that is to start.
+    pub(super) fn pull(&mut self, id: Id) {
+        let container = &mut self.containers[id];
+        container.stage = Stage::Pulling;
+        let run = container.run;
+        self.actions.push(Action::Pull { id, run });
+    }
+
+    /// A registry is asked.
+    pub(super) fn pulling(&mut self, id: Id) {
+        let message = format!("Pulling image {:?}", self.containers[id].image);
+        self.event(false, "Pulling", Some(id), message);
+    }
+
+    pub(super) fn pulled(&mut self, now: Now, id: Id, pulled: Result<Pulled, PullFailure>) {
+        let image = self.containers[id].image.clone();
+        match pulled {
+            Ok(pulled) => {
+                let message = match pulled.took {
+                    None => format!("Container image {image:?} already present on machine"),
+                    Some(took) => format!(
+                        "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
+                        go_duration(took.pull),
+                        go_duration(took.with_waiting),
+                        pulled.size_bytes
+                    ),
+                };
+                let container = &mut self.containers[id];
+                container.pull_step = None;
+                container.status.image_id = pulled.image_id;
+                self.event(false, "Pulled", Some(id), message);
+                self.create(id);
+            }
+            Err(failure) => self.pull_failed(now, id, failure),
+        }
+    }
+
+    fn pull_failed(&mut self, now: Now, id: Id, failure: PullFailure) {
+        let never = failure.reason == "ErrImageNeverPull";
+        let reason = if never { failure.reason } else { "Failed" };
+        self.event(true, reason, Some(id), failure.message.clone());
+        let error = format!("Error: {}", failure.reason);
+        self.event(true, "Failed", Some(id), error);
+        let first = self.first_step;
+        let container = &mut self.containers[id];
+        let step = match container.pull_step {
+            None => first,
+            Some(step) => (step * 2).min(first * CAP),
+        };
+        container.pull_step = Some(step);
+        let until = now.at + step;
+        container.status.state = State::Waiting {
+            reason: failure.reason,
+            message: failure.message.clone(),
+            until: Some(until),
+        };
+        // It is not pulled, and so not backed off from: it may be loaded at any time.
+        let tell = (!never).then(|| (now.at + first / SHOWN, failure));
+        container.stage = Stage::PullWait(PullWait { until, tell });
+        self.changed(id);
+    }
+
+    /// What time brings to one that waits.
+    pub(super) fn tick_pull(&mut self, now: Now, id: Id) {
+        let container = &mut self.containers[id];
+        let Stage::PullWait(wait) = &mut container.stage else {
+            return;
+        };
+        let until = wait.until;
+        if until <= now.at {
+            return self.pull(id);
+        }
+        let Some((_, failure)) = wait.tell.take_if(|(at, _)| *at <= now.at) else {
+            return;
+        };
+        let back_off = format!("Back-off pulling image {:?}", container.image);
+        container.status.state = State::Waiting {
+            reason: "ImagePullBackOff",
+            message: format!("{back_off}: {}: {}", failure.reason, failure.message),
+            until: Some(until),
+        };
+        self.changed(id);
+        self.event(false, "BackOff", Some(id), back_off);
+        self.event(
+            true,
+            "Failed",
+            Some(id),
+            "Error: ImagePullBackOff".to_owned(),
+        );
+    }
+}
