@@ -85,10 +85,9 @@ impl Ground {
         start.mounts.push(message.mount(&plan.message_path));
         start.security = plan.security.clone();
         start.image_user = image.config.user.clone();
-        let pod = &self.plan.security;
-        start.groups = pod.supplemental_groups.clone();
-        start.groups.extend(pod.fs_group);
-        start.groups_strict = pod.groups_strict;
+        start.groups = pod.security.supplemental_groups.clone();
+        start.groups.extend(pod.security.fs_group);
+        start.groups_strict = pod.security.groups_strict;
         let (cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();
