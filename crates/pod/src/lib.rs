@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod check;
+pub mod control;
 pub mod image;
 pub mod manifest;
 pub mod net;

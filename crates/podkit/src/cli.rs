@@ -12,7 +12,7 @@ use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Param, ParamSet, Values};
 use podkit_foundation::surface::Group;
 
-use crate::{explain, registry, run};
+use crate::{explain, pods, registry, run};
 
 /// What the command line asks for.
 pub(crate) enum Parsed {
@@ -75,16 +75,9 @@ fn root() -> Command {
         .subcommand_required(true)
         .subcommand(
             with_params(Command::new("run"), run::RunParams::PARAMS)
-                .about("Start pods on this machine, in the foreground")
+                .about("Start pods on this machine, in the foreground or (-d) detached")
                 .after_help(run::RUN_HELP)
-                .arg(files())
-                .arg(
-                    Arg::new("detach")
-                        .short('d')
-                        .long("detach")
-                        .action(ArgAction::SetTrue)
-                        .hide(true),
-                ),
+                .arg(files()),
         )
         .subcommand(
             with_params(Command::new("check"), run::CheckParams::PARAMS)
@@ -112,6 +105,14 @@ fn root() -> Command {
                         .help("bash, elvish, fish, powershell or zsh"),
                 ),
         );
+    for command in pods::COMMANDS {
+        let with_flags = with_params(Command::new(command.name), command.params);
+        root = root.subcommand(
+            (command.args)(with_flags)
+                .about(command.about)
+                .after_help(command.help),
+        );
+    }
     for module in registry::MODULES {
         let spec = module.spec;
         let tail = format!(
@@ -166,12 +167,18 @@ fn with_params(command: Command, params: &[Param]) -> Command {
 fn root_help() -> String {
     let mut text = String::from(
         "podkit: the distributed-system toolkit as one program\n\n\
-         podkit run FILE...       start pods on this machine (foreground)\n\
-         podkit check FILE...     validate manifests: what runs, what is ignored, refused, or risky\n\
+         podkit run FILE...       start pods on this machine (foreground; -d to detach)\n\
+         podkit check FILE...     validate manifests: what runs, what is ignored, refused, or risky\n\n\
+         Running pods, in kubectl's words:\n",
+    );
+    for command in pods::COMMANDS {
+        writeln!(text, "  {:<38} {}", command.usage, command.about)
+            .expect("writing to a String can't fail");
+    }
+    text += "\n\
          podkit explain [MODULE[.PARAMETER]]     the API surface (-o text|json|markdown|dockerfile; --diff OLD.json)\n\
          podkit completions SHELL\n\n\
-         Modules, each a container: `args: [tls]`, parameters as flags or in `env` as PODKIT_…\n",
-    );
+         Modules, each a container: `args: [tls]`, parameters as flags or in `env` as PODKIT_…\n";
     let mut groups: Vec<Group> = registry::specs().iter().map(|spec| spec.group).collect();
     groups.sort_unstable();
     groups.dedup();

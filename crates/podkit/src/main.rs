@@ -5,6 +5,7 @@
 
 mod cli;
 mod explain;
+mod pods;
 mod registry;
 mod run;
 
@@ -34,6 +35,10 @@ fn command() -> Result<ExitCode, Failure> {
         "check" => run::check(matches),
         "explain" => explain::explain(matches),
         "completions" => cli::completions(matches),
+        name if pods::find(name).is_some() => {
+            let command = pods::find(name).expect("it was found");
+            (command.run)(matches)
+        }
         module => {
             let module = registry::find(module).expect("every other command is a module");
             Ok(podkit_dataplane::module::run(

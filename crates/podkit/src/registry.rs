@@ -24,10 +24,9 @@ pub(crate) fn specs() -> Vec<&'static ModuleSpec> {
 }
 
 /// The commands that are not modules.
-pub(crate) const COMMANDS: &[&str] = &["run", "check", "explain", "completions"];
-
-/// The words of the command line that a later version will have: refused by name instead of as a typo.
-pub(crate) const NOT_YET: &[&str] = &[
+pub(crate) const COMMANDS: &[&str] = &[
+    "run",
+    "check",
     "ps",
     "logs",
     "exec",
@@ -36,20 +35,12 @@ pub(crate) const NOT_YET: &[&str] = &[
     "wait",
     "port-forward",
     "stop",
-    "image",
-    "chain",
-    "install",
-    "config",
-    "git-sync",
-    "agent",
-    "shard",
-    "redis",
-    "broker",
-    "split",
-    "metrics",
-    "collect",
-    "health",
-    "balance",
-    "cache",
-    "limit",
+    "explain",
+    "completions",
+];
+
+/// The words of the command line that a later version will have: refused by name instead of as a typo.
+pub(crate) const NOT_YET: &[&str] = &[
+    "logs", "image", "chain", "install", "config", "git-sync", "agent", "shard", "redis", "broker",
+    "split", "metrics", "collect", "health", "balance", "cache", "limit",
 ];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use clap::ArgMatches;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamError, ParamSet};
+use podkit_foundation::params::{ParamError, ParamSet, Size};
+use podkit_foundation::telemetry::log::{self, LogFormat, LogLevel};
 use podkit_pod::check::{Commands, check as check_files};
 use podkit_pod::plan::Options;
 use podkit_pod::runner::{self, OutputFormat, RunOptions};
@@ -44,8 +45,20 @@ podkit_foundation::params! {
         seccomp_dir: Option<PathBuf> {},
         /// Keep the state of pods below this directory instead of /run/podkit and /var/lib/podkit.
         state_dir: Option<PathBuf> {},
+        /// Go on in the background; return when all pods have begun.
+        detach: bool { default: Some("false"), short: Some('d') },
+        /// With -d, return when all pods are ready, and fail when one can't be.
+        wait: bool { default: Some("false") },
+        /// How long --wait waits.
+        wait_timeout: Duration { default: Some("5m") },
+        /// How large a file of a container's log gets before a new one begins.
+        log_max_size: Size { default: Some("10Mi"), bounds: Some((65_536, 1_099_511_627_776)) },
+        /// How many files are kept of the log of a container's run.
+        log_max_files: u32 { default: Some("5"), bounds: Some((2, 1000)) },
         /// Run only this pod of the files.
         only_pod: Option<String> {},
+        /// Set by -d for the process that goes on in the background.
+        detached: bool { default: Some("false") },
     }
 }
 
@@ -74,13 +87,11 @@ Exit code: 0 when the files can run, 2 when not. Every line names file, line, co
 
 /// `podkit run FILE...`.
 pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
-    if matches.get_flag("detach") {
-        let version = podkit_foundation::VERSION;
-        return Err(Failure::Usage(format!(
-            "--detach is not in version {version} yet; run goes on in the foreground"
-        )));
-    }
     let params = RunParams::from_values(&cli::values(RunParams::PARAMS, matches))?;
+    if params.wait && !params.detach {
+        let why = "only with -d; in the foreground the output says when a pod is ready";
+        return Err(ParamError::new("wait", why).into());
+    }
     let options = RunOptions {
         files: files(matches),
         without: params.without,
@@ -96,7 +107,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         seccomp_dir: params.seccomp_dir,
         state_dir: params.state_dir,
         only_pod: params.only_pod,
+        detach: params.detach,
+        wait: params.wait,
+        wait_timeout: params.wait_timeout,
+        log_max_size: params.log_max_size.0,
+        log_max_files: params.log_max_files,
+        detached: params.detached,
     };
+    log::init("run", LogLevel::Warn, LogFormat::Text);
     runner::run(&options).map(ExitCode::from)
 }
 
@@ -107,6 +125,7 @@ pub(crate) fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         images: images(&params.image)?,
         without: params.without,
         allow_privileged: params.allow_privileged,
+        ..Options::default()
     };
     let modules = registry::specs();
     let commands = Commands {

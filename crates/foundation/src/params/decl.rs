@@ -60,14 +60,19 @@ impl Param {
         }
     }
 
+    /// The field without what makes a keyword of the language a name: `for`.
+    fn name(&self) -> &'static str {
+        self.field.trim_start_matches("r#")
+    }
+
     /// The flag's name without its dashes: `client-ca`.
     pub fn flag(&self) -> String {
-        self.field.replace('_', "-")
+        self.name().replace('_', "-")
     }
 
     /// The variable: `PODKIT_CLIENT_CA`.
     pub fn variable(&self) -> String {
-        format!("PODKIT_{}", self.field.to_uppercase())
+        format!("PODKIT_{}", self.name().to_uppercase())
     }
 
     /// The first line of the doc comment, for `--help`.

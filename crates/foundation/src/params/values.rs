@@ -42,6 +42,7 @@ impl ParamError {
     /// For a value that has the right form and is wrong all the same (a file that can't be read, two
     /// parameters that exclude each other): `why` says what is wrong and what would be right.
     pub fn new(field: &str, why: impl fmt::Display) -> Self {
+        let field = field.trim_start_matches("r#");
         let flag = field.replace('_', "-");
         let variable = field.to_uppercase();
         Self {

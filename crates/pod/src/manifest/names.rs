@@ -188,12 +188,12 @@ pub(super) const CAPABILITIES: &[&str] = &[
     "WAKE_ALARM",
 ];
 
-/// A capability as a Pod names it.
+/// A capability as a Pod names it; the case is of no matter to container runtimes.
 pub(crate) fn capability(name: &str) -> Option<String> {
-    if name == "ALL" || CAPABILITIES.contains(&name) {
+    let bare = name.to_uppercase();
+    if bare == "ALL" || CAPABILITIES.contains(&bare.as_str()) {
         return None;
     }
-    let bare = name.to_uppercase();
     let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
     let hint = super::nearest::nearest(bare, CAPABILITIES.iter().copied().chain(["ALL"]))
         .map(|near| format!("; did you mean {near}?"))

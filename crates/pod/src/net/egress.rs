@@ -17,7 +17,6 @@ use super::PodNet;
 use super::address::{AddressLease, is_held};
 use super::firewall;
 use super::link::Route;
-use super::netlink::{ROUTE, Socket};
 use super::nft::Nft;
 use super::veth::{Veth, address_of};
 
@@ -56,8 +55,7 @@ impl Egress {
     ) -> Result<(Self, Vec<String>), NoEgress> {
         let no_socket = |error: io::Error| NoEgress::new(format!("opening rtnetlink: {error}"));
         let mut machine = Route::open().map_err(no_socket)?;
-        let pod = net.make_netlink(ROUTE).map_err(no_socket)?;
-        let mut pod = Route::of(Socket::of(pod));
+        let mut pod = net.route().map_err(no_socket)?;
         let address = net.address();
         let veth = Veth::make(&mut machine, &mut pod, netns, address)?;
         let clash = veth.clash.as_ref().map(|interface| {

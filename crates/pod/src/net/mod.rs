@@ -24,6 +24,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 
 mod address;
+mod dns;
 mod egress;
 mod firewall;
 mod forward;
@@ -38,6 +39,7 @@ mod udp;
 mod veth;
 
 pub use address::AddressLease;
+pub use dns::{Forwarder, NAMESERVER, reachable_from_pod};
 pub use egress::{Egress, NoEgress, sweep};
 pub use forward::relay;
 pub use publish::{PublishError, Published, Publisher};
@@ -116,9 +118,7 @@ impl PodNet {
 
     /// Gives the pod its address without a way out of it: as a /32 on `lo`.
     pub fn stay_inside(&self) -> io::Result<()> {
-        let socket = self.make_netlink(netlink::ROUTE)?;
-        let mut route = link::Route::of(netlink::Socket::of(socket));
-        route
+        self.route()?
             .add_address(link::LO, self.address)
             .map_err(|e| io::Error::new(e.kind(), format!("giving the pod its address: {e}")))
     }
@@ -184,18 +184,29 @@ impl PodNet {
         is_made.await.map_err(|_| ended())?
     }
 
-    /// A netlink socket of the pod. Blocks for a moment.
-    pub(self) fn make_netlink(&self, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
+    /// A socket of the pod. Blocks for a moment.
+    fn make(
+        &self,
+        family: AddressFamily,
+        kind: SocketType,
+        protocol: Option<Protocol>,
+    ) -> io::Result<OwnedFd> {
         let (made, is_made) = mpsc::channel();
         self.request(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
+            family,
+            kind,
             protocol,
             Box::new(move |socket| {
                 let _unwanted = made.send(socket);
             }),
         )?;
         is_made.recv().map_err(|_| ended())?
+    }
+
+    /// rtnetlink of the pod. Blocks for a moment.
+    fn route(&self) -> io::Result<link::Route> {
+        let fd = self.make(AddressFamily::NETLINK, SocketType::RAW, netlink::ROUTE)?;
+        Ok(link::Route::of(netlink::Socket::of(fd)))
     }
 
     fn request(

@@ -33,6 +33,7 @@ pub(super) const INET: u8 = 1;
 pub(super) const IPV4: u8 = 2;
 /// `NF_INET_…`.
 pub(super) const HOOK_FORWARD: u32 = 2;
+pub(super) const HOOK_OUTPUT: u32 = 3;
 pub(super) const HOOK_POSTROUTING: u32 = 4;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
@@ -41,6 +42,7 @@ const LIST_ELEM: u16 = 1;
 const TYPE_IFNAME: u32 = 41;
 const IFNAME_BYTES: usize = 16;
 const REGISTER: u32 = 1;
+const REGISTER_2: u32 = 2;
 
 fn message(kind: u16, flags: u16, family: u8) -> Message {
     Message::new(SUBSYSTEM << 8 | kind, flags, &[family, 0, 0, 0])
@@ -184,6 +186,21 @@ impl Expressions {
         self.header(12, start.to_vec())
     }
 
+    /// `ip daddr`, likewise.
+    pub(super) fn destination(self, start: &[u8]) -> Self {
+        self.header(16, start.to_vec())
+    }
+
+    /// `tcp dport` or `udp dport`, by the protocol's number.
+    pub(super) fn port(self, protocol: u8, port: u16) -> Self {
+        self.meta(16)
+            .compare(true, vec![protocol])
+            .push("payload", |e| {
+                e.be32(1, REGISTER).be32(2, 2).be32(3, 2).be32(4, 2)
+            })
+            .compare(true, port.to_be_bytes().to_vec())
+    }
+
     /// `ct state { … }` (key 0) or `ct status { … }` (key 2): whether one of the bits is set.
     fn tracked(self, key: u32, bits: u32, set: bool) -> Self {
         let mask = bits.to_ne_bytes();
@@ -240,6 +257,24 @@ impl Expressions {
         self.push("masq", |e| e)
     }
 
+    /// `dnat to ADDRESS:PORT`.
+    pub(super) fn redirect(self, address: [u8; 4], port: u16) -> Self {
+        let load = |register: u32, value: Vec<u8>| {
+            move |e: Message| {
+                e.be32(1, register)
+                    .nest(2, &[], |data| data.attr(1, &value))
+            }
+        };
+        self.push("immediate", load(REGISTER, address.to_vec()))
+            .push("immediate", load(REGISTER_2, port.to_be_bytes().to_vec()))
+            .push("nat", |e| {
+                e.be32(1, 1)
+                    .be32(2, u32::from(IPV4))
+                    .be32(3, REGISTER)
+                    .be32(5, REGISTER_2)
+            })
+    }
+
     /// `add rule`.
     pub(super) fn append(self, family: u8, table: &str, chain: &str) -> Message {
         self.rule(NLM_F_CREATE | NLM_F_APPEND, family, table, chain)
@@ -292,6 +327,11 @@ pub(super) struct Nft(Socket);
 impl Nft {
     pub(super) fn open() -> io::Result<Self> {
         Socket::open(NETFILTER).map(Self)
+    }
+
+    /// One that was opened elsewhere.
+    pub(super) fn of(socket: Socket) -> Self {
+        Self(socket)
     }
 
     /// All of it, or an error and nothing.

@@ -57,7 +57,10 @@ pub(super) fn security(
         .and_then(|c| c.seccomp_profile.as_ref())
         .or(pod.and_then(|p| p.seccomp_profile.as_ref()));
     let capabilities = own.and_then(|c| c.capabilities.as_ref());
-    let list = |names: Option<&Vec<String>>| names.cloned().unwrap_or_default();
+    let list = |names: Option<&Vec<String>>| -> Vec<String> {
+        let names = names.into_iter().flatten();
+        names.map(|name| name.to_uppercase()).collect()
+    };
     Security {
         uid: uid.and_then(id),
         gid: gid.and_then(id),

@@ -8,7 +8,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::task::JoinHandle;
 
 use super::layout::Paths;
-use super::logs::Tap;
+use super::log_files::LogFiles;
 use super::machine::Exit;
 use super::message::{LogTail, Message};
 use super::output::{Output, Stream};
@@ -24,21 +24,21 @@ const LOGS_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What every container of the pod is started from.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(crate) struct Ground {
     /// What is to run; what runs may have been started by an earlier one.
     pub(super) plan: RwLock<Arc<PodPlan>>,
     pub(super) paths: Paths,
     pub(super) cgroup: PodCgroup,
     pub(super) volumes: Mutex<Volumes>,
-    pub(super) sandbox: PodSandbox,
+    pub(crate) sandbox: PodSandbox,
 }
 
 /// A container that runs.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     plan: Arc<PodPlan>,
     id: usize,
-    pub(super) process: Process,
+    pub(crate) process: Process,
     pub(super) cgroup: ContainerCgroup,
     /// When its program was executed.
     pub(super) since: Instant,
@@ -214,23 +214,34 @@ pub(super) struct Logs {
     tail: Option<LogTail>,
 }
 
-/// Shows both logs of a run from now on.
-pub(super) fn follow_logs(logs: [OwnedFd; 2], running: &Running, output: &Output) -> Logs {
+/// Shows and keeps both logs of a run from now on.
+pub(super) fn follow_logs(
+    logs: [OwnedFd; 2],
+    running: &Running,
+    run: u32,
+    output: &Output,
+    files: &LogFiles,
+) -> Logs {
     let id = running.id;
     let [stdout, stderr] = logs;
     let wanted = running.container().message_from_logs;
     let tail = wanted.then(LogTail::default);
     let follow = |pipe, stream| {
-        let tap = Tap {
+        let log = logs::Log {
             container: id,
+            run,
             stream,
             output: output.clone(),
+            files: files.clone(),
             tail: tail.clone(),
         };
         tokio::task::spawn_local(async move {
-            if let Err(error) = logs::follow(pipe, &tap).await {
+            let files = log.files.clone();
+            if let Err(error) = logs::follow(pipe, log).await {
                 tracing::error!(container = id, %error, "a container's log could not be read");
             }
+            // Who is told of the end finds all of the log.
+            files.flushed().await;
         })
     };
     Logs {

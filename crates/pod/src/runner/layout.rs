@@ -2,18 +2,22 @@
 //!
 //! ```text
 //!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
-//!   RUN/pods/NAME/         state.json; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
+//!   RUN/pods/NAME/         state.json; control.sock; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
 //!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system);
-//!                          messages/CONTAINER (its termination message)
+//!                          messages/CONTAINER (its termination message); logs/CONTAINER/RESTART.log; supervisor.log;
+//!                          ended.json (of a pod that has ended)
 //!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
 //! ```
 //!
 //! RUN is `/run/podkit`, LIB `/var/lib/podkit`; `--state-dir DIR` puts both below DIR. The lock goes with its process:
 //! whoever finds it free knows that the supervisor is dead, and may take away what it left. Nothing stays after a
-//! stop, not even an empty directory of podkit's.
+//! stop, not even an empty directory of podkit's. Only of a detached pod that comes to its end by itself (or whose supervisor is
+//! killed) status, events and logs stay, since nobody may have seen them: until it is stopped, or run again.
 
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -30,7 +34,7 @@ const CLAIM_PAUSE: Duration = Duration::from_millis(10);
 
 /// The two directories.
 #[derive(Debug, Clone)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     run: PathBuf,
     lib: PathBuf,
     addresses: PathBuf,
@@ -39,7 +43,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(state_dir: Option<&Path>) -> Self {
+    pub(crate) fn new(state_dir: Option<&Path>) -> Self {
         let (run, lib) = match state_dir {
             Some(dir) => (dir.join("run"), dir.join("lib")),
             None => ("/run/podkit".into(), "/var/lib/podkit".into()),
@@ -82,8 +86,33 @@ impl Layout {
         self.addresses.clone()
     }
 
-    /// Makes this process the supervisor of `pod`.
+    /// Where what belongs to a pod is.
+    pub(crate) fn paths(&self, pod: &str) -> Paths {
+        Paths {
+            run: self.run.join("pods").join(pod),
+            lib: self.lib.join("pods").join(pod),
+            claims: self.lib.join("claims"),
+        }
+    }
+
+    /// Makes this process the supervisor of `pod`. What an earlier one left is gone then.
     pub(super) fn claim(&self, pod: &str) -> Result<Claim, ClaimError> {
+        let claim = self.take(pod)?;
+        let error = |error| ClaimError::Io(claim.paths.run.clone(), error);
+        claim.clear().map_err(error)?;
+        let paths = claim.paths();
+        for (dir, mode) in [
+            (paths.etc(), 0o755),
+            (paths.shared(), 0o755),
+            (paths.lib.clone(), 0o700),
+        ] {
+            make_dir(&dir, mode).map_err(error)?;
+        }
+        Ok(claim)
+    }
+
+    /// The same without touching what there is of it: dropping the claim takes it away.
+    pub(super) fn take(&self, pod: &str) -> Result<Claim, ClaimError> {
         let path = self.lock_path(pod);
         let error = |error| ClaimError::Io(path.clone(), error);
         let mut tries = 0;
@@ -103,47 +132,41 @@ impl Layout {
         };
         file.set_len(0).map_err(error)?;
         writeln!(file, "{}", std::process::id()).map_err(error)?;
-        let paths = Paths {
-            run: self.run.join("pods").join(pod),
-            lib: self.lib.join("pods").join(pod),
-            claims: self.lib.join("claims"),
-        };
-        let claim = Claim {
+        Ok(Claim {
             layout: self.clone(),
             lock: path.clone(),
-            paths: paths.clone(),
+            paths: self.paths(pod),
+            keep: Cell::new(false),
             _file: file,
-        };
-        // What a dead supervisor of the same pod left.
-        claim.clear().map_err(error)?;
-        for (dir, mode) in [
-            (paths.etc(), 0o755),
-            (paths.shared(), 0o755),
-            (paths.lib, 0o700),
-        ] {
-            make_dir(&dir, mode).map_err(error)?;
-        }
-        Ok(claim)
+        })
     }
 
-    /// Pods whose supervisors have died and left something.
+    /// All pods of which there is something.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for pods in [self.run.join("pods"), self.lib.join("pods")] {
+            for entry in std::fs::read_dir(pods).into_iter().flatten().flatten() {
+                if let Ok(name) = entry.file_name().into_string() {
+                    let name = name.strip_suffix(".lock").unwrap_or(&name);
+                    names.insert(name.to_owned());
+                }
+            }
+        }
+        names
+    }
+
+    /// Pods whose supervisors have died and left something, other than what is meant to stay.
     pub(super) fn dead(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.run.join("pods"));
-        let name = |entry: std::fs::DirEntry| {
-            let name = entry.file_name().into_string().ok()?;
-            Some(name.strip_suffix(".lock")?.to_owned())
+        let free = |pod: &String| match OpenOptions::new().read(true).open(self.lock_path(pod)) {
+            Ok(file) => flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        let free = |pod: &String| {
-            let lock = OpenOptions::new().read(true).open(self.lock_path(pod));
-            lock.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+        let died = |pod: &String| {
+            let paths = self.paths(pod);
+            paths.run.exists() || !paths.ended().exists()
         };
-        entries
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(name)
-            .filter(free)
-            .collect()
+        let names = self.names().into_iter();
+        names.filter(|pod| free(pod) && died(pod)).collect()
     }
 
     /// Takes the address files of dead supervisors away.
@@ -160,7 +183,7 @@ impl Layout {
         }
     }
 
-    fn lock_path(&self, pod: &str) -> PathBuf {
+    pub(crate) fn lock_path(&self, pod: &str) -> PathBuf {
         self.run.join("pods").join(format!("{pod}.lock"))
     }
 
@@ -217,12 +240,14 @@ pub(super) struct Claim {
     layout: Layout,
     lock: PathBuf,
     paths: Paths,
+    /// Its status and its logs stay.
+    keep: Cell<bool>,
     _file: File,
 }
 
 /// Where what belongs to a pod is.
 #[derive(Debug, Clone)]
-pub(super) struct Paths {
+pub(crate) struct Paths {
     run: PathBuf,
     lib: PathBuf,
     claims: PathBuf,
@@ -239,9 +264,34 @@ impl Paths {
         self.run.join("shared")
     }
 
+    /// The run directory.
+    pub(crate) fn run(&self) -> &Path {
+        &self.run
+    }
+
     /// `state.json`.
-    pub(super) fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.run.join("state.json")
+    }
+
+    /// `ended.json`.
+    pub(crate) fn ended(&self) -> PathBuf {
+        self.lib.join("ended.json")
+    }
+
+    /// The containers' logs.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.lib.join("logs")
+    }
+
+    /// What the supervisor of a detached pod has to say.
+    pub(super) fn supervisor_log(&self) -> PathBuf {
+        self.lib.join("supervisor.log")
+    }
+
+    /// Whether there is anything.
+    pub(crate) fn exist(&self) -> bool {
+        self.run.exists() || self.lib.exists()
     }
 
     /// Volumes on disk.
@@ -275,9 +325,30 @@ impl Claim {
         &self.paths
     }
 
+    /// Lets status, events and logs stay when this is dropped. (`ended.json`: `{"pod":…,"events":[…]}`)
+    pub(super) fn keep(&self, record: &serde_json::Value) -> io::Result<()> {
+        replace_private(&self.paths.ended(), record.to_string().as_bytes())?;
+        self.keep.set(true);
+        Ok(())
+    }
+
     fn clear(&self) -> io::Result<()> {
         remove(&self.paths.run)?;
-        remove(&self.paths.lib)
+        if !self.keep.get() {
+            return remove(&self.paths.lib);
+        }
+        for entry in std::fs::read_dir(&self.paths.lib)? {
+            let path = entry?.path();
+            let stays = [
+                self.paths.ended(),
+                self.paths.logs(),
+                self.paths.supervisor_log(),
+            ];
+            if !stays.contains(&path) {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -325,6 +396,15 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     std::fs::rename(&next, path)
 }
 
+/// The same for what may hold secrets: only for the owner.
+pub(super) fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let next = path.with_extension("next");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(&next)?.write_all(bytes)?;
+    std::fs::rename(&next, path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +445,35 @@ mod tests {
         let claim = layout.claim("web").unwrap();
         assert!(!dir.path().join("lib/pods/web/volume").exists());
         drop(claim);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_ended_pod_is_its_status_and_its_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path()));
+        let claim = layout.claim("web").unwrap();
+        let paths = claim.paths().clone();
+        std::fs::create_dir_all(paths.logs().join("app")).unwrap();
+        std::fs::create_dir_all(paths.volumes()).unwrap();
+        claim.keep(&serde_json::json!({"pod": {}})).unwrap();
+        drop(claim);
+        assert!(paths.logs().join("app").exists() && paths.ended().exists());
+        assert!(!paths.volumes().exists() && !dir.path().join("run").exists());
+        assert!(layout.dead().is_empty());
+        assert!(layout.names().contains("web"));
+        // A new one, or a stop, takes it away.
+        drop(layout.claim("web").unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_reboot_left_is_found_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(Some(dir.path()));
+        std::fs::create_dir_all(dir.path().join("lib/pods/web/logs")).unwrap();
+        assert_eq!(layout.dead(), ["web"]);
+        drop(layout.take("web").unwrap());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

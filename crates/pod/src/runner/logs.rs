@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::unix::pipe::Receiver;
 
+use super::log_files::LogFiles;
 use super::message::LogTail;
 use super::output::{Item, Output, Stream};
 
@@ -24,45 +25,32 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
 }
 
-/// Where a stream's lines go.
-#[derive(Debug)]
-pub(super) struct Tap {
+/// Whose log it is, and where it goes.
+#[derive(Debug, Clone)]
+pub(super) struct Log {
     pub(super) container: usize,
+    pub(super) run: u32,
     pub(super) stream: Stream,
     pub(super) output: Output,
+    pub(super) files: LogFiles,
     /// The end of the log is kept.
     pub(super) tail: Option<LogTail>,
 }
 
-impl Tap {
-    fn put(&self, lines: &[Line<'_>]) {
-        if let Some(tail) = &self.tail {
-            for line in lines {
-                tail.push(&line.bytes, line.partial);
-            }
-        }
-        self.output.show_all(lines.iter().map(|line| Item::Log {
-            container: self.container,
-            stream: self.stream,
-            line: &line.bytes,
-            partial: line.partial,
-        }));
-    }
-}
-
-/// Shows what comes out of `pipe` until its last writer is gone. An error says that it can't be read.
-pub(super) async fn follow(pipe: OwnedFd, to: &Tap) -> std::io::Result<()> {
+/// Shows and keeps what comes out of `pipe` until its last writer is gone. An error says that it can't be read.
+pub(super) async fn follow(pipe: OwnedFd, log: Log) -> std::io::Result<()> {
     let pipe = Receiver::from_owned_fd(pipe)?;
     let mut lines = Lines::new(LINE_MAX);
     loop {
-        to.output.queue().room().await;
+        log.output.room().await;
+        log.files.room().await;
         let readable = if lines.partial.is_empty() {
             pipe.readable().await
         } else {
             match tokio::time::timeout(PATIENCE, pipe.readable()).await {
                 Ok(readable) => readable,
                 Err(_) => {
-                    to.put(&lines.flush());
+                    log.take(&lines.flush());
                     continue;
                 }
             }
@@ -71,13 +59,13 @@ pub(super) async fn follow(pipe: OwnedFd, to: &Tap) -> std::io::Result<()> {
         let read = BUFFER.with_borrow_mut(|buffer| {
             let read = pipe.try_read(buffer);
             if let Ok(count) = read {
-                to.put(&lines.feed(&buffer[..count]));
+                log.take(&lines.feed(&buffer[..count]));
             }
             read
         });
         match read {
             Ok(0) => {
-                to.put(&lines.flush());
+                log.take(&lines.flush());
                 return Ok(());
             }
             Ok(_) => tokio::task::yield_now().await,
@@ -87,11 +75,32 @@ pub(super) async fn follow(pipe: OwnedFd, to: &Tap) -> std::io::Result<()> {
     }
 }
 
+impl Log {
+    fn take(&self, lines: &[Line<'_>]) {
+        if let Some(tail) = &self.tail {
+            for line in lines {
+                tail.push(&line.bytes, line.partial);
+            }
+        }
+        let shown = lines.iter().filter(|line| !line.end_only);
+        self.output.show_all(shown.map(|line| Item::Log {
+            container: self.container,
+            stream: self.stream,
+            line: &line.bytes,
+            partial: line.partial,
+        }));
+        self.files
+            .append(self.container, self.run, self.stream, lines);
+    }
+}
+
 /// A line, or the part of one.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line<'a> {
     pub(super) bytes: std::borrow::Cow<'a, [u8]>,
     pub(super) partial: bool,
+    /// Only the end of a line whose last part was shown already.
+    pub(super) end_only: bool,
 }
 
 /// Cuts a stream into lines, whatever the pieces in which it comes.
@@ -155,11 +164,13 @@ impl Lines {
         bytes: std::borrow::Cow<'a, [u8]>,
         partial: bool,
     ) {
-        let only_the_end = self.shown && !partial && bytes.is_empty();
+        let end_only = self.shown && !partial && bytes.is_empty();
         self.shown = partial;
-        if !only_the_end {
-            lines.push(Line { bytes, partial });
-        }
+        lines.push(Line {
+            bytes,
+            partial,
+            end_only,
+        });
     }
 }
 
@@ -182,7 +193,8 @@ mod tests {
             )
         };
         for piece in pieces {
-            out.extend(lines.feed(piece).into_iter().map(text));
+            let whole = lines.feed(piece).into_iter();
+            out.extend(whole.filter(|line| !line.end_only).map(text));
         }
         out.extend(lines.flush().into_iter().map(text));
         out
@@ -218,8 +230,8 @@ mod tests {
         let mut lines = Lines::new(LINE_MAX);
         assert!(lines.feed(b"Password: ").is_empty());
         assert_eq!(lines.flush().len(), 1);
-        assert!(lines.feed(b"\n").is_empty());
-        assert_eq!(lines.feed(b"\n").len(), 1);
+        assert!(lines.feed(b"\n")[0].end_only);
+        assert!(!lines.feed(b"\n")[0].end_only);
     }
 
     proptest! {

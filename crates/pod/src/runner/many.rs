@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
 use tokio::task::LocalSet;
 
+use super::detach;
 use super::logs::Lines;
 use super::output::{Queue, harmless};
 use super::prepare::Pods;
@@ -47,8 +48,12 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .build()
         .map_err(|error| Failure::runtime("starting the supervisors", error))?;
     let queue = Queue::to_stdout();
-    for remark in pods.remarks() {
-        queue.push(remark_line(options.output, remark).as_bytes());
+    if options.detached {
+        detach::warn(pods.remarks());
+    } else {
+        for remark in pods.remarks() {
+            queue.push(remark_line(options.output, remark).as_bytes());
+        }
     }
     let result = LocalSet::new().block_on(&runtime, supervise(options, pods, &queue));
     queue.finish(OUTPUT_PATIENCE);
@@ -76,7 +81,7 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
     let mut supervisors = Vec::new();
     let mut ends = tokio::task::JoinSet::new();
     for (color, pod) in pods.names().iter().enumerate() {
-        let mut supervisor = start(pod).map_err(failed)?;
+        let mut supervisor = start(pod, options.detached).map_err(failed)?;
         let show = Show::new(options.output, color, queue);
         if let Some(stdout) = supervisor.child.stdout.take() {
             let at = supervisors.len();
@@ -85,8 +90,20 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                 pass_on(stdout.into(), show).await;
                 at
             });
+        } else {
+            let at = supervisors.len();
+            let pidfd = supervisor.pidfd.try_clone().map_err(failed)?;
+            let pidfd = crate::sys::watch_readable(pidfd).map_err(failed)?;
+            ends.spawn_local(async move {
+                // An error would come again and again: its end is waited for below.
+                let _ended = pidfd.readable().await;
+                at
+            });
         }
         supervisors.push(supervisor);
+    }
+    if options.detached {
+        detach::fall_silent().map_err(failed)?;
     }
     let chosen = options
         .exit_code_from
@@ -122,12 +139,16 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
     }
 }
 
-fn start(pod: &str) -> io::Result<Supervisor> {
+/// `detached`: it reports on our standard output, and shows nothing.
+fn start(pod: &str, detached: bool) -> io::Result<Supervisor> {
     let mut child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .args(["--only-pod", pod])
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(match detached {
+            true => Stdio::inherit(),
+            false => Stdio::piped(),
+        })
         .process_group(0)
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -213,7 +234,8 @@ async fn pass_on(pipe: OwnedFd, show: Show) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Ok(0) | Err(_) => return,
             Ok(count) => {
-                for line in lines.feed(&buffer[..count]) {
+                let lines = lines.feed(&buffer[..count]).into_iter();
+                for line in lines.filter(|line| !line.end_only) {
                     show.line(&line.bytes, &mut shown);
                 }
             }

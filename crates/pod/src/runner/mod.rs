@@ -12,9 +12,11 @@
 
 mod addresses;
 mod container;
+mod detach;
 mod etc;
 mod images;
 mod layout;
+mod log_files;
 mod logs;
 mod machine;
 mod many;
@@ -23,18 +25,22 @@ mod network;
 mod output;
 mod prepare;
 mod probing;
+mod resolv;
 mod signals;
 mod state;
 mod supervise;
 #[cfg(test)]
 mod testing;
+mod wait;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 
+pub(crate) use layout::Layout;
 pub use machine::FIRST_STEP as BACKOFF_FIRST_STEP;
+pub(crate) use supervise::Subject;
 
 /// What `podkit run` was asked to do.
 #[derive(Debug, Clone)]
@@ -63,6 +69,18 @@ pub struct RunOptions {
     /// `--only-pod NAMESPACE/NAME` (hidden): which pod of the files this process supervises; set by the process that
     /// started it as one of several. Standard input is then that process's pipe: its end means stop.
     pub only_pod: Option<String>,
+    /// `-d`: go on in the background; [`run`] returns when all pods have begun.
+    pub detach: bool,
+    /// `--wait`: with `detach`, return when all pods are ready, or fail.
+    pub wait: bool,
+    /// `--wait-timeout`: for how long.
+    pub wait_timeout: Duration,
+    /// `--log-max-size` and `--log-max-files`: how much is kept of the log of a container's run.
+    pub log_max_size: u64,
+    /// See `log_max_size`.
+    pub log_max_files: u32,
+    /// `--detached` (hidden): this process goes on in the background, and reports on standard output to the one that started it.
+    pub detached: bool,
 }
 
 /// `-o`.
@@ -89,17 +107,48 @@ impl Default for RunOptions {
             seccomp_dir: None,
             state_dir: None,
             only_pod: None,
+            detach: false,
+            wait: false,
+            wait_timeout: Duration::from_secs(300),
+            log_max_size: 10 << 20,
+            log_max_files: 5,
+            detached: false,
         }
     }
 }
 
-/// Runs the pods of the files in the foreground, to their end. To be called before any thread is started.
+impl RunOptions {
+    fn log_limits(&self) -> log_files::Limits {
+        log_files::Limits {
+            size: self.log_max_size,
+            files: usize::try_from(self.log_max_files).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// Takes away what there is of a pod whose supervisor has ended: its status, its logs, and what a killed one left. False when its
+/// supervisor lives: that one is to be asked.
+pub fn remove(state_dir: Option<&Path>, name: &str) -> Result<bool, Failure> {
+    prepare::remove(state_dir, name)
+}
+
+/// Runs the pods of the files in the foreground, to their end; or starts them with `detach`. To be called before any thread is
+/// started.
 ///
 /// Gives the exit code: 0 when all went well or the pod was asked to stop, 1 when it failed, was evicted or had to be
 /// killed at once; with `exit_code_from` that container's. An error is one line (or a line for each finding) and says that
 /// nothing was started, or nothing is left of it.
 pub fn run(options: &RunOptions) -> Result<u8, Failure> {
+    if options.detach && !options.detached {
+        return detach::launch(options);
+    }
+    if options.detached {
+        detach::leave_session();
+    }
     let pods = prepare::read(options)?;
+    if options.detached && options.only_pod.is_none() {
+        detach::report_pods(pods.names())?;
+    }
     match pods.names() {
         [_, _, ..] if options.only_pod.is_none() => many::run(options, &pods),
         _ => prepare::run(options, &pods),

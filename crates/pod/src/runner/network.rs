@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 
 use podkit_foundation::error::Failure;
 
-use crate::net::{AddressLease, Egress, PodNet};
+use super::resolv::{PodResolv, Reach, Resolv};
+use crate::net::{AddressLease, Egress, Forwarder, PodNet};
+use crate::plan::PodPlan;
 use crate::sandbox::PodSandbox;
 
 /// What containers are reached by and get out by.
@@ -14,38 +16,67 @@ pub(super) struct Network {
     pub(super) net: PodNet,
     /// None: it gets nowhere, or uses the machine's own.
     pub(super) egress: Option<Egress>,
+    /// Where the pod's names come from, when it can't ask the machine's name servers itself.
+    pub(super) forwarder: Option<Forwarder>,
+    /// `/etc/resolv.conf`.
+    pub(super) resolv: PodResolv,
     /// What is not as one may expect, a line each.
     pub(super) warnings: Vec<String>,
 }
 
-/// A network namespace of the pod's own. Blocks for a millisecond or two.
-pub(super) fn own(sandbox: &PodSandbox, lease: &AddressLease) -> Result<Network, Failure> {
+/// A network namespace of the pod's own. Blocks for a millisecond or two; needs a tokio runtime.
+pub(super) fn own(
+    plan: &PodPlan,
+    sandbox: &PodSandbox,
+    lease: &AddressLease,
+) -> Result<Network, Failure> {
     let runtime = |error| Failure::runtime("the pod's network", error);
     let netns = sandbox.netns_fd().map_err(runtime)?;
     let net = PodNet::enter(netns.try_clone().map_err(runtime)?, lease.address());
     let net = net.map_err(runtime)?;
-    match Egress::veth(&net, netns.as_fd(), lease) {
-        Ok((egress, warnings)) => Ok(Network {
-            net,
-            egress: Some(egress),
-            warnings,
-        }),
+    let (egress, mut warnings) = match Egress::veth(&net, netns.as_fd(), lease) {
+        Ok((egress, warnings)) => (Some(egress), warnings),
         Err(why) => {
             net.stay_inside().map_err(runtime)?;
-            Ok(Network {
-                net,
-                egress: None,
-                warnings: vec![format!("the pod reaches nothing but itself: {why}")],
-            })
+            let warning = format!("the pod reaches nothing but itself: {why}");
+            (None, vec![warning])
         }
-    }
+    };
+    let reach = match egress {
+        Some(_) => Reach::Egress,
+        None => Reach::Nothing,
+    };
+    let resolv = Resolv::of_machine().for_pod(&plan.dns, reach);
+    let forwarder = match &resolv.forwarded[..] {
+        [] => None,
+        resolvers => match Forwarder::start(&net, resolvers.to_vec()) {
+            Ok(forwarder) => Some(forwarder),
+            Err(why) => {
+                warnings.push(format!(
+                    "names are not resolved in the pod: this machine's name server {} can't be reached from there, and \
+                     forwarding to it failed: {why}",
+                    resolvers[0].ip()
+                ));
+                None
+            }
+        },
+    };
+    Ok(Network {
+        net,
+        egress,
+        forwarder,
+        resolv,
+        warnings,
+    })
 }
 
 /// `hostNetwork`.
-pub(super) fn of_machine() -> Network {
+pub(super) fn of_machine(plan: &PodPlan) -> Network {
     Network {
         net: PodNet::of_machine(machine_address()),
         egress: None,
+        forwarder: None,
+        resolv: Resolv::of_machine().for_pod(&plan.dns, Reach::Machine),
         warnings: Vec::new(),
     }
 }

@@ -3,22 +3,28 @@
 use std::cell::RefCell;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_foundation::error::Failure;
+use serde_json::Value;
 use tokio::task::LocalSet;
 
 use super::RunOptions;
 use super::container::Ground;
+use super::detach;
 use super::etc;
-use super::layout::{Claim, Layout};
+use super::layout::{Claim, ClaimError, Layout, Paths};
+use super::log_files::LogFiles;
 use super::machine::Machine;
 use super::network;
 use super::output::{Item, Output};
 use super::signals::Signals;
+use super::state::DETACHED;
 use super::supervise::Supervisor;
 use crate::cgroup::Cgroups;
+use crate::control::lost;
 use crate::image::Store;
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
 use crate::net::{self, AddressLease, Publisher};
@@ -155,11 +161,8 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .claim(name)
         .map_err(|error| Failure::Runtime(error.to_string()))?;
     layout.sweep_addresses();
-    let (plan, lease) = plan(
-        pods,
-        &layout,
-        chosen.map(String::as_str).unwrap_or_default(),
-    )?;
+    let full_name = chosen.map(String::as_str).unwrap_or_default();
+    let (plan, lease) = plan(pods, &layout, full_name)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -168,12 +171,20 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .thread_name("start")
         .build()
         .map_err(|error| Failure::runtime("starting the supervisor", error))?;
-    let output = Output::new(&plan, options.output, options.only_pod.is_some());
+    let output = match options.detached {
+        false => Output::new(&plan, options.output, options.only_pod.is_some()),
+        true => Output::none(),
+    };
     if options.only_pod.is_none() {
         for message in &pods.remarks {
             output.show(&Item::Warning { message });
         }
+        if options.detached {
+            detach::warn(&pods.remarks);
+        }
     }
+    let names: Vec<String> = plan.containers.iter().map(|one| one.name.clone()).collect();
+    let files = LogFiles::new(&claim.paths().logs(), &names, options.log_limits());
     let local = LocalSet::new();
     let result = local.block_on(&runtime, async {
         // From here on a Ctrl-C finds somebody who cleans up.
@@ -185,14 +196,30 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             mounts: &mounts,
             cgroups: &cgroups,
         };
-        let supervisor = prepare(options, plan, base, &output).await?;
-        Ok(supervisor.run(signals).await)
+        let mut supervisor = prepare(options, plan, base, &output, files.clone()).await?;
+        let server = supervisor.open().map_err(Failure::Runtime)?;
+        if options.detached {
+            let alone = options.only_pod.is_none();
+            detach::begun(full_name, &claim.paths().supervisor_log(), alone)?;
+        }
+        Ok(supervisor.run(signals, server).await)
     });
     drop(local);
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(lease);
+    files.finish(OUTPUT_PATIENCE);
+    let result = result.map(|outcome| {
+        // Nobody may have seen how it ended.
+        if options.detached
+            && !outcome.deleted
+            && let Err(error) = claim.keep(&outcome.record)
+        {
+            tracing::warn!(%error, "the status of the pod could not be kept");
+        }
+        outcome.exit_code
+    });
     drop(claim);
-    output.queue().finish(OUTPUT_PATIENCE);
+    output.finish(OUTPUT_PATIENCE);
     result
 }
 
@@ -245,7 +272,7 @@ fn machine_facts(pod: Ipv4Addr) -> Facts {
     }
 }
 
-/// Takes away what supervisors left that were killed.
+/// Takes away what supervisors left that were killed; of a detached pod its last status and its logs stay.
 async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
     let dead = layout.dead();
     if !dead.is_empty() {
@@ -253,15 +280,50 @@ async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
     }
     for name in dead {
         // Lost to another one that does the same, or starts it.
-        let Ok(claim) = layout.claim(&name) else {
+        let Ok(claim) = layout.take(&name) else {
             continue;
         };
-        let cgroup = cgroups.pod(&nothing_of(&name)).await;
-        if let Err(error) = cgroup.remove().await {
+        if let Err(error) = remove_cgroup(cgroups, &name).await {
             tracing::warn!(pod = name, %error, "what is left of a dead pod could not be removed");
+        }
+        if let Some(pod) = last_state(claim.paths())
+            && let Err(error) = claim.keep(&serde_json::json!({"pod": lost(pod), "events": []}))
+        {
+            tracing::warn!(pod = name, %error, "the last status of a dead pod could not be kept");
         }
         drop(claim);
     }
+}
+
+async fn remove_cgroup(cgroups: &Cgroups, name: &str) -> Result<(), String> {
+    let cgroup = cgroups.pod(&nothing_of(name)).await;
+    cgroup.remove().await.map_err(|error| error.to_string())
+}
+
+/// What is known of a detached pod whose supervisor was killed.
+fn last_state(paths: &Paths) -> Option<Value> {
+    let state: Value = serde_json::from_slice(&std::fs::read(paths.state()).ok()?).ok()?;
+    let detached = state["metadata"]["annotations"][DETACHED] == "true";
+    detached.then_some(state)
+}
+
+/// Takes away what there is of a pod whose supervisor has ended; false when it lives.
+pub(super) fn remove(state_dir: Option<&Path>, name: &str) -> Result<bool, Failure> {
+    let layout = Layout::new(state_dir);
+    let claim = match layout.take(name) {
+        Ok(claim) => claim,
+        Err(ClaimError::Runs { .. }) => return Ok(false),
+        Err(error) => return Err(Failure::Runtime(error.to_string())),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::runtime("removing a pod", error))?;
+    runtime
+        .block_on(remove_cgroup(&Cgroups::detect(), name))
+        .map_err(|error| Failure::runtime("removing a pod", error))?;
+    drop(claim);
+    Ok(true)
 }
 
 /// A pod of which only the name is known.
@@ -298,19 +360,16 @@ async fn prepare(
     plan: PodPlan,
     base: Base<'_>,
     output: &Output,
+    files: LogFiles,
 ) -> Result<Supervisor, Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     let volumes =
         Volumes::prepare(&plan, &paths.volumes(), &paths.claims()).map_err(|e| runtime(&e))?;
-    let address = base
-        .lease
-        .map_or_else(network::machine_address, AddressLease::address);
-    etc::write(&paths.etc(), &plan.hostname, address)
-        .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
+    let hostname = etc::hostname(&plan).map_err(|e| runtime(&e))?;
     let cgroup = base.cgroups.pod(&plan).await;
-    let mut spec = SandboxSpec::new(plan.hostname.clone());
+    let mut spec = SandboxSpec::new(hostname.clone());
     spec.share_process_namespace = plan.share_process_namespace;
     spec.host = plan.host;
     spec.sysctls = plan.security.sysctls.clone();
@@ -320,9 +379,12 @@ async fn prepare(
         .unwrap_or_else(|| base.claim.layout().seccomp());
     let sandbox = PodSandbox::create(base.mounts, spec).map_err(|e| runtime(&e))?;
     let network = match base.lease {
-        Some(lease) => network::own(&sandbox, lease)?,
-        None => network::of_machine(),
+        Some(lease) => network::own(&plan, &sandbox, lease)?,
+        None => network::of_machine(&plan),
     };
+    let (address, resolv) = (network.net.address(), &network.resolv.text);
+    etc::write(&paths.etc(), &plan, &hostname, address, resolv)
+        .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;
     let chosen = options.exit_code_from.as_ref();
     let chosen = chosen.and_then(|name| plan.containers.iter().position(|c| c.name == *name));
     let plan = Arc::new(plan);
@@ -334,13 +396,15 @@ async fn prepare(
         volumes: volumes.into(),
         sandbox,
     };
+    let output = output.clone();
     let supervisor = Supervisor::new(
         ground,
         network,
         publisher,
         machine,
-        output.clone(),
-        Store::new(options.state_dir.as_deref()),
+        output,
+        (Store::new(options.state_dir.as_deref()), files),
+        options.detached,
     );
     Ok(supervisor)
 }

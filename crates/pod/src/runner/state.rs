@@ -1,7 +1,6 @@
 //! What others read of a running pod.
 //!
-//! - `state.json`, for podkit's other commands: the pod's status in the shape of Kubernetes' PodStatus, with `pid`, the
-//!   supervisor's.
+//! - `state.json`, for podkit's other commands: the pod as a v1 Pod: what was asked for, and `status` as it is now.
 //! - `shared/pod.json`, for topz, mounted read-only as `/run/podkit/pod.json` into podkit's own containers of a pod with
 //!   `shareProcessNamespace`: `{"pod":…,"namespace":…,"containers":[{"name","pid","restarts","started"}]}` with those that
 //!   run, `pid` as the pod's PID namespace has it, `started` in RFC 3339.
@@ -9,69 +8,222 @@
 //! Both are replaced whole, so that a reader sees the old or the new.
 
 use std::net::Ipv4Addr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::machine::{ContainerStatus, Machine, Phase, State, Terminated};
-use crate::plan::{PodPlan, Role};
+use super::machine::{ContainerStatus, Id, Machine, Phase, State, Terminated};
+use crate::plan::{ContainerPlan, PodPlan, Role};
 
 /// Where `pod.json` is, as containers see it.
 pub(super) const SHARED: &str = "/run/podkit";
 /// Its name.
 pub(super) const POD_JSON: &str = "pod.json";
 
-/// `state.json`.
-pub(super) fn state_json(
-    plan: &PodPlan,
-    machine: &Machine,
+/// Annotations that say what has no field: the supervisor's process and version, and that nobody watches it.
+const SUPERVISOR: &str = "podkit.dev/supervisor";
+const VERSION: &str = "podkit.dev/version";
+pub(super) const DETACHED: &str = "podkit.dev/detached";
+
+/// The pod as an object of the Kubernetes API. (v1 Pod)
+#[derive(Debug)]
+pub(super) struct PodObject {
+    metadata: Map<String, Value>,
+    spec: Value,
     address: Ipv4Addr,
+    host_address: Option<String>,
     since: SystemTime,
-) -> Value {
-    let statuses = |init: bool| -> Vec<Value> {
-        plan.containers
-            .iter()
-            .enumerate()
-            .filter(|(_, container)| (container.role != Role::Main) == init)
-            .map(|(id, container)| {
-                let mut status = container_json(machine.status(id));
-                status["name"] = container.name.clone().into();
-                status["image"] = container.image.clone().into();
-                status["imageID"] = machine.status(id).image_id.clone().into();
-                status
+    /// Status of each condition, and since when.
+    conditions: Vec<(&'static str, bool, SystemTime)>,
+}
+
+impl PodObject {
+    pub(super) fn new(
+        plan: &PodPlan,
+        address: Ipv4Addr,
+        since: SystemTime,
+        detached: bool,
+    ) -> Self {
+        let mut annotations = plan.annotations.clone();
+        annotations.insert(SUPERVISOR.to_owned(), std::process::id().to_string());
+        annotations.insert(VERSION.to_owned(), podkit_foundation::VERSION.to_owned());
+        if detached {
+            annotations.insert(DETACHED.to_owned(), "true".to_owned());
+        }
+        let mut metadata = Map::new();
+        metadata.insert("name".to_owned(), plan.name.clone().into());
+        metadata.insert("namespace".to_owned(), plan.namespace.clone().into());
+        metadata.insert("uid".to_owned(), plan.facts.uid.clone().into());
+        metadata.insert("creationTimestamp".to_owned(), rfc3339(since).into());
+        if !plan.labels.is_empty() {
+            metadata.insert("labels".to_owned(), json!(plan.labels));
+        }
+        metadata.insert("annotations".to_owned(), json!(annotations));
+        let mut spec = plan.spec.clone();
+        if spec.is_object() {
+            spec["nodeName"] = plan.facts.node_name.clone().into();
+        }
+        Self {
+            metadata,
+            spec,
+            address,
+            host_address: plan.facts.host_ips.first().map(ToString::to_string),
+            since,
+            conditions: Vec::new(),
+        }
+    }
+
+    /// Somebody wants it gone within `grace`, as `kubectl delete` marks it. The first one counts.
+    pub(super) fn delete(&mut self, now: SystemTime, grace: Duration) {
+        let fields = &mut self.metadata;
+        if !fields.contains_key("deletionTimestamp") {
+            fields.insert("deletionTimestamp".to_owned(), rfc3339(now + grace).into());
+            let seconds = grace.as_secs().into();
+            fields.insert("deletionGracePeriodSeconds".to_owned(), seconds);
+        }
+    }
+
+    /// Whether somebody wants it gone.
+    pub(super) fn deleted(&self) -> bool {
+        self.metadata.contains_key("deletionTimestamp")
+    }
+
+    /// The object, now. `pid` gives the first process of a container that runs.
+    pub(super) fn json(
+        &mut self,
+        plan: &PodPlan,
+        machine: &Machine,
+        pid: &dyn Fn(Id) -> Option<i32>,
+        now: SystemTime,
+    ) -> Value {
+        let statuses = |init: bool| -> Vec<Value> {
+            let all = plan.containers.iter().enumerate();
+            all.filter(|(_, container)| (container.role != Role::Main) == init)
+                .map(|(id, container)| named_status(container, machine.status(id), pid(id)))
+                .collect()
+        };
+        let unready = |main_only: bool| -> Vec<&str> {
+            let all = plan.containers.iter().enumerate();
+            all.filter(|(id, container)| match container.role {
+                Role::Init => !main_only && !ended_well(machine.status(*id)),
+                Role::Sidecar => !machine.status(*id).ready,
+                Role::Main => main_only && !machine.status(*id).ready,
             })
+            .map(|(_, container)| container.name.as_str())
             .collect()
+        };
+        let completed = machine.phase() == Phase::Succeeded;
+        let mut conditions = Vec::new();
+        for (kind, holds) in [
+            ("PodReadyToStartContainers", true),
+            ("Initialized", machine.initialized()),
+            ("Ready", machine.ready()),
+            ("ContainersReady", machine.ready()),
+            ("PodScheduled", true),
+        ] {
+            let since = self.since_when(kind, holds, now);
+            let status = if holds { "True" } else { "False" };
+            let mut condition = json!({
+                "type": kind,
+                "status": status,
+                "lastProbeTime": null,
+                "lastTransitionTime": rfc3339(since),
+            });
+            if !holds && completed {
+                condition["reason"] = "PodCompleted".into();
+            } else if !holds && kind == "Initialized" {
+                condition["reason"] = "ContainersNotInitialized".into();
+                let names = unready(false).join(" ");
+                condition["message"] =
+                    format!("containers with incomplete status: [{names}]").into();
+            } else if !holds {
+                condition["reason"] = "ContainersNotReady".into();
+                let names = unready(true).join(" ");
+                condition["message"] = format!("containers with unready status: [{names}]").into();
+            }
+            conditions.push(condition);
+        }
+        let mut status = json!({
+            "phase": machine.phase().word(),
+            "conditions": conditions,
+            "podIP": self.address.to_string(),
+            "podIPs": [{"ip": self.address.to_string()}],
+            "startTime": rfc3339(self.since),
+            "containerStatuses": statuses(false),
+            "qosClass": qos_class(plan),
+        });
+        if let Some(address) = &self.host_address {
+            status["hostIP"] = address.clone().into();
+            status["hostIPs"] = json!([{"ip": address}]);
+        }
+        let init = statuses(true);
+        if !init.is_empty() {
+            status["initContainerStatuses"] = init.into();
+        }
+        if let Some(reason) = machine.reason() {
+            status["reason"] = reason.into();
+        }
+        if let Some(message) = machine.message() {
+            status["message"] = message.into();
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": self.metadata,
+            "spec": self.spec,
+            "status": status,
+        })
+    }
+
+    fn since_when(&mut self, kind: &'static str, holds: bool, now: SystemTime) -> SystemTime {
+        let known = self.conditions.iter_mut().find(|known| known.0 == kind);
+        let Some(known) = known else {
+            self.conditions.push((kind, holds, now));
+            return now;
+        };
+        if known.1 != holds {
+            *known = (kind, holds, now);
+        }
+        known.2
+    }
+}
+
+fn ended_well(status: &ContainerStatus) -> bool {
+    matches!(&status.state, State::Terminated(end) if end.code == 0)
+}
+
+/// `status.qosClass`. (Kubernetes: `pkg/apis/core/v1/helper/qos`)
+fn qos_class(plan: &PodPlan) -> &'static str {
+    let parts = |container: &ContainerPlan| {
+        let of = &container.resources;
+        [
+            (of.cpu_request_milli, of.cpu_limit_milli),
+            (of.memory_request_bytes, of.memory_limit_bytes),
+        ]
     };
-    let condition = |kind: &str, holds: bool| {
-        let status = if holds { "True" } else { "False" };
-        json!({"type": kind, "status": status})
-    };
-    let mut state = json!({
-        "pod": plan.name,
-        "namespace": plan.namespace,
-        "pid": std::process::id(),
-        "phase": machine.phase().word(),
-        "podIP": address.to_string(),
-        "startTime": rfc3339(since),
-        "conditions": [
-            condition("Initialized", machine.initialized()),
-            condition("ContainersReady", machine.ready()),
-            condition("Ready", machine.ready()),
-        ],
-        "initContainerStatuses": statuses(true),
-        "containerStatuses": statuses(false),
-    });
-    if let Some(reason) = machine.reason() {
-        state["reason"] = reason.into();
+    let all: Vec<_> = plan.containers.iter().flat_map(parts).collect();
+    if all.iter().all(|pair| *pair == (None, None)) {
+        "BestEffort"
+    } else if all
+        .iter()
+        .all(|(request, limit)| limit.is_some() && (request.is_none() || request == limit))
+    {
+        "Guaranteed"
+    } else {
+        "Burstable"
     }
-    if let Some(message) = machine.message() {
-        state["message"] = message.into();
+}
+
+fn named_status(container: &ContainerPlan, status: &ContainerStatus, pid: Option<i32>) -> Value {
+    let mut json = container_json(status);
+    json["name"] = container.name.clone().into();
+    json["image"] = container.image.clone().into();
+    json["imageID"] = status.image_id.clone().into();
+    if let Some(pid) = pid {
+        // What can be done with the id of a container: its process is looked at.
+        json["containerID"] = format!("podkit://{pid}").into();
     }
-    if machine.stopping() && !matches!(machine.phase(), Phase::Succeeded | Phase::Failed) {
-        // As kubectl shows a pod that is being deleted.
-        state["terminating"] = true.into();
-    }
-    state
+    json
 }
 
 fn container_json(status: &ContainerStatus) -> Value {
@@ -197,19 +349,35 @@ mod tests {
         for input in inputs {
             machine.on(now, input);
         }
-        let json = state_json(
-            &plan,
-            &machine,
-            [10, 87, 0, 2].into(),
-            SystemTime::UNIX_EPOCH,
+        let mut object = PodObject::new(&plan, [10, 87, 0, 2].into(), SystemTime::UNIX_EPOCH, true);
+        let pid = |id: Id| (id == 0).then_some(77);
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        object.json(&plan, &machine, &pid, at(1));
+        let json = object.json(&plan, &machine, &pid, at(2));
+        let parsed: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(parsed.metadata.name.as_deref(), Some("web"));
+        assert_eq!(json["metadata"]["annotations"][DETACHED], "true");
+        assert!(!object.deleted());
+        object.delete(at(10), Duration::from_secs(30));
+        object.delete(at(11), Duration::ZERO);
+        let deleted = object.json(&plan, &machine, &pid, at(12));
+        assert_eq!(
+            deleted["metadata"]["deletionTimestamp"],
+            "1970-01-01T00:00:40.000Z"
         );
+        let json = &json["status"];
         assert_eq!(json["phase"], "Running");
         assert_eq!(json["podIP"], "10.87.0.2");
+        assert_eq!(json["conditions"][1]["type"], "Initialized");
+        assert_eq!(json["conditions"][1]["status"], "True");
+        let ready = &json["conditions"][2];
+        assert_eq!(ready["status"], "False");
+        assert_eq!(ready["lastTransitionTime"], "1970-01-01T00:00:01.000Z");
+        assert_eq!(ready["message"], "containers with unready status: [app]");
         assert_eq!(
-            json["conditions"][0],
-            serde_json::json!({"type": "Initialized", "status": "True"})
+            json["initContainerStatuses"][0]["containerID"],
+            "podkit://77"
         );
-        assert_eq!(json["conditions"][2]["status"], "False");
         let side = &json["initContainerStatuses"][0];
         assert_eq!(
             side["state"]["running"]["startedAt"],

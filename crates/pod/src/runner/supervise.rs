@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,15 +12,18 @@ use tokio::task::AbortHandle;
 use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
 use super::images::Images;
-use super::layout::replace;
+use super::layout::{replace, replace_private};
+use super::log_files::LogFiles;
 use super::machine::{Action, Event, Id, Input, Machine, Now, State};
 use super::network::Network;
 use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
-use super::state;
+use super::state::{self, PodObject};
+use crate::control::{Asked, Board, EventLog, Refusal, Server};
 use crate::image::{EnsureError, ResolvedImage, Store};
-use crate::net::{Egress, PodNet, Publisher};
+use crate::manifest::nearest;
+use crate::net::{Egress, Forwarder, PodNet, Publisher};
 use crate::plan::{ContainerPlan, ImageSource};
 
 /// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
@@ -60,10 +64,13 @@ pub(super) struct Supervisor {
     ground: Arc<Ground>,
     net: Arc<PodNet>,
     egress: Option<Egress>,
+    /// Works while it lives.
+    _forwarder: Option<Forwarder>,
     publisher: Publisher,
     machine: Machine,
     images: Images,
     output: Output,
+    files: LogFiles,
     notes: mpsc::UnboundedSender<Note>,
     inbox: mpsc::UnboundedReceiver<Note>,
     /// What the machine is to be told next.
@@ -72,13 +79,18 @@ pub(super) struct Supervisor {
     running: Vec<Option<Arc<Running>>>,
     /// Probes and hooks of each container's present run.
     tasks: Vec<Vec<AbortHandle>>,
-    since: SystemTime,
+    object: PodObject,
+    /// What others may see, and what they ask for.
+    board: Rc<Board>,
+    asks: mpsc::UnboundedSender<Asked>,
+    asked: mpsc::UnboundedReceiver<Asked>,
     was_ready: Vec<bool>,
     pod_was_ready: bool,
     /// Whether the addresses have been shown.
     opened: bool,
     /// To be shown at the beginning.
     warnings: Vec<String>,
+    dns_events: Vec<String>,
     warned: Vec<String>,
 }
 
@@ -89,40 +101,66 @@ impl Supervisor {
         publisher: Publisher,
         machine: Machine,
         output: Output,
-        store: Store,
+        (store, files): (Store, LogFiles),
+        detached: bool,
     ) -> Self {
         let plan = ground.plan();
         let count = plan.containers.len();
         let (notes, inbox) = mpsc::unbounded_channel();
         let images = Images::begin(store, &plan, &notes);
+        let (asks, asked) = mpsc::unbounded_channel();
+        let object = PodObject::new(&plan, network.net.address(), SystemTime::now(), detached);
+        let board = Rc::new(Board::new(EventLog::new(&plan)));
         Self {
             ground: Arc::new(ground),
             net: Arc::new(network.net),
             egress: network.egress,
+            _forwarder: network.forwarder,
             publisher,
             machine,
             images,
             output,
+            files,
             notes,
             inbox,
             inputs: VecDeque::from([Input::Begin]),
             turns: Turns::default(),
             running: (0..count).map(|_| None).collect(),
             tasks: vec![Vec::new(); count],
-            since: SystemTime::now(),
+            object,
+            board,
+            asks,
+            asked,
             was_ready: vec![false; count],
             pod_was_ready: false,
             opened: false,
             warnings: network.warnings,
+            dns_events: network.resolv.events,
             warned: Vec::new(),
         }
     }
 
-    /// Runs the pod to its end; the exit code of `podkit run`.
-    pub(super) async fn run(mut self, mut signals: Signals) -> u8 {
+    /// Listens for the other commands, and shows the pod to them. An error is one line for people.
+    pub(super) fn open(&mut self) -> Result<Server, String> {
+        self.write_state();
+        let (board, net) = (Rc::clone(&self.board), Arc::clone(&self.net));
+        Server::listen(self.ground.paths.run(), board, net, self.asks.clone())
+            .map_err(|error| format!("listening on the pod's control socket: {error}"))
+    }
+
+    /// Runs the pod to its end.
+    pub(super) async fn run(mut self, mut signals: Signals, server: Server) -> Outcome {
         let warnings = std::mem::take(&mut self.warnings);
-        for warning in self.publisher.warnings().iter().chain(&warnings) {
-            self.output.show(&Item::Warning { message: warning });
+        for warning in self.publisher.warnings().to_vec().iter().chain(&warnings) {
+            self.warn(warning);
+        }
+        for message in std::mem::take(&mut self.dns_events) {
+            self.tell(&Event {
+                warning: true,
+                reason: "DNSConfigForming",
+                container: None,
+                message,
+            });
         }
         self.publisher.serve(&self.net);
         let limits = self.watch_limits();
@@ -140,7 +178,8 @@ impl Supervisor {
             tokio::select! {
                 // Its sender is self: it can't end.
                 Some(note) = self.inbox.recv() => self.take(note),
-                ask = signals.next() => self.asked(ask),
+                ask = signals.next() => self.signalled(ask),
+                Some(asked) = self.asked.recv() => self.asked(asked),
                 _ = &mut sandbox_ended, if sandbox_lives => {
                     sandbox_lives = false;
                     self.sandbox_lost();
@@ -151,7 +190,7 @@ impl Supervisor {
         if let Some(limits) = limits {
             limits.abort();
         }
-        self.end().await
+        self.end(server).await
     }
 
     /// Tells the machine and does what it says; true at the pod's end.
@@ -204,7 +243,7 @@ impl Supervisor {
                 let answer = move |failed| Input::PreStopDone { id, run, failed };
                 self.hook(id, hook, Some(limit), answer);
             }
-            Action::Event(event) => self.output.show(&Item::Event(&event)),
+            Action::Event(event) => self.tell(&event),
             Action::ContainerChanged { id, status } => {
                 if matches!(status.state, State::Terminated(_)) {
                     self.running[id] = None;
@@ -255,12 +294,12 @@ impl Supervisor {
                 }
             }
             Note::Unhealthy { id, message } => {
-                self.output.show(&Item::Event(&Event {
+                self.tell(&Event {
                     warning: true,
                     reason: "Unhealthy",
                     container: Some(id),
                     message,
-                }));
+                });
             }
         }
     }
@@ -291,7 +330,7 @@ impl Supervisor {
         }
         let running = Arc::new(begun.running);
         self.running[id] = Some(Arc::clone(&running));
-        let logs = follow_logs(begun.logs, &running, &self.output);
+        let logs = follow_logs(begun.logs, &running, run, &self.output, &self.files);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
         tokio::task::spawn_local(async move {
             let exit = running.end(&ground, logs).await;
@@ -352,32 +391,79 @@ impl Supervisor {
         }
     }
 
-    fn asked(&mut self, ask: Ask) {
-        let pod = &self.ground.plan().name;
-        let (message, input) = match ask {
-            Ask::Stop => (
-                format!("Stopping pod {pod} (ask again to kill it)"),
-                Input::Stop,
+    fn signalled(&mut self, ask: Ask) {
+        match ask {
+            Ask::Stop => self.stop(None),
+            Ask::Kill => self.stop(Some(Duration::ZERO)),
+        }
+    }
+
+    fn asked(&mut self, asked: Asked) {
+        match asked {
+            Asked::Stop(grace) => self.stop(grace),
+            Asked::Subject(name, answer) => {
+                // Who asked may have gone.
+                let _unwanted = answer.send(self.subject_of(&name));
+            }
+        }
+    }
+
+    /// Somebody wants the pod gone: within its own grace period or the one given; none at all kills it.
+    fn stop(&mut self, grace: Option<Duration>) {
+        let plan = &self.ground.plan();
+        let (message, input) = match grace {
+            Some(Duration::ZERO) => (format!("Killing pod {}", plan.name), Input::Kill),
+            _ => (
+                format!("Stopping pod {} (ask again to kill it)", plan.name),
+                grace.map_or(Input::Stop, |grace| Input::StopWithin { grace }),
             ),
-            Ask::Kill => (format!("Killing pod {pod}"), Input::Kill),
         };
-        self.output.show(&Item::Event(&Event {
+        self.object
+            .delete(SystemTime::now(), grace.unwrap_or(plan.grace));
+        self.tell(&Event {
             warning: false,
             reason: "Killing",
             container: None,
             message,
-        }));
+        });
+        self.write_state();
         self.inputs.push_back(input);
+    }
+
+    /// The present run of a container, by its name.
+    fn subject_of(&self, name: &str) -> Result<Subject, Refusal> {
+        let plan = &self.ground.plan();
+        let known = || plan.containers.iter().map(|one| one.name.as_str());
+        let Some(id) = known().position(|known| known == name) else {
+            let near = nearest(name, known()).map(|near| format!("; did you mean {near}?"));
+            let message = format!(
+                "container {name} is not valid for pod {}{}",
+                plan.name,
+                near.unwrap_or_default()
+            );
+            return Err(Refusal::new("BadRequest", message));
+        };
+        self.subject(id).ok_or_else(|| {
+            let message = format!("container not found (\"{name}\"): it does not run");
+            Refusal::new("NotFound", message)
+        })
+    }
+
+    /// Shows an event, and keeps it for those who ask.
+    fn tell(&self, event: &Event) {
+        self.output.show(&Item::Event(event));
+        self.board
+            .tell(event.warning, event.reason, event.container, &event.message);
     }
 
     /// The pod's init was killed, by someone who may: all its processes are gone with it.
     fn sandbox_lost(&mut self) {
-        self.output.show(&Item::Event(&Event {
+        self.tell(&Event {
             warning: true,
             reason: "SandboxChanged",
             container: None,
             message: "Pod sandbox changed, it will be killed".to_owned(),
-        }));
+        });
         self.inputs.push_back(Input::Kill);
     }
 
@@ -419,6 +505,10 @@ impl Supervisor {
     fn warn(&mut self, message: &str) {
         if !self.warned.iter().any(|warned| warned == message) {
             self.output.show(&Item::Warning { message });
+            if self.output.is_none() {
+                // Where a detached pod's warnings are looked for.
+                tracing::warn!("{message}");
+            }
             self.warned.push(message.to_owned());
         }
     }
@@ -433,11 +523,19 @@ impl Supervisor {
         }
     }
 
-    fn write_state(&self) {
+    fn write_state(&mut self) {
         let ground = &self.ground;
         let plan = &ground.plan();
-        let state = state::state_json(plan, &self.machine, self.net.address(), self.since);
-        self.put(&ground.paths.state(), &state);
+        let pid = |id: Id| Some(self.running[id].as_ref()?.process.pid());
+        let pod = self
+            .object
+            .json(plan, &self.machine, &pid, SystemTime::now());
+        let text: Arc<str> = pod.to_string().into();
+        written(
+            &ground.paths.state(),
+            replace_private(&ground.paths.state(), text.as_bytes()),
+        );
+        self.board.show(text);
         if ground.anyone_shares_state() {
             let running = plan
                 .containers
@@ -456,18 +554,13 @@ impl Supervisor {
                     })
                 });
             let json = state::pod_json(plan, running);
-            self.put(&ground.paths.shared().join(state::POD_JSON), &json);
+            let path = ground.paths.shared().join(state::POD_JSON);
+            written(&path, replace(&path, json.to_string().as_bytes()));
         }
     }
 
-    fn put(&self, path: &Path, json: &serde_json::Value) {
-        if let Err(error) = replace(path, json.to_string().as_bytes()) {
-            tracing::warn!(path = %path.display(), %error, "the pod's state could not be written");
-        }
-    }
-
-    /// Takes the pod apart. Nothing of it is left on the machine.
-    async fn end(mut self) -> u8 {
+    /// Takes the pod apart. Nothing of it is left running.
+    async fn end(mut self, server: Server) -> Outcome {
         for id in 0..self.tasks.len() {
             self.end_tasks(id);
         }
@@ -478,6 +571,7 @@ impl Supervisor {
         if let Err(error) = self.ground.sandbox.destroy(DESTROY_MAX) {
             left.push(error.to_string());
         }
+        server.close().await;
         drop(self.net);
         drop(self.egress.take());
         {
@@ -497,7 +591,28 @@ impl Supervisor {
             self.output.show(&Item::Warning { message });
         }
         self.output.show(&Item::End { phase, exit_code });
-        exit_code
+        Outcome {
+            exit_code,
+            deleted: self.object.deleted(),
+            record: self.board.record(),
+        }
+    }
+}
+
+/// What came of a pod.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Of `podkit run`.
+    pub(super) exit_code: u8,
+    /// Somebody wanted it gone.
+    pub(super) deleted: bool,
+    /// The pod and its events, at the end.
+    pub(super) record: serde_json::Value,
+}
+
+fn written(path: &Path, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::warn!(path = %path.display(), %error, "the pod's state could not be written");
     }
 }
 
@@ -536,11 +651,11 @@ impl Turns {
 
 /// What a probe or a hook looks at: one run of a container.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
-    pub(super) id: Id,
-    pub(super) ground: Arc<Ground>,
-    pub(super) net: Arc<PodNet>,
-    pub(super) running: Arc<Running>,
+pub(crate) struct Subject {
+    pub(crate) id: Id,
+    pub(crate) ground: Arc<Ground>,
+    pub(crate) net: Arc<PodNet>,
+    pub(crate) running: Arc<Running>,
 }
 
 async fn until(wake: Option<Instant>) {

@@ -18,7 +18,7 @@ pub enum SandboxError {
     #[error("private mounts must be entered before any thread is started")]
     Threads,
     /// The host name is empty or too long for the kernel.
-    #[error("the host name {0:?} must have 1 to 63 bytes")]
+    #[error("the host name {0:?} must have 1 to 64 bytes")]
     Hostname(String),
     /// A kernel parameter that would be changed for the whole machine.
     #[error("the sysctl {0} is not the pod's own: it is the machine's")]

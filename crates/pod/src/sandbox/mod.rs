@@ -42,6 +42,7 @@ pub use spec::{
     WindowSize,
 };
 pub use stage::run_if_stage;
+pub(crate) use terminal::Terminal;
 pub use terminal::resize;
 
 #[cfg(test)]

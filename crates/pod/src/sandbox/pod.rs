@@ -37,7 +37,7 @@ pub struct PodSandbox {
 impl PodSandbox {
     /// Makes the namespaces and the init that holds them.
     pub fn create(private: &PrivateMounts, spec: SandboxSpec) -> Result<Self, SandboxError> {
-        if spec.hostname.is_empty() || spec.hostname.len() > 63 {
+        if spec.hostname.is_empty() || spec.hostname.len() > 64 {
             return Err(SandboxError::Hostname(spec.hostname));
         }
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)

@@ -11,7 +11,7 @@ use crate::plan::{HostNamespaces, Security};
 /// A pod to be: what all its containers share.
 #[derive(Debug, Clone)]
 pub struct SandboxSpec {
-    /// The host name, at most 63 bytes.
+    /// The host name, at most 64 bytes.
     pub hostname: String,
     /// One PID namespace for all containers, with the pod's init as its PID 1. Otherwise each has its own, below the pod's.
     pub share_process_namespace: bool,

@@ -23,7 +23,7 @@ pub(crate) use seccomp::install_filter;
 pub(crate) use signal::{RTMAX, RTMIN, signal_of};
 pub(crate) use spawn::spawn;
 pub use text::give_back_start;
-pub(crate) use watch::watch_readable;
+pub(crate) use watch::{watch_both, watch_readable};
 
 #[cfg(test)]
 mod tests;

@@ -11,3 +11,10 @@ pub(crate) fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd has one number for its life, and owns it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
+
+/// Watches a descriptor for both directions. It must not block.
+pub(crate) fn watch_both(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let interest = Interest::READABLE.add(Interest::WRITABLE);
+    // SAFETY: as above.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
+}

@@ -116,7 +116,7 @@ fn restarts_with_back_off() {
         // The first restart is at once.
         pod.event("app", "Started");
         pod.event("app", "BackOff");
-        let waits = pod.state_json("crash")["containerStatuses"][0].clone();
+        let waits = pod.state_json("crash")["status"]["containerStatuses"][0].clone();
         assert_eq!(
             waits["state"]["waiting"]["reason"], "CrashLoopBackOff",
             "{waits}"
@@ -158,7 +158,7 @@ fn liveness_kills_and_restarts() {
         let started = pod.event("app", "Started");
         assert_eq!(started["container"], "app");
         assert_eq!(
-            pod.state_json("live")["containerStatuses"][0]["restartCount"],
+            pod.state_json("live")["status"]["containerStatuses"][0]["restartCount"],
             1
         );
         pod.log("app", "sleeping");
@@ -601,7 +601,8 @@ fn the_network_files() {
             .filter_map(|line| line["line"].as_str())
             .collect();
         assert_eq!(log[0], "box");
-        assert!(log.contains(&"127.0.0.1\tlocalhost"), "{log:#?}");
+        let hosts = "# Kubernetes-managed hosts file.";
+        assert_eq!(log[1..3], [hosts, "127.0.0.1\tlocalhost"], "{log:#?}");
         assert!(
             log.iter()
                 .any(|line| line.starts_with("10.87.") && line.ends_with("\tbox"))

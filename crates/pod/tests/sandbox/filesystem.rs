@@ -216,7 +216,7 @@ pub(super) fn network_and_hostname(private: &PrivateMounts) {
 
     let named = PodSandbox::create(private, SandboxSpec::new("web-0")).unwrap();
     assert_eq!(run(&named, inside("hostname")).1, "hostname web-0\n");
-    assert!(PodSandbox::create(private, SandboxSpec::new("x".repeat(64))).is_err());
+    assert!(PodSandbox::create(private, SandboxSpec::new("x".repeat(65))).is_err());
     for pod in [pod, other, named] {
         pod.destroy(LONG).unwrap();
     }

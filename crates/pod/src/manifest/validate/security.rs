@@ -90,7 +90,7 @@ pub(super) fn container(context: &SecurityContext, at: &Path, notes: &mut Notes<
         .add
         .iter()
         .flatten()
-        .any(|name| name == "SYS_ADMIN" || name == "ALL");
+        .any(|name| name.eq_ignore_ascii_case("SYS_ADMIN") || name.eq_ignore_ascii_case("ALL"));
     if unescalated && admin {
         notes.error(
             &at.key("allowPrivilegeEscalation"),

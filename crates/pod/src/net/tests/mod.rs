@@ -1,3 +1,4 @@
+mod dns;
 mod egress;
 mod netlink;
 mod world;

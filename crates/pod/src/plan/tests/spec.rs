@@ -150,6 +150,14 @@ fn security_of_a_container() {
 }
 
 #[test]
+fn capabilities_in_any_case() {
+    let security =
+        one("securityContext: {capabilities: {drop: [all], add: [net_bind_service]}}").security;
+    assert_eq!(security.drop_capabilities, ["ALL"]);
+    assert_eq!(security.add_capabilities, ["NET_BIND_SERVICE"]);
+}
+
+#[test]
 fn deadlines_and_resources() {
     let plan = spec("activeDeadlineSeconds: 5\nresources: {limits: {cpu: 2, memory: 1Gi}}");
     assert_eq!(plan.active_deadline, Some(Duration::from_secs(5)));

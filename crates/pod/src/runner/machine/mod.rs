@@ -76,6 +76,8 @@ pub(crate) enum Input {
     Evict { message: String },
     /// Stop in order within the grace period.
     Stop,
+    /// The same within another one. Asked again, what is left of it can only get shorter.
+    StopWithin { grace: Duration },
     /// Kill everything now.
     Kill,
     /// Nothing but time has passed.
@@ -376,6 +378,7 @@ impl Machine {
                 }
             }
             Input::Stop => self.stop_pod(now, EndedBy::Request, self.grace),
+            Input::StopWithin { grace } => self.stop_pod(now, EndedBy::Request, grace),
             Input::Kill => self.kill_pod(now),
             Input::Tick => {}
         }

@@ -63,17 +63,20 @@ impl Stopping {
 impl Machine {
     /// The pod is to end. What is under way for an earlier reason goes on.
     pub(super) fn stop_pod(&mut self, now: Now, by: EndedBy, grace: Duration) {
-        if self.stop.is_some() {
-            return;
-        }
         let deadline = now.at + grace;
-        self.stop = Some(PodStop {
-            by,
-            message: String::new(),
-            deadline,
-            failed_before: self.main_failed_for_good(),
-            forced: false,
-        });
+        match &mut self.stop {
+            None => {
+                self.stop = Some(PodStop {
+                    by,
+                    message: String::new(),
+                    deadline,
+                    failed_before: self.main_failed_for_good(),
+                    forced: false,
+                });
+            }
+            Some(stop) if deadline < stop.deadline => stop.deadline = deadline,
+            Some(_) => return,
+        }
         for id in 0..self.containers.len() {
             match &mut self.containers[id].stage {
                 Stage::Up { .. } => self.stop_container(now, id, Why::Pod, grace),

@@ -86,41 +86,73 @@ pub(crate) enum Item<'a> {
 /// Where items go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Output {
+    /// None: nobody looks.
+    shown: Option<Shown>,
+}
+
+#[derive(Debug, Clone)]
+struct Shown {
     queue: Queue,
     renderer: std::sync::Arc<Renderer>,
 }
 
 impl Output {
     /// Output on standard output. With `prefix_pod` the pod's name stands before the container's: several pods share
-    /// the terminal. Call [`Queue::finish`] at the end.
+    /// the terminal. Call [`Output::finish`] at the end.
     pub(crate) fn new(plan: &PodPlan, format: OutputFormat, prefix_pod: bool) -> Self {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let renderer = Renderer::new(plan, format, terminal, color, prefix_pod);
         Self {
-            queue: Queue::to_stdout(),
-            renderer: std::sync::Arc::new(Renderer::new(plan, format, terminal, color, prefix_pod)),
+            shown: Some(Shown {
+                queue: Queue::to_stdout(),
+                renderer: std::sync::Arc::new(renderer),
+            }),
         }
+    }
+
+    /// Output that nobody sees.
+    pub(crate) fn none() -> Self {
+        Self { shown: None }
+    }
+
+    /// Whether nobody sees it.
+    pub(crate) fn is_none(&self) -> bool {
+        self.shown.is_none()
     }
 
     /// Shows `item`, now.
     pub(crate) fn show(&self, item: &Item<'_>) {
-        let mut line = Vec::new();
-        self.renderer.render(SystemTime::now(), item, &mut line);
-        self.queue.push(&line);
+        if let Some(shown) = &self.shown {
+            let mut line = Vec::new();
+            shown.renderer.render(SystemTime::now(), item, &mut line);
+            shown.queue.push(&line);
+        }
     }
 
     /// Shows many lines of a log in one go.
     pub(crate) fn show_all<'a>(&self, items: impl Iterator<Item = Item<'a>>) {
-        let (now, mut lines) = (SystemTime::now(), Vec::new());
-        for item in items {
-            self.renderer.render(now, &item, &mut lines);
+        if let Some(shown) = &self.shown {
+            let (now, mut lines) = (SystemTime::now(), Vec::new());
+            for item in items {
+                shown.renderer.render(now, &item, &mut lines);
+            }
+            shown.queue.push(&lines);
         }
-        self.queue.push(&lines);
     }
 
-    /// Where the lines queue.
-    pub(crate) fn queue(&self) -> &Queue {
-        &self.queue
+    /// Returns when a log may be read.
+    pub(crate) async fn room(&self) {
+        if let Some(shown) = &self.shown {
+            shown.queue.room().await;
+        }
+    }
+
+    /// Shows no more, and waits until all is written, for at most `patience`.
+    pub(crate) fn finish(&self, patience: std::time::Duration) {
+        if let Some(shown) = &self.shown {
+            shown.queue.finish(patience);
+        }
     }
 }
