@@ -17,7 +17,7 @@ pub(crate) use mounts::{clear_mount_attributes, set_mount_attributes};
 pub(crate) use pause::pause_program;
 pub(crate) use process::{
     close_all_but, close_from, exec, exec_fd, exit_now, fork_sibling, ignore_child_exits,
-    inherited, mark_all_close_on_exec, reset_signals, unshare,
+    inherited, leave_session_keyring, mark_all_close_on_exec, reset_signals, unshare,
 };
 pub(crate) use seccomp::install_filter;
 pub(crate) use signal::{RTMAX, RTMIN, signal_of};

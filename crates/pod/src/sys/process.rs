@@ -128,6 +128,23 @@ pub(crate) fn reset_signals() {
     }
 }
 
+/// Gives this process a session keyring of its own, empty and without a name (keyctl(2), KEYCTL_JOIN_SESSION_KEYRING): what
+/// it inherited holds the caller's keys.
+pub(crate) fn leave_session_keyring() -> io::Result<()> {
+    // SAFETY: a null name is allowed, and no other memory is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            ptr::null::<libc::c_char>(),
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Ignores SIGCHLD: the kernel then reaps every child of this process by itself, over execve too.
 pub(crate) fn ignore_child_exits() {
     // SAFETY: SIG_IGN is always valid for SIGCHLD.

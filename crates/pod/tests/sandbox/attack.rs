@@ -61,10 +61,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
 pub(super) fn act(word: &str, args: &[String]) -> bool {
     match word {
         "call" => {
-            let number = CALLS.iter().find(|(name, _)| *name == args[0]);
-            let (_, number) = number.expect("a known call");
-            let result = call(*number, &args[1..]);
-            show(&format!("call {}", args.join(" ")), result);
+            show(&format!("call {}", args.join(" ")), call_by_words(args));
         }
         "map-root" => {
             // These become root of the user namespace that was made just now.
@@ -102,6 +99,13 @@ pub(super) fn act(word: &str, args: &[String]) -> bool {
     true
 }
 
+/// `NAME ARG...`
+pub(crate) fn call_by_words(words: &[String]) -> io::Result<libc::c_long> {
+    let number = CALLS.iter().find(|(name, _)| *name == words[0]);
+    let (_, number) = number.expect("a known call");
+    call(*number, &words[1..])
+}
+
 /// Arguments: a number; `s:TEXT`, a string; `z:N`, N zero bytes; `x:HEX`, bytes; `v:N`, an iovec of N zero bytes.
 fn call(number: libc::c_long, args: &[String]) -> io::Result<libc::c_long> {
     let mut words = [0; 6];
@@ -109,13 +113,13 @@ fn call(number: libc::c_long, args: &[String]) -> io::Result<libc::c_long> {
         // The memory is never given back, so that whatever the kernel does with it is sound.
         *word = match arg.split_at_checked(2) {
             Some(("s:", text)) => CString::new(text).unwrap().into_raw() as libc::c_long,
-            Some(("z:", size)) => leak(vec![0; size.parse().unwrap()]),
-            Some(("x:", hex)) => leak(bytes(hex)),
+            Some(("z:", size)) => leak(&vec![0; size.parse().unwrap()]),
+            Some(("x:", hex)) => leak(&bytes(hex)),
             Some(("v:", size)) => {
                 let size: usize = size.parse().unwrap();
-                let mut vector = leak(vec![0; size]).to_ne_bytes().to_vec();
+                let mut vector = leak(&vec![0; size]).to_ne_bytes().to_vec();
                 vector.extend(size.to_ne_bytes());
-                leak(vector)
+                leak(&vector)
             }
             Some(("0x", hex)) => libc::c_long::from_str_radix(hex, 16).unwrap(),
             _ => arg.parse().unwrap(),
@@ -132,7 +136,7 @@ fn call(number: libc::c_long, args: &[String]) -> io::Result<libc::c_long> {
     Ok(result)
 }
 
-fn leak(bytes: Vec<u8>) -> libc::c_long {
+fn leak(bytes: &[u8]) -> libc::c_long {
     // Aligned for whatever structure it is.
     let mut words = vec![0_u64; bytes.len().div_ceil(8)];
     for (word, chunk) in words.iter_mut().zip(bytes.chunks(8)) {

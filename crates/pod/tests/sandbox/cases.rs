@@ -8,10 +8,14 @@ mod calls;
 mod filesystem;
 #[path = "host.rs"]
 mod host;
+#[path = "escapes/images.rs"]
+mod images;
 #[path = "escapes/kernel_files.rs"]
 mod kernel_files;
 #[path = "lifetime.rs"]
 mod lifetime;
+#[path = "escapes/neighbours.rs"]
+mod neighbours;
 #[path = "process.rs"]
 mod process;
 #[path = "security.rs"]
@@ -41,6 +45,9 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     kernel_files: masked_files_are_empty nothing_of_proc_or_sys_can_be_written masks_stay_on
         masks_stay_on_in_a_user_namespace;
     calls: calls_that_own_the_machine raw_sockets_need_their_capability interfaces_can_not_be_changed chroot_leads_nowhere;
+    neighbours: others_can_not_be_named a_neighbour_with_more_rights_is_closed the_init_survives_its_pod
+        keys_stay_with_their_owner abstract_sockets_stay_outside no_descriptor_leaks;
+    images: system_directories_are_no_links volumes_do_not_cover_proc accounts_that_are_no_files endless_environment;
     lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing
         forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init signals_do_not_break_a_start how_long_a_start_takes;
 };

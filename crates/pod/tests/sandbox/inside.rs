@@ -1,7 +1,7 @@
 //! What the test program does inside a container: each word prints what a case wants to know.
 
 #[path = "attack.rs"]
-mod attack;
+pub(crate) mod attack;
 
 use std::io::{Read, Write};
 use std::path::Path;

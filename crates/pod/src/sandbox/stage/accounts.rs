@@ -1,10 +1,10 @@
 //! `/etc/passwd` and `/etc/group` of a container's own root: the user's group, home and further groups.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
-
+use super::paths;
 use crate::sandbox::error::Failed;
 use crate::sandbox::wire::Identity;
 
@@ -37,12 +37,10 @@ pub(super) fn resolve(identity: &Identity) -> Result<Account, Failed> {
     };
     let mut account = account(uid, &passwd, &group);
     account.gid = identity.gid.unwrap_or(account.gid);
-    let mut groups = vec![account.gid];
-    for group in identity.groups.iter().chain(&account.groups) {
-        if !groups.contains(group) {
-            groups.push(*group);
-        }
-    }
+    // The image says how many there are: each is looked for in a set.
+    let (mut groups, mut known) = (vec![account.gid], BTreeSet::from([account.gid]));
+    let others = identity.groups.iter().chain(&account.groups);
+    groups.extend(others.filter(|group| known.insert(**group)));
     account.groups = groups;
     Ok(account)
 }
@@ -67,12 +65,13 @@ pub(super) fn uid_by_name(name: &str, passwd: &str) -> Option<u32> {
     fields.nth(2)?.parse().ok()
 }
 
-/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place, a link into
-/// `/proc/self/fd` for one.
+/// The text of a regular file, or nothing: an image need not have one, and may have anything in its place: a device, a FIFO,
+/// a link to a neighbour's file in /proc.
 fn read(path: &str) -> String {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::NO_MAGICLINKS;
-    let Ok(file) = openat2(CWD, path, flags, Mode::empty(), resolve).map(File::from) else {
+    let Ok(file) = paths::root()
+        .and_then(|root| paths::read(root, path))
+        .map(File::from)
+    else {
         return String::new();
     };
     let mut text = Vec::new();

@@ -261,9 +261,10 @@ fn container(
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
     continue_as_child(reporter, namespaces, &cgroups, |moved| {
+        // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
+        reporter.tell_mount_namespace();
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
-        reporter.tell_mount_namespace();
         moved.wait();
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, openat, openat2, readlinkat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2, readlinkat};
 
 /// What is made when there is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,31 @@ pub(super) fn find(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
         Mode::empty(),
         resolve,
     )?)
+}
+
+/// The root of this process.
+pub(super) fn root() -> io::Result<OwnedFd> {
+    Ok(open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
+}
+
+/// Opens what is at `path` inside `root` for reading, without waiting for anybody.
+pub(super) fn read(root: impl AsFd, path: &str) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(openat2(root, path, flags, Mode::empty(), resolve)?)
+}
+
+/// A directory right below `root`, made when absent, and by no link.
+pub(super) fn top(root: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match mkdirat(&root, name, Mode::from_raw_mode(0o755)) {
+        // It is there, or it can't be made: opening it says which.
+        Ok(()) | Err(_) => Ok(openat(root, name, flags, Mode::empty())?),
+    }
 }
 
 /// The same, made (directories 0755, file 0644) where it is missing. Where a link leads nowhere, its target is made.
@@ -71,6 +96,10 @@ fn make_next(root: impl AsFd, path: &Path, kind: Kind) -> io::Result<PathBuf> {
             }
         }
         let parent = find(&root, &prefix)?;
+        // Nothing can be made there, and what seems to be a link is none that could be followed by its text.
+        if is_proc(&parent)? {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
         let last = index + 1 == components.len();
         let made = if last && kind == Kind::File {
             let flags =

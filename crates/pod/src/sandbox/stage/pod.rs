@@ -55,7 +55,7 @@ fn become_pause(
         .doing(|| "mount the init's root".into())?;
     root::pivot(&root)?;
     run::replace_stdio(stdio)?;
-    run::detach_from_caller();
+    run::detach_from_caller()?;
     privileges::drop_all()?;
     sys::ignore_child_exits();
     reporter.tell_executing();
@@ -66,7 +66,7 @@ fn become_pause(
 
 fn become_guard(reporter: &Reporter, stdio: [&OwnedFd; 3]) -> Result<Infallible, Failure> {
     run::replace_stdio(stdio)?;
-    run::detach_from_caller();
+    run::detach_from_caller()?;
     reporter.tell_executing();
     guard::run()
 }

@@ -2,13 +2,13 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::fs::{FileType, Mode};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::accounts::{self, Account};
+use super::paths::{self, Kind};
 use super::{Failure, Reporter, privileges, terminal};
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::spec::{Rlimit, RlimitKind, WindowSize};
@@ -46,12 +46,18 @@ pub(super) fn replace_stdio(fds: [&OwnedFd; 3]) -> Result<(), Failed> {
     rustix::stdio::dup2_stderr(fds[2]).doing(step)
 }
 
-/// A session of its own, default signals, the usual umask.
-pub(super) fn detach_from_caller() {
+/// A session of its own with no keys in it, default signals, the usual umask.
+pub(super) fn detach_from_caller() -> Result<(), Failed> {
     // Fails only for a process that leads a session already: then there is nothing to leave.
     rustix::process::setsid().ok();
+    match sys::leave_session_keyring() {
+        // A kernel without keys, or a filter around us, which holds the container too.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        result => result.doing(|| "make a session keyring".into())?,
+    }
     sys::reset_signals();
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    Ok(())
 }
 
 /// Sets `oom_score_adj`, as far as the machine permits: lowering it needs CAP_SYS_RESOURCE.
@@ -76,7 +82,7 @@ pub(super) fn run(
     let identity = &run.identity;
     let account = accounts::resolve(identity)?;
     let uid = account.uid;
-    detach_from_caller();
+    detach_from_caller()?;
     match standard {
         Standard::Fds(fds) => {
             for fd in fds {
@@ -164,26 +170,15 @@ fn set_rlimit(reporter: &Reporter, limit: Rlimit) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Goes to the working directory, made when absent as container runtimes do.
+/// Goes to the working directory, made when absent as container runtimes do. Nothing on the way may leave the root: neither
+/// `/proc/self/fd/7` nor, in a shared PID namespace, a neighbour's `/proc/PID/root` (CVE-2024-21626).
 fn enter_directory(identity: &Identity) -> Result<(), Failed> {
     let cwd = &identity.cwd;
     let step = || format!("change to the working directory {}", cwd.display());
-    match std::fs::create_dir_all(cwd) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(error).doing(step);
-        }
-        _ => {}
-    }
-    rustix::process::chdir(cwd).doing(step)?;
-    // The kernel answers "(unreachable)" for a directory outside the root.
-    match rustix::process::getcwd(Vec::new()) {
-        Ok(path) if path.as_bytes().starts_with(b"/") => Ok(()),
-        Ok(_) => Err(Failed {
-            step: step(),
-            errno: libc::EPERM,
-        }),
-        Err(error) => Err(error).doing(step),
-    }
+    let directory = paths::root()
+        .and_then(|root| paths::place(root, cwd, Kind::Directory))
+        .doing(step)?;
+    rustix::process::fchdir(directory).doing(step)
 }
 
 /// What is executed, made ready while memory may still be had.

@@ -66,15 +66,17 @@ pub(super) fn mount(
     }
 }
 
-fn put(root: &OwnedFd, mount: &OwnedFd, path: &str) -> Result<(), Failed> {
-    paths::place(root, Path::new(path), Kind::Directory)
+/// Mounts at `/NAME`. A link in its place is refused: it could lead below a volume, which would then cover what is mounted
+/// here with what a container wrote there. (CVE-2019-16884, CVE-2023-27561)
+fn put(root: &OwnedFd, mount: &OwnedFd, name: &str) -> Result<(), Failed> {
+    paths::top(root, name)
         .and_then(|place| attach(mount, place, c""))
-        .doing(|| format!("mount {path}"))
+        .doing(|| format!("mount /{name}: in the image it must be a directory"))
 }
 
 fn proc(root: &OwnedFd, access: Access) -> Result<(), Failed> {
     let proc = new_filesystem("proc", &[], NOTHING).doing(|| "mount /proc".into())?;
-    put(root, &proc, "/proc")?;
+    put(root, &proc, "proc")?;
     if access != Access::Usual {
         return Ok(());
     }
@@ -142,7 +144,7 @@ fn dev(root: &OwnedFd, access: Access, shm: &Path) -> Result<(), Failed> {
     let attributes = attributes | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let dev = new_filesystem("tmpfs", &[("mode", "0755"), ("size", "64m")], attributes)
         .doing(|| "mount /dev".into())?;
-    put(root, &dev, "/dev")?;
+    put(root, &dev, "dev")?;
     for (name, _, _) in DEVICES {
         device(&dev, name).doing(|| format!("mount /dev/{name}"))?;
     }
@@ -192,7 +194,7 @@ fn device(dev: &OwnedFd, name: &str) -> io::Result<()> {
 /// The machine's /sys as it is, cgroups and all.
 fn whole_sysfs(root: &OwnedFd) -> Result<(), Failed> {
     let sys = new_filesystem("sysfs", &[], NOTHING).doing(|| "mount /sys".into())?;
-    put(root, &sys, "/sys")?;
+    put(root, &sys, "sys")?;
     for name in ["/sys/fs/cgroup", "/sys/fs/bpf"] {
         let step = || format!("mount {name}");
         if !Path::new(name).is_dir() {
@@ -201,14 +203,16 @@ fn whole_sysfs(root: &OwnedFd) -> Result<(), Failed> {
         let tree = clone_tree(CWD, name, true).doing(step)?;
         sys::set_mount_attributes(&tree, NOTHING, MountPropagationFlags::PRIVATE, true)
             .doing(step)?;
-        put(root, &tree, name)?;
+        paths::find(root, Path::new(name))
+            .and_then(|place| attach(&tree, place, c""))
+            .doing(step)?;
     }
     Ok(())
 }
 
 fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     let sys = new_filesystem("sysfs", &[], READ_ONLY).doing(|| "mount /sys".into())?;
-    put(root, &sys, "/sys")?;
+    put(root, &sys, "sys")?;
     for name in MASKED_SYS {
         mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
     }
@@ -224,7 +228,9 @@ fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     {
         let top =
             new_filesystem("tmpfs", &[("mode", "0755"), ("size", "4k")], NOTHING).doing(step)?;
-        put(root, &top, "/sys/fs/cgroup")?;
+        paths::place(root, Path::new("/sys/fs/cgroup"), Kind::Directory)
+            .and_then(|place| attach(&top, place, c""))
+            .doing(step)?;
         for (directory, place) in cgroups {
             paths::place(root, place, Kind::Directory)
                 .and_then(|place| show(directory, place))
