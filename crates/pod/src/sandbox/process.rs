@@ -71,10 +71,10 @@ impl Process {
         warnings: Vec<String>,
         identity: Arc<Identity>,
     ) -> io::Result<Self> {
-        let pid = pid_of(pidfd.as_fd())?;
+        let (pid, pid_in_pod) = pids_of(pidfd.as_fd())?;
         let inner = Inner {
             pid,
-            pid_in_pod: pid_in_pod(pid),
+            pid_in_pod,
             pidfd,
             mount_namespace,
             terminal: Mutex::new(terminal),
@@ -208,25 +208,23 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     ))
 }
 
-/// The process id that a pidfd stands for, in this process's PID namespace. (proc(5), fdinfo)
-pub(super) fn pid_of(pidfd: BorrowedFd<'_>) -> io::Result<i32> {
+/// The ids of the process that a pidfd stands for: in this process's PID namespace, and in the pod's. (proc(5), fdinfo)
+fn pids_of(pidfd: BorrowedFd<'_>) -> io::Result<(i32, Option<i32>)> {
     use std::os::fd::AsRawFd;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
-    let pid = info
-        .lines()
-        .find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
-    pid.filter(|pid| *pid > 0)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
+    pids(&info).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
-/// The second number of `NSpid`: the first is the host's (and the only one in a pod that has the host's PIDs), the third (if
-/// any) the container's own.
-fn pid_in_pod(pid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
-    let mut numbers = line.split_whitespace();
-    let first = numbers.next()?;
-    numbers.next().unwrap_or(first).parse().ok()
+/// The first number of `NSpid` is the host's (and the only one in a pod that has the host's PIDs), the second the pod's, the third
+/// (if any) the container's own. One that has ended has none.
+pub(super) fn pids(info: &str) -> Option<(i32, Option<i32>)> {
+    let field = |name| info.lines().find_map(|line| line.strip_prefix(name));
+    let pid = field("Pid:")?.trim().parse().ok().filter(|pid| *pid > 0)?;
+    let mut numbers = field("NSpid:").unwrap_or_default().split_whitespace();
+    let first = numbers.next();
+    let in_pod = numbers
+        .next()
+        .or(first)
+        .and_then(|number| number.parse().ok());
+    Some((pid, in_pod))
 }

@@ -133,3 +133,19 @@ fn sysctls_by_either_spelling() {
         assert_eq!(sysctl::path(name), path);
     }
 }
+
+#[test]
+fn ids_of_a_pidfd() {
+    let info = |text: &str| format!("pos:\t0\nflags:\t02000002\nmnt_id:\t4\nino:\t67\n{text}");
+    for (text, expected) in [
+        ("Pid:\t29794\nNSpid:\t29794\t7\t3\n", Some((29794, Some(7)))),
+        ("Pid:\t29794\nNSpid:\t29794\t7\n", Some((29794, Some(7)))),
+        ("Pid:\t29794\nNSpid:\t29794\n", Some((29794, Some(29794)))),
+        // A kernel without PID namespaces.
+        ("Pid:\t29794\n", Some((29794, None))),
+        ("Pid:\t-1\nNSpid:\t-1\n", None),
+        ("", None),
+    ] {
+        assert_eq!(process::pids(&info(text)), expected, "{text:?}");
+    }
+}

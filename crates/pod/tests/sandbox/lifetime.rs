@@ -316,6 +316,17 @@ pub(super) fn how_long_a_start_takes(private: &PrivateMounts) {
         drop(start(&pod, inside("exit 0")))
     });
     timed("exec", &mut || drop(exec(&pod, &container, "exit 0")));
+    let confined = || {
+        let mut start = inside("exit 0");
+        start.security.seccomp = podkit_pod::plan::Seccomp::RuntimeDefault;
+        start
+    };
+    timed("start a container with RuntimeDefault", &mut || {
+        drop(run(&pod, confined()))
+    });
+    timed("start and wait, without", &mut || {
+        drop(run(&pod, inside("exit 0")))
+    });
     pod.destroy(LONG).unwrap();
     // A tenth of this is usual; a busy machine must not fail the test.
     assert!(median < Duration::from_millis(250));
@@ -364,5 +375,27 @@ pub(super) fn forgotten_commands_do_not_hold_a_container(private: &PrivateMounts
     drop(pod.exec(&container, &sleep).unwrap());
     container.signal(Signal::KILL).unwrap();
     assert_eq!(finish(&container), ExitStatus::Signal(9));
+    pod.destroy(LONG).unwrap();
+}
+
+/// Exec probes go on for weeks: whatever one of them leaves behind adds up.
+pub(super) fn a_thousand_commands_leak_nothing(private: &PrivateMounts) {
+    let pod = shared_pod(private);
+    let mut container = inside("sleep");
+    container.security.seccomp = podkit_pod::plan::Seccomp::RuntimeDefault;
+    let (container, _output) = start(&pod, container);
+    let before = (descriptors(), mounts(), children());
+    let ticks = cpu_ticks();
+    for _ in 0..1000 {
+        assert_eq!(exec(&pod, &container, "exit 0").0, ExitStatus::Code(0));
+    }
+    let [own, others] = [0, 1].map(|index| (cpu_ticks()[index] - ticks[index]) as f64 / 100.0);
+    println!("  a command: CPU {own:.2} ms here, {others:.2} ms in what was started");
+    // The reaper may still hold the last one's.
+    eventually("the end of the last command", || {
+        (descriptors(), mounts(), children()) == before
+    });
+    // The stage of this very command is reaped as soon as the command runs.
+    has(&exec(&pod, &container, "nap 100 ; zombies").1, "zombies 0");
     pod.destroy(LONG).unwrap();
 }

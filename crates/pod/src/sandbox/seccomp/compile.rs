@@ -152,7 +152,6 @@ fn ranges<'a>(profile: &'a Profile, table: &Table, arch: Arch) -> Vec<(u32, Fate
     let mut add = |start: u32, fate: Fate<'a>| match ranges.last_mut() {
         // That range turned out to have no number of its own.
         Some((last, before)) if *last == start => *before = fate,
-        Some((_, before)) if *before == fate => {}
         _ => ranges.push((start, fate)),
     };
     add(first, without_rule(first));
@@ -168,6 +167,8 @@ fn ranges<'a>(profile: &'a Profile, table: &Table, arch: Arch) -> Vec<(u32, Fate
     if newer_to_come {
         add(newer, without_rule(newer));
     }
+    // Neighbours of one fate, where the gap between two rules turned out to be none.
+    ranges.dedup_by(|next, before| next.1 == before.1);
     ranges
 }
 

@@ -18,6 +18,7 @@ mod table;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
@@ -66,13 +67,30 @@ pub(super) fn filter(
     dir: &Path,
     capabilities: u64,
 ) -> Result<Option<Filter>, SeccompError> {
+    match kind {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::RuntimeDefault => runtime_default(capabilities).map(Some),
+        Seccomp::Localhost(file) => {
+            let profile = localhost(dir, file, capabilities)?;
+            compile::compile(&profile, &table::Table::new()).map(Some)
+        }
+    }
+}
+
+/// Compiled once for the capabilities that were asked for last: a pod's containers mostly have the same, and half a millisecond is
+/// much for a start.
+fn runtime_default(capabilities: u64) -> Result<Filter, SeccompError> {
+    static LAST: Mutex<Option<(u64, Filter)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((known, filter)) = &*last
+        && *known == capabilities
+    {
+        return Ok(filter.clone());
+    }
     let table = table::Table::new();
-    let profile = match kind {
-        Seccomp::Unconfined => return Ok(None),
-        Seccomp::RuntimeDefault => default::runtime_default(&table, capabilities),
-        Seccomp::Localhost(file) => localhost(dir, file, capabilities)?,
-    };
-    compile::compile(&profile, &table).map(Some)
+    let filter = compile::compile(&default::runtime_default(&table, capabilities), &table)?;
+    *last = Some((capabilities, filter.clone()));
+    Ok(filter)
 }
 
 fn localhost(dir: &Path, file: &Path, capabilities: u64) -> Result<profile::Profile, SeccompError> {

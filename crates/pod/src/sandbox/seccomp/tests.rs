@@ -176,6 +176,9 @@ fn runtime_default_is_what_containers_have() {
     check(0, libc::SYS_personality, first(0x0040_0000), EPERM);
     // Newer than the profile: there is no such call.
     check(0, 800, NONE, ENOSYS);
+    let table = Table::new();
+    let whole = instructions(&default::runtime_default(&table, 0), &table, Arch::NATIVE);
+    assert!(whole.len() < 700, "{} instructions", whole.len());
     // Other architectures of the family have the same rules; strangers die.
     let table = Table::new();
     let mut profile = default::runtime_default(&table, 0);
