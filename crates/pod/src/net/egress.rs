@@ -18,6 +18,7 @@ use super::address::{AddressLease, is_held};
 use super::firewall;
 use super::link::Route;
 use super::nft::Nft;
+use super::pasta::{Namespaces, Pasta};
 use super::veth::{Veth, address_of};
 
 /// How long another supervisor may look after what is common. It takes a millisecond.
@@ -30,7 +31,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 pub struct NoEgress(String);
 
 impl NoEgress {
-    pub(super) fn new(why: impl Into<String>) -> Self {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
 }
@@ -38,6 +39,19 @@ impl NoEgress {
 /// A pod's way out. Dropping it takes it away, which blocks for some milliseconds.
 #[derive(Debug)]
 pub struct Egress {
+    /// Taken away by its own end.
+    _way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Routed { _routed: Routed },
+    Pasta { _pasta: Pasta },
+}
+
+/// Root's: through the machine's routing and packet filter.
+#[derive(Debug)]
+struct Routed {
     /// Taken first: the last one with an interface takes the rest away.
     veth: Option<Veth>,
     /// Where the pods' addresses are held.
@@ -65,12 +79,12 @@ impl Egress {
             )
         });
         let mut warnings = Vec::from_iter(clash);
-        let this = Self {
+        let routed = Routed {
             veth: Some(veth),
             addresses: lease.dir().to_owned(),
         };
         // After the interface is there: who looks for pods under the lock finds it.
-        let opened = Lock::take(&this.addresses)
+        let opened = Lock::take(&routed.addresses)
             .and_then(|_lock| firewall::open(&mut Nft::open()?, &mut machine));
         match opened {
             Ok(more) => warnings.extend(more),
@@ -79,11 +93,19 @@ impl Egress {
                 no_firewall(&error)
             )),
         }
-        Ok((this, warnings))
+        let way = Way::Routed { _routed: routed };
+        Ok((Self { _way: way }, warnings))
+    }
+
+    /// The same for an unprivileged user, by the program pasta. Blocks for some tens of milliseconds.
+    pub fn pasta(net: &PodNet, namespaces: Namespaces<'_>) -> Result<Self, NoEgress> {
+        let pasta = Pasta::start(namespaces, net.address())?;
+        let way = Way::Pasta { _pasta: pasta };
+        Ok(Self { _way: way })
     }
 }
 
-impl Drop for Egress {
+impl Drop for Routed {
     fn drop(&mut self) {
         drop(self.veth.take());
         if let Err(error) = close_after_the_last(&self.addresses) {

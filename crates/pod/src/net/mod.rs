@@ -32,6 +32,7 @@ mod holder;
 mod link;
 mod netlink;
 mod nft;
+mod pasta;
 mod publish;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use address::AddressLease;
 pub use dns::{Forwarder, NAMESERVER, reachable_from_pod};
 pub use egress::{Egress, NoEgress, sweep};
 pub use forward::relay;
+pub use pasta::Namespaces;
 pub use publish::{PublishError, Published, Publisher};
 
 /// The thread makes one system call at a time; its stack is what it costs.

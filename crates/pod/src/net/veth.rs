@@ -27,7 +27,7 @@ pub(super) const PREFIX: &str = "podkit-";
 /// The machine, as pods see it.
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(NETWORK[0], NETWORK[1], 0, 1);
 /// The pod's interface.
-const INTERFACE: &str = "eth0";
+pub(super) const INTERFACE: &str = "eth0";
 const MTU: u32 = 1500;
 /// The kernel takes no larger one for a veth.
 const MTU_MAX: u32 = 65_535;

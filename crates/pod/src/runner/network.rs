@@ -1,12 +1,13 @@
 //! The pod's network, put together: its namespace entered, its address, its way out.
 
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use podkit_foundation::error::Failure;
 
 use super::resolv::{PodResolv, Reach, Resolv};
-use crate::net::{AddressLease, Egress, Forwarder, PodNet};
+use crate::net::{AddressLease, Egress, Forwarder, Namespaces, NoEgress, PodNet};
 use crate::plan::PodPlan;
 use crate::sandbox::PodSandbox;
 
@@ -36,11 +37,14 @@ pub(super) fn own(
     let net = net.map_err(runtime)?;
     let (egress, mut warnings) = match Egress::veth(&net, netns.as_fd(), lease) {
         Ok((egress, warnings)) => (Some(egress), warnings),
-        Err(why) => {
-            net.stay_inside().map_err(runtime)?;
-            let warning = format!("the pod reaches nothing but itself: {why}");
-            (None, vec![warning])
-        }
+        Err(no_veth) => match by_pasta(&net, netns.as_fd(), sandbox) {
+            Ok(egress) => (Some(egress), Vec::new()),
+            Err(no_pasta) => {
+                net.stay_inside().map_err(runtime)?;
+                let warning = format!("the pod reaches nothing but itself: {no_veth}; {no_pasta}");
+                (None, vec![warning])
+            }
+        },
     };
     let reach = match egress {
         Some(_) => Reach::Egress,
@@ -68,6 +72,18 @@ pub(super) fn own(
         resolv,
         warnings,
     })
+}
+
+/// What an unprivileged user can have. This process is in the user namespace that owns the pod's.
+fn by_pasta(net: &PodNet, netns: BorrowedFd<'_>, sandbox: &PodSandbox) -> Result<Egress, NoEgress> {
+    let path = format!("/proc/{}/ns/pid", sandbox.init().pid());
+    let processes = File::open(&path).map_err(|error| NoEgress::new(format!("{path}: {error}")))?;
+    let namespaces = Namespaces {
+        network: netns,
+        user: None,
+        processes: Some(processes.as_fd()),
+    };
+    Egress::pasta(net, namespaces)
 }
 
 /// `hostNetwork`.

@@ -1,6 +1,7 @@
 mod dns;
 mod egress;
 mod netlink;
+mod pasta;
 mod world;
 
 use std::io::{Read, Write};

@@ -111,7 +111,10 @@ impl World {
             let mut seen: Vec<String> = Vec::new();
             for link in Route::open().unwrap().links().unwrap() {
                 let path = format!("/proc/sys/net/ipv4/conf/{}/forwarding", link.name);
-                let forwards = std::fs::read_to_string(path).unwrap();
+                // The kernel may be removing a dead pod's at this moment.
+                let Ok(forwards) = std::fs::read_to_string(path) else {
+                    continue;
+                };
                 seen.push(format!("{} forwarding {}", link.name, forwards.trim()));
             }
             for chain in Nft::open().unwrap().chains().unwrap() {
