@@ -85,6 +85,8 @@ fn root() -> Command {
                 .after_help(run::CHECK_HELP)
                 .arg(files()),
         )
+        .subcommand(crate::image::command())
+        .subcommand(crate::install::command())
         .subcommand(
             with_params(Command::new("explain"), explain::ExplainParams::PARAMS)
                 .about("The API surface: parameters, ports, endpoints, signals, needs, labels")
@@ -137,7 +139,7 @@ fn files() -> Arg {
 }
 
 /// A flag for every parameter. Values are checked by the declarations, not by clap.
-fn with_params(command: Command, params: &[Param]) -> Command {
+pub(crate) fn with_params(command: Command, params: &[Param]) -> Command {
     params.iter().fold(command, |command, param| {
         let mut help = format!("{} [{}]", param.help(), param.variable());
         if let Some(default) = param.default.filter(|_| !param.switch) {
@@ -176,6 +178,8 @@ fn root_help() -> String {
             .expect("writing to a String can't fail");
     }
     text += "\n\
+         podkit image pull | load | ls | inspect | rm | prune | build      the image store; build makes podkit's own image\n\
+         podkit install DIR       copy this binary into a shared volume (for init containers)\n\
          podkit explain [MODULE[.PARAMETER]]     the API surface (-o text|json|markdown|dockerfile; --diff OLD.json)\n\
          podkit completions SHELL\n\n\
          Modules, each a container: `args: [tls]`, parameters as flags or in `env` as PODKIT_…\n";

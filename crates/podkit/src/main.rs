@@ -3,9 +3,13 @@
 //! What happens: the hidden stage of the sandbox goes first, before anything else of the program has run; then the
 //! command line is read, and one command runs to its end.
 
+mod build;
 mod cli;
 mod explain;
+mod image;
+mod install;
 mod pods;
+mod progress;
 mod registry;
 mod run;
 
@@ -35,6 +39,8 @@ fn command() -> Result<ExitCode, Failure> {
         "check" => run::check(matches),
         "explain" => explain::explain(matches),
         "completions" => cli::completions(matches),
+        "image" => image::image(matches),
+        "install" => install::install(matches),
         name if pods::find(name).is_some() => {
             let command = pods::find(name).expect("it was found");
             (command.run)(matches)

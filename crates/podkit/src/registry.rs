@@ -37,10 +37,12 @@ pub(crate) const COMMANDS: &[&str] = &[
     "stop",
     "explain",
     "completions",
+    "image",
+    "install",
 ];
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "logs", "image", "chain", "install", "config", "git-sync", "agent", "shard", "redis", "broker",
-    "split", "metrics", "collect", "health", "balance", "cache", "limit",
+    "logs", "chain", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
+    "collect", "health", "balance", "cache", "limit",
 ];

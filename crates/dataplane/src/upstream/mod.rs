@@ -16,6 +16,7 @@ mod target;
 pub use connect::ConnectError;
 pub use limits::UpstreamLimits;
 pub use pool::{Pool, UpstreamMetrics};
+pub use resolve::lookup;
 pub use target::Target;
 
 #[cfg(test)]

@@ -60,3 +60,8 @@ impl Names {
         Ok(Addresses { ips, until })
     }
 }
+
+/// All addresses of a name, IPv4 first, for a caller that asks once. Reads the system's configuration.
+pub async fn lookup(name: &str) -> Result<Vec<IpAddr>, String> {
+    Ok(Names::new()?.lookup(name).await?.ips)
+}

@@ -176,6 +176,19 @@ impl Document {
     }
 }
 
+impl Document {
+    /// What it calls itself, or else what OCI calls it.
+    pub(super) fn media_type(&self) -> &str {
+        match self {
+            Self::Manifest(manifest) => manifest
+                .media_type
+                .as_deref()
+                .unwrap_or(media::OCI_MANIFEST),
+            Self::Index(index) => index.media_type.as_deref().unwrap_or(media::OCI_INDEX),
+        }
+    }
+}
+
 impl Index {
     /// The image that runs best on `platform`, the first of equals. One without a platform is taken when it is alone.
     pub(super) fn choose(&self, platform: &Platform) -> Result<&Descriptor, InvalidDocument> {

@@ -8,12 +8,14 @@
 //!
 //! The running binary, the machine and a directory are images too, without a store.
 
+mod build;
 mod digest;
 mod location;
 mod manifest;
 mod platform;
 mod pull;
 mod reference;
+mod registry;
 mod resolved;
 mod store;
 #[cfg(test)]
@@ -25,12 +27,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::build::{BuildError, Built, Recipe};
 pub use self::digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use self::location::{InvalidLocation, Location, TRANSPORTS};
 pub use self::manifest::{ConfigFile, ConfigSection, Descriptor, Index, InvalidDocument, Manifest};
 pub use self::platform::Platform;
 pub use self::pull::{LoadError, Loaded, Wanted};
 pub use self::reference::{DEFAULT_REGISTRY, DEFAULT_TAG, InvalidReference, Reference};
+pub use self::registry::{Keyring, KeyringError};
 pub use self::resolved::{EnsureError, Event, LayerState, Progress, Quiet, ResolvedImage};
 pub(crate) use self::store::owns_machine;
 pub use self::store::{Inspected, Listed, Removed, Store, StoreError};

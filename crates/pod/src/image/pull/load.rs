@@ -62,7 +62,7 @@ impl Store {
             return Err(said(&"there is no image in it"));
         }
         let load = |(names, named): (Vec<Reference>, _)| -> Result<Loaded, Stopped> {
-            let offered = pull.read_documents(&archive, named)?;
+            let offered = pull.read_documents(&archive, named, None)?;
             let found = pull.take(&archive, offered)?;
             for name in &names {
                 self.name(name, &found.named)?;

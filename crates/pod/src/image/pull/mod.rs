@@ -9,11 +9,13 @@
 //! runtime, and gives all its memory back when it ends.
 
 mod archive;
+mod daemon;
 mod error;
 mod layers;
 mod load;
 mod origin;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -21,12 +23,14 @@ use std::time::Instant;
 pub(super) use self::archive::Archive;
 pub(super) use self::error::PullError;
 pub use self::load::{LoadError, Loaded};
-use self::origin::{Layout, Origin};
+use self::origin::Layout;
+pub(super) use self::origin::{Origin, check_document};
 use super::manifest::{ConfigFile, Descriptor, Document, INDEX_DEPTH_MAX, Manifest};
+use super::registry::{Keyring, Registry};
 use super::store::{Found, Lock};
 use super::{
-    Digest, EnsureError, Event, Location, Platform, Progress, Reference, ResolvedImage, Store,
-    StoreError,
+    Digest, EnsureError, Event, Inspected, Location, Platform, Progress, Reference, ResolvedImage,
+    Store, StoreError,
 };
 use crate::plan::PullPolicy;
 
@@ -41,6 +45,8 @@ pub struct Wanted {
     pub platform: Platform,
     /// `imagePullSecrets`, each as JSON (`.dockerconfigjson` or `.dockercfg`); the user's own configuration is asked after them.
     pub pull_secrets: Vec<Vec<u8>>,
+    /// `--authfile`: the configuration that is asked in place of the user's own.
+    pub authfile: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -51,6 +57,7 @@ impl Wanted {
             policy,
             platform: Platform::host(),
             pull_secrets: Vec::new(),
+            authfile: None,
         }
     }
 }
@@ -111,6 +118,26 @@ impl Store {
         }
     }
 
+    /// Looks at an image where it is, without its layers.
+    pub fn inspect_remote(
+        &self,
+        location: &Location,
+        platform: &Platform,
+    ) -> Result<Inspected, EnsureError> {
+        let wanted = Wanted {
+            platform: platform.clone(),
+            ..Wanted::new(location.clone(), PullPolicy::Always)
+        };
+        let pull = Pull {
+            store: self,
+            wanted: &wanted,
+            progress: &super::Quiet,
+            cancelled: &Cancelled::default(),
+        };
+        let image = location.to_string();
+        pull.look().map_err(|stopped| stopped.tell(image))
+    }
+
     /// The same for a caller that has nothing else to do.
     pub fn ensure_blocking(
         &self,
@@ -134,17 +161,7 @@ fn ensure(
         progress,
         cancelled,
     };
-    pull.run().map_err(|error| match error {
-        Stopped::NeverPull => EnsureError::NeverPull(image),
-        Stopped::Store(error) => EnsureError::Store {
-            image,
-            cause: error.to_string(),
-        },
-        Stopped::Pull(error) => EnsureError::Pull {
-            image,
-            cause: error.to_string(),
-        },
-    })
+    pull.run().map_err(|stopped| stopped.tell(image))
 }
 
 /// Why there is no image.
@@ -152,6 +169,22 @@ enum Stopped {
     NeverPull,
     Store(StoreError),
     Pull(PullError),
+}
+
+impl Stopped {
+    fn tell(self, image: String) -> EnsureError {
+        match self {
+            Self::NeverPull => EnsureError::NeverPull(image),
+            Self::Store(error) => EnsureError::Store {
+                image,
+                cause: error.to_string(),
+            },
+            Self::Pull(error) => EnsureError::Pull {
+                image,
+                cause: error.to_string(),
+            },
+        }
+    }
 }
 
 impl From<StoreError> for Stopped {
@@ -201,7 +234,7 @@ impl Pull<'_> {
                 let named = archive.choose(name.as_deref())?;
                 self.local(&archive, named)
             }
-            Location::Daemon(_) => Err(PullError::fatal("not yet").into()),
+            Location::Daemon(_) => Err(daemon::unsupported().into()),
         }
     }
 
@@ -217,8 +250,67 @@ impl Pull<'_> {
                 self.resolved(&found, None)
             }
             (PullPolicy::Never, _) => Err(Stopped::NeverPull),
-            (_, _here) => Err(PullError::fatal("images are not pulled in this version yet").into()),
+            (_, here) => self.ask_registry(reference, here),
         }
+    }
+
+    /// As the kubelet says it: pulled, even when it turns out that all is here.
+    fn ask_registry(
+        &self,
+        reference: &Reference,
+        here: Option<Found>,
+    ) -> Result<ResolvedImage, Stopped> {
+        let started = Instant::now();
+        self.progress.event(Event::Pulling);
+        let wanted = self.wanted;
+        let keyring = Keyring::new(&wanted.pull_secrets, wanted.authfile.as_deref())
+            .map_err(PullError::fatal)?;
+        let registry = Registry::new(reference, &keyring)?;
+        if let Some(found) = here.filter(|found| self.is_whole(found))
+            && registry.digest()?.as_ref() == Some(&found.named.digest)
+        {
+            return self.resolved(&found, Some(started));
+        }
+        let (named, bytes) = registry.named()?;
+        let offered = self.read_documents(&registry, named, Some(bytes))?;
+        let found = self.take(&registry, offered)?;
+        self.store.name(reference, &found.named)?;
+        self.resolved(&found, Some(started))
+    }
+
+    /// The documents of an image, from where it is.
+    fn look(&self) -> Result<Inspected, Stopped> {
+        let offered = match &self.wanted.location {
+            Location::Registry(reference) => {
+                let keyring = Keyring::new(&[], self.wanted.authfile.as_deref());
+                let registry = Registry::new(reference, &keyring.map_err(PullError::fatal)?)?;
+                let (named, bytes) = registry.named()?;
+                self.read_documents(&registry, named, Some(bytes))?
+            }
+            Location::Layout { dir, tag } => {
+                let layout = Layout::open(dir)?;
+                let named = layout.choose(tag.as_deref())?;
+                self.read_documents(&layout, named, None)?
+            }
+            Location::Archive { file, name } => {
+                self.store.prepare()?;
+                let archive = Archive::open(file, self.store)?;
+                let named = archive.choose(name.as_deref())?;
+                self.read_documents(&archive, named, None)?
+            }
+            Location::Daemon(_) => return Err(daemon::unsupported().into()),
+        };
+        let config = offered.documents.last().map(|(_, bytes)| bytes.as_slice());
+        let layers: u64 = offered.manifest.layers.iter().map(|layer| layer.size).sum();
+        Ok(Inspected {
+            names: Vec::new(),
+            digest: offered.named.digest.clone(),
+            manifest_digest: offered.digest.clone(),
+            size_bytes: layers + offered.manifest.config.size,
+            config_json: serde_json::from_slice(config.unwrap_or_default()).unwrap_or_default(),
+            manifest: offered.manifest,
+            config: offered.config,
+        })
     }
 
     /// From this machine: what is there is what is meant, whatever the policy.
@@ -232,23 +324,35 @@ impl Pull<'_> {
             return self.resolved(&found, None);
         }
         self.progress.event(Event::Pulling);
-        let offered = self.read_documents(origin, named)?;
+        let offered = self.read_documents(origin, named, None)?;
         let found = self.take(origin, offered)?;
         self.store.note_source(&source, &found.named)?;
         self.resolved(&found, Some(started))
     }
 
     /// From what a name stands for to the image's configuration.
-    fn read_documents(&self, origin: &dyn Origin, named: Descriptor) -> Result<Offered, PullError> {
+    fn read_documents(
+        &self,
+        origin: &dyn Origin,
+        mut named: Descriptor,
+        mut first: Option<Vec<u8>>,
+    ) -> Result<Offered, PullError> {
         let mut documents = Vec::new();
         let mut descriptor = named.clone();
         for _ in 0..INDEX_DEPTH_MAX {
             self.cancelled.check()?;
-            let bytes = origin.document(&descriptor)?;
+            let bytes = match first.take() {
+                Some(bytes) => bytes,
+                None => origin.document(&descriptor)?,
+            };
             let said = Some(descriptor.media_type.as_str());
             let document = Document::parse(&bytes, said)
                 .map_err(|error| PullError::fatal(format!("{}: {error}", descriptor.digest)))?;
             documents.push((descriptor.digest.clone(), bytes));
+            if documents.len() == 1 {
+                // A registry may call it something that is no use to who reads the store.
+                document.media_type().clone_into(&mut named.media_type);
+            }
             match document {
                 Document::Index(index) => {
                     let chosen = index.choose(&self.wanted.platform);
