@@ -11,6 +11,7 @@
 mod abuse;
 mod check;
 mod contract;
+mod detached;
 mod docs;
 mod faults;
 mod ground;

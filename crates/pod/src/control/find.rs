@@ -143,15 +143,16 @@ impl Machine {
         let holder = self.holder(name);
         let (mut pod, mut events) = (None, Vec::new());
         let mut life = Life::Lost;
-        if let Some(pid) = holder {
-            life = Life::Lives { pid };
-            pod = read(paths.state());
-        } else if let Some(mut ended) = read(paths.ended()) {
+        // First: its supervisor may still be clearing up.
+        if let Some(mut ended) = read(paths.ended()) {
             life = Life::Ended;
             pod = Some(ended["pod"].take());
             if let Value::Array(all) = ended["events"].take() {
                 events = all;
             }
+        } else if let Some(pid) = holder {
+            life = Life::Lives { pid };
+            pod = read(paths.state());
         } else if let Some(last) = read(paths.state()) {
             pod = Some(lost(last));
         }

@@ -101,6 +101,10 @@ fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 fn stop(params: &StopParams, machine: &Machine, pod: &Found) -> Result<&'static str, Failure> {
     let state_dir = params.state_dir.as_deref();
     let Life::Lives { pid } = pod.life else {
+        if let Some(lock) = machine.lock(&pod.name) {
+            // Its supervisor may still be clearing up. What can't be waited for is not there.
+            let _gone = Machine::wait_free(&lock);
+        }
         runner::remove(state_dir, &pod.name)?;
         return Ok("removed");
     };
