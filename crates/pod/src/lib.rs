@@ -10,6 +10,7 @@ pub mod control;
 pub mod image;
 pub mod manifest;
 pub mod net;
+mod place;
 pub mod plan;
 pub mod probe;
 pub mod runner;

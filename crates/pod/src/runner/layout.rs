@@ -11,7 +11,7 @@
 //!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
 //! ```
 //!
-//! RUN is `/run/podkit`, LIB `/var/lib/podkit`; `--state-dir DIR` puts both below DIR. The lock goes with its process:
+//! RUN is `/run/podkit` and LIB `/var/lib/podkit` for root, see [`place`]; `--state-dir DIR` puts both below DIR. The lock goes with its process:
 //! whoever finds it free knows that the supervisor is dead, and may take away what it left. Nothing stays after a
 //! stop, not even an empty directory of podkit's. Only of a detached pod that comes to its end by itself (or whose supervisor is
 //! killed) status, events and logs stay, since nobody may have seen them: until it is stopped, or run again.
@@ -26,6 +26,8 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::place;
+use crate::sandbox::in_user_namespace;
 use crate::volume::remove_tree;
 
 /// A lock that is held for a moment only is waited for.
@@ -44,10 +46,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(state_dir: Option<&Path>) -> Self {
-        let (run, lib) = match state_dir {
-            Some(dir) => (dir.join("run"), dir.join("lib")),
-            None => ("/run/podkit".into(), "/var/lib/podkit".into()),
-        };
+        let (run, lib) = (place::run(state_dir), place::lib(state_dir));
         let ours = vec![
             run.join("pods"),
             run.join("addresses"),
@@ -67,9 +66,8 @@ impl Layout {
     pub(super) fn with_machine_addresses(mut self) -> Self {
         let run = PathBuf::from("/run/podkit");
         // Root of a user namespace has a network of its own.
-        let ids = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let everybody = ids.split_whitespace().eq(["0", "0", "4294967295"]);
-        if rustix::process::geteuid().is_root() && everybody && self.run != run {
+        let machines = rustix::process::geteuid().is_root() && !in_user_namespace();
+        if machines && self.run != run {
             self.addresses = run.join("addresses");
             self.ours.extend([self.addresses.clone(), run]);
         }
@@ -114,6 +112,7 @@ impl Layout {
     /// The same without touching what there is of it: dropping the claim takes it away.
     pub(super) fn take(&self, pod: &str) -> Result<Claim, ClaimError> {
         let path = self.lock_path(pod);
+        place::secure(&self.run).map_err(|error| ClaimError::Io(self.run.clone(), error))?;
         let error = |error| ClaimError::Io(path.clone(), error);
         let mut tries = 0;
         let mut file = loop {

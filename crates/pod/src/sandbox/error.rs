@@ -8,12 +8,11 @@ use super::seccomp::SeccompError;
 /// Why a sandbox could not be made or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// Not run as root.
-    #[error("running pods needs root for now (this is uid {uid}): run podkit with sudo")]
-    NeedsRoot {
-        /// The effective user id.
-        uid: u32,
-    },
+    /// Not root, and the machine makes no user namespace for others.
+    #[error(
+        "without root, pods need user namespaces, which this machine refuses: {0}; or run podkit as root"
+    )]
+    UserNamespace(String),
     /// A mount namespace of its own can be made only before any thread.
     #[error("private mounts must be entered before any thread is started")]
     Threads,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::error::StartError;
 use super::seccomp;
 use super::spec::{ContainerStart, SandboxSpec};
+use super::user_namespace::Ids;
 use super::wire::Identity;
 use crate::plan::Security;
 
@@ -21,6 +22,7 @@ impl Identity {
             image_user: None,
             gid: None,
             groups: Vec::new(),
+            ids: Ids::default(),
             groups_strict: false,
             capabilities: 0,
             wanted: 0,
@@ -36,6 +38,7 @@ impl Identity {
     pub(super) fn of_container(
         start: &ContainerStart,
         pod: &SandboxSpec,
+        ids: &Ids,
     ) -> Result<Self, StartError> {
         let security = &start.security;
         verify_non_root(security, start.image_user.as_deref())?;
@@ -51,6 +54,7 @@ impl Identity {
             image_user: start.image_user.clone(),
             gid: security.gid,
             groups: start.groups.clone(),
+            ids: ids.clone(),
             groups_strict: start.groups_strict,
             capabilities,
             wanted,

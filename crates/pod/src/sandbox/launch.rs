@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use rustix::thread::{
-    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
-};
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::error::{Doing, Failed, StartError};
 use super::private::PrivateMounts;
@@ -21,6 +19,9 @@ use crate::sys;
 
 /// A stage that is silent for so long hangs on something (a dead network file system) and is killed.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Of the thread that spawns: two system calls.
+const STACK: usize = 64 << 10;
 
 /// How long something that is about to end may take.
 const END: Duration = Duration::from_secs(5);
@@ -71,7 +72,7 @@ pub(super) fn run_stage(
     let spawn = || sys::spawn(private.binary(), &argv, &keep).doing(|| "start the stage".into());
     let pid = match init {
         None => spawn()?,
-        Some(init) => spawn_inside(private, init, spawn)?,
+        Some(init) => spawn_inside(init, spawn)?,
     };
     let stage = pidfd_open(pid, PidfdFlags::empty()).doing(|| "look at the stage".into())?;
     drop(theirs);
@@ -141,17 +142,23 @@ fn wait_end(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     reap(pidfd)
 }
 
-/// Spawns with the pod's PID namespace as that of our next child. Only this thread is concerned, and only children. (The
-/// stage must be *in* the namespace: from outside it could not make a nested one.)
+/// Spawns with the pod's PID namespace as that of the next child. (The stage must be *in* the namespace: from outside it could
+/// not make a nested one.) By a thread that ends with it: only that thread is concerned, and without root there is no way back
+/// into the machine's PID namespace.
 fn spawn_inside(
-    private: &PrivateMounts,
     init: BorrowedFd<'_>,
-    spawn: impl FnOnce() -> Result<Pid, Failed>,
+    spawn: impl FnOnce() -> Result<Pid, Failed> + Send,
 ) -> Result<Pid, Failed> {
-    move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID)
-        .doing(|| "enter the pod's PID namespace".into())?;
-    let spawned = spawn();
-    move_into_link_name_space(private.pid_namespace(), Some(LinkNameSpaceType::ProcessID))
-        .expect("a process may always return to its own PID namespace");
-    spawned
+    let step = || "enter the pod's PID namespace".to_owned();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("spawn".into())
+            .stack_size(STACK)
+            .spawn_scoped(scope, || {
+                move_into_thread_name_spaces(init, ThreadNameSpaceType::PROCESS_ID).doing(step)?;
+                spawn()
+            })
+            .doing(step)?;
+        thread.join().expect("neither call panics")
+    })
 }

@@ -28,6 +28,7 @@ mod spec;
 mod stage;
 mod sysctl;
 mod terminal;
+mod user_namespace;
 mod wire;
 
 pub use capability::{CapabilityError, effective_set};
@@ -44,6 +45,7 @@ pub use spec::{
 pub use stage::run_if_stage;
 pub(crate) use terminal::Terminal;
 pub use terminal::resize;
+pub use user_namespace::{enter_user_namespace, in_user_namespace, invoker};
 
 #[cfg(test)]
 mod tests;

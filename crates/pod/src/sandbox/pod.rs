@@ -44,12 +44,8 @@ impl PodSandbox {
             .doing(|| "make the init's pipe".into())?;
         let job = Job::Pod(PodJob {
             hostname: spec.hostname.clone(),
-            host: Host {
-                network: spec.host.network,
-                pid: spec.host.pid,
-                ipc: spec.host.ipc,
-            },
-            sysctls: sysctl::of_pod(&spec)?,
+            host: host(&spec),
+            sysctls: sysctl::of_pod(&spec, private.ids())?,
             pipe: read.as_raw_fd(),
             pause: private.pause().as_raw_fd(),
             cgroups: spec.cgroups.clone(),
@@ -96,7 +92,7 @@ impl PodSandbox {
 
     /// Starts a container: returns when its program has been executed, or why it has not. Blocks for some milliseconds.
     pub fn start(&self, start: &ContainerStart) -> Result<Process, StartError> {
-        let identity = Identity::of_container(start, &self.spec)?;
+        let identity = Identity::of_container(start, &self.spec, self.private.ids())?;
         let mut mounts: Vec<MountJob> = Vec::new();
         let mut keep: Vec<BorrowedFd<'_>> = vec![self.init.pidfd()];
         for mount in &start.mounts {
@@ -139,6 +135,7 @@ impl PodSandbox {
                 (false, true) => Access::UnmaskedProc,
                 (false, false) => Access::Usual,
             },
+            host: host(&self.spec),
             shm: match &self.shm {
                 Some(place) => Path::new(AREA).join(place),
                 None => "/dev/shm".into(),
@@ -200,7 +197,9 @@ impl PodSandbox {
                 "a NUL byte in the command or its environment".into(),
             ));
         }
-        let started = match run_stage(&self.private, Some(self.init.pidfd()), keep, job) {
+        // Among the machine's processes it is in the right PID namespace already.
+        let init = (!self.spec.host.pid).then(|| self.init.pidfd());
+        let started = match run_stage(&self.private, init, keep, job) {
             Err(error) if self.is_ending(&error) => return Err(StartError::SandboxGone),
             started => started?,
         };
@@ -214,11 +213,13 @@ impl PodSandbox {
     }
 
     /// Whether a start failed because the pod is ending. The kernel lets nobody join the namespaces of an init that
-    /// is about to end (`ESRCH`), makes no process there (`ENOMEM`), and kills what is there; the end of the init itself comes
+    /// is about to end (`ESRCH`; `EPERM` without root), makes no process there (`ENOMEM`), and kills what is there; the end of the init itself comes
     /// a little later.
     fn is_ending(&self, error: &StartError) -> bool {
         let telling = match error {
-            StartError::Step { errno, .. } => [libc::ENOMEM, libc::ESRCH].contains(errno),
+            StartError::Step { errno, .. } => {
+                [libc::ENOMEM, libc::ESRCH, libc::EPERM].contains(errno)
+            }
             error => matches!(error, StartError::Stage(_)),
         };
         if telling {
@@ -301,6 +302,14 @@ impl Drop for PodSandbox {
         if let Err(error) = self.destroy(Duration::from_secs(1)) {
             tracing::warn!(%error, "the pod's sandbox was not ended cleanly");
         }
+    }
+}
+
+fn host(spec: &SandboxSpec) -> Host {
+    Host {
+        network: spec.host.network,
+        pid: spec.host.pid,
+        ipc: spec.host.ipc,
     }
 }
 

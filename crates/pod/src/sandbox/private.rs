@@ -20,6 +20,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount
 use rustix::thread::UnshareFlags;
 
 use super::error::{Doing, Failed, SandboxError};
+use super::user_namespace::{self, Ids, refusal};
 use crate::sys;
 
 pub(super) mod tree;
@@ -56,7 +57,7 @@ struct Inner {
     area: OwnedFd,
     binary: OwnedFd,
     pause: OwnedFd,
-    pid_namespace: OwnedFd,
+    ids: Ids,
     kept: Mutex<bool>,
 }
 
@@ -83,26 +84,25 @@ impl PrivateMounts {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if !*kept {
-            keep_copy(self.area())?;
+            keep_copy(self.area(), std::fs::File::open(BINARY)?)?;
             *kept = true;
         }
         Ok(KEPT)
+    }
+
+    /// The ids that processes of this one's pods can have.
+    pub(crate) fn ids(&self) -> &Ids {
+        &self.inner.ids
     }
 
     /// The init's program.
     pub(super) fn pause(&self) -> BorrowedFd<'_> {
         self.inner.pause.as_fd()
     }
-
-    /// The PID namespace that this process's other children belong to.
-    pub(super) fn pid_namespace(&self) -> BorrowedFd<'_> {
-        self.inner.pid_namespace.as_fd()
-    }
 }
 
 /// Copies this binary into memory, once for this process.
-fn keep_copy(area: BorrowedFd<'_>) -> io::Result<()> {
-    let mut binary = std::fs::File::open(BINARY)?;
+fn keep_copy(area: BorrowedFd<'_>, mut binary: std::fs::File) -> io::Result<()> {
     let size = (binary.metadata()?.len() + (1 << 16)).to_string();
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     let memory = new_filesystem("tmpfs", &[("mode", "0755"), ("size", &size)], attributes)?;
@@ -115,26 +115,51 @@ fn keep_copy(area: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Gives this process a mount namespace of its own, in which the host's mounts appear but nothing leads back, and puts
-/// the private file system into it. To be called once, by root, before any thread is started: a thread keeps the namespaces
-/// that it was born with.
+/// the private file system into it; without root, in a user namespace ([`enter_user_namespace`](super::enter_user_namespace)). To
+/// be called once, before any thread is started: a thread keeps the namespaces that it was born with.
 pub fn enter_private_mounts() -> Result<PrivateMounts, SandboxError> {
-    let uid = rustix::process::geteuid();
-    if !uid.is_root() {
-        return Err(SandboxError::NeedsRoot { uid: uid.as_raw() });
-    }
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+    if has_threads() {
         return Err(SandboxError::Threads);
     }
-    Ok(enter()?)
+    super::enter_user_namespace()?;
+    // Before the namespace: afterwards the link leads to a mount of another one, which can't be cloned. Who has no rights over
+    // the present mounts can do it only then, by the path.
+    let binary = clone_tree(rustix::fs::CWD, "/proc/self/exe", false).ok();
+    match sys::unshare(UnshareFlags::NEWNS).doing(|| "make a private mount namespace".into()) {
+        // A security module lets users have a user namespace, but no rights in it.
+        Err(failed) if super::in_user_namespace() => {
+            return Err(SandboxError::UserNamespace(refusal(failed.errno)));
+        }
+        entered => entered?,
+    }
+    Ok(furnish(binary)?)
 }
 
-fn enter() -> Result<PrivateMounts, Failed> {
-    // Before the namespace: afterwards the link leads to a mount of another one, which can't be cloned.
-    let binary = clone_tree(rustix::fs::CWD, "/proc/self/exe", false)
-        .and_then(protect)
-        .doing(|| "clone the mount of podkit's binary".into())?;
+/// Whether this process has more than one thread.
+pub(super) fn has_threads() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1)
+}
 
-    sys::unshare(UnshareFlags::NEWNS).doing(|| "make a private mount namespace".into())?;
+/// A mount of this binary, when its path still leads to it.
+fn binary_by_path() -> io::Result<OwnedFd> {
+    use std::os::unix::fs::MetadataExt;
+    let tree = clone_tree(
+        rustix::fs::CWD,
+        std::fs::read_link("/proc/self/exe")?,
+        false,
+    )?;
+    let (found, ours) = (
+        rustix::fs::fstat(&tree)?,
+        std::fs::metadata("/proc/self/exe")?,
+    );
+    match (found.st_dev, found.st_ino) == (ours.dev(), ours.ino()) {
+        true => Ok(tree),
+        false => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Puts the private file system into this process's mount namespace.
+fn furnish(binary: Option<OwnedFd>) -> Result<PrivateMounts, Failed> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .doing(|| "open /".into())?;
     sys::set_mount_attributes(
@@ -158,6 +183,14 @@ fn enter() -> Result<PrivateMounts, Failed> {
     }
     make_devices(&area)?;
 
+    let binary = binary.map_or_else(binary_by_path, Ok).or_else(|_| {
+        // It has been replaced, or lies where only its descriptor leads.
+        keep_copy(area.as_fd(), std::fs::File::open("/proc/self/exe")?)?;
+        clone_tree(rustix::fs::CWD, KEPT, false)
+    });
+    let binary = binary
+        .and_then(protect)
+        .doing(|| "clone the mount of podkit's binary".into())?;
     write_file(&area, "podkit", &[]).doing(|| "make the place of podkit's binary".into())?;
     attach(&binary, &area, "podkit").doing(|| "mount podkit's binary".into())?;
     write_file(&area, "pause", &sys::pause_program())
@@ -171,18 +204,12 @@ fn enter() -> Result<PrivateMounts, Failed> {
             .doing(|| format!("open {AREA}/{name}"))
     };
     let (binary, pause) = (open("podkit")?, open("pause")?);
-    let pid_namespace = rustix::fs::open(
-        "/proc/self/ns/pid",
-        OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .doing(|| "open /proc/self/ns/pid".into())?;
     Ok(PrivateMounts {
         inner: Arc::new(Inner {
             area,
             binary,
             pause,
-            pid_namespace,
+            ids: user_namespace::ids(),
             kept: Mutex::new(false),
         }),
     })

@@ -209,7 +209,7 @@ pub(super) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
 }
 
 /// The ids of the process that a pidfd stands for: in this process's PID namespace, and in the pod's. (proc(5), fdinfo)
-fn pids_of(pidfd: BorrowedFd<'_>) -> io::Result<(i32, Option<i32>)> {
+pub(super) fn pids_of(pidfd: BorrowedFd<'_>) -> io::Result<(i32, Option<i32>)> {
     use std::os::fd::AsRawFd;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     pids(&info).ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))

@@ -2,19 +2,26 @@
 
 use super::error::SandboxError;
 use super::spec::SandboxSpec;
+use super::user_namespace::Ids;
 
 /// What containerd gives a network of its own, so that another user than root may listen on port 80 and ping, as on a node
-/// (`enable_unprivileged_ports`, `enable_unprivileged_icmp`).
-const OF_CONTAINERD: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
+/// (`enable_unprivileged_ports`, `enable_unprivileged_icmp`). The kernel takes no group that the user namespace lacks.
+fn of_containerd(ids: &Ids) -> [(String, String); 2] {
+    let last = ids.last_group().min(2_147_483_647);
+    [
+        (
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            "0".to_owned(),
+        ),
+        ("net.ipv4.ping_group_range".to_owned(), format!("0 {last}")),
+    ]
+}
 
 /// What is to be set, in order: by name, or an error for what is not the pod's own.
-pub(super) fn of_pod(spec: &SandboxSpec) -> Result<Vec<(String, String)>, SandboxError> {
+pub(super) fn of_pod(spec: &SandboxSpec, ids: &Ids) -> Result<Vec<(String, String)>, SandboxError> {
     let mut all = Vec::new();
     if !spec.host.network {
-        all.extend(OF_CONTAINERD.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        all.extend(of_containerd(ids));
     }
     for (name, value) in &spec.sysctls {
         let own = match namespace(name) {

@@ -47,10 +47,10 @@ fn errors_are_plain_words() {
         errno: libc::ENOENT,
     };
     assert_eq!(error.to_string(), "mount /data: No such file or directory");
-    let error = SandboxError::NeedsRoot { uid: 1000 };
+    let error = SandboxError::UserNamespace("the kernel has none".into());
     assert_eq!(
         error.to_string(),
-        "running pods needs root for now (this is uid 1000): run podkit with sudo"
+        "without root, pods need user namespaces, which this machine refuses: the kernel has none; or run podkit as root"
     );
 }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::seccomp::Filter;
 use super::spec::{Rlimit, WindowSize};
+use super::user_namespace::Ids;
 use crate::image::Root;
 
 /// What the stage is to do. Descriptors are numbers that were kept open for it.
@@ -39,6 +40,7 @@ pub(super) enum Job {
         read_only_root: bool,
         /// What is shown of the machine.
         access: Access,
+        host: Host,
         /// The pod's `/dev/shm`, in the private mounts.
         shm: PathBuf,
         run: Run,
@@ -125,6 +127,8 @@ pub(super) struct Identity {
     pub(super) image_user: Option<String>,
     pub(super) gid: Option<u32>,
     pub(super) groups: Vec<u32>,
+    /// The ids that there are.
+    pub(super) ids: Ids,
     /// The image's `/etc/group` adds none.
     pub(super) groups_strict: bool,
     pub(super) capabilities: u64,

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 /// Moves this thread into new namespaces. `CLONE_FILES`, the flag that makes the call unsafe, is refused with `EINVAL`.
@@ -33,9 +34,7 @@ pub(crate) fn fork_sibling(
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<Option<(i32, OwnedFd)>> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
+    one_thread()?;
     let mut pidfd: i32 = -1;
     // SAFETY: all zeros is a valid `clone_args`: no stack of its own means a copy of ours, as fork does.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -60,6 +59,23 @@ pub(crate) fn fork_sibling(
         // SAFETY: the kernel made the descriptor for this call and nothing else knows it.
         pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
     }
+}
+
+/// Forks a child: `None` in the child, its id in the caller. The caller must have one thread, see [`fork_sibling`].
+pub(crate) fn fork_child() -> io::Result<Option<Pid>> {
+    one_thread()?;
+    // SAFETY: with one thread (checked) the child's copy of the memory holds no lock of a thread that it lacks.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+fn one_thread() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    Ok(())
 }
 
 /// A NULL-terminated array of pointers to the strings, as execve wants it.

@@ -25,6 +25,31 @@ mod terminal;
 
 pub(crate) use lifetime::creator;
 
+use crate::rootless::Needs;
+
+/// What a case needs that a plain user may lack. They all run without root too, but for those that are named here.
+pub(crate) fn needs(name: &str) -> Needs {
+    match name {
+        "cgroups_are_joined" => Needs::Root("cgroups of its own"),
+        "user_groups_capabilities"
+        | "accounts_of_the_image"
+        | "exec_joins_the_container"
+        | "pipes_belong_to_the_user"
+        | "terminal_of_a_container"
+        | "layered_image"
+        | "masks_stay_on_in_a_user_namespace"
+        | "calls_that_own_the_machine"
+        | "raw_sockets_need_their_capability"
+        | "the_stage_is_closed_to_others"
+        | "groups_of_a_container"
+        | "root_is_refused_where_it_must_not_be"
+        | "a_program_where_only_root_may_go"
+        | "seccomp_runtime_default"
+        | "a_neighbour_with_more_rights_is_closed" => Needs::Ids,
+        _ => Needs::Nothing,
+    }
+}
+
 type Case = fn(&PrivateMounts);
 
 macro_rules! cases {

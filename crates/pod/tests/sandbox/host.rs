@@ -95,7 +95,7 @@ pub(super) fn a_pod_among_the_machine_s_processes(private: &PrivateMounts) {
     assert_eq!(first.pid_in_pod(), Some(first.pid()));
     let me = std::process::id();
     let (_, text) = exec(&pod, &first, &format!("pid ; cat /proc/{me}/comm"));
-    has(&text, "sandbox");
+    has(&text, &std::fs::read_to_string("/proc/self/comm").unwrap());
     // What a container leaves behind, found by its mounts.
     let (second, mut output) = start(&pod, inside("spawn-sleep ; exit 0"));
     assert_eq!(finish(&second), ExitStatus::Code(0));

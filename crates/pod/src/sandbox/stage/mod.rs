@@ -33,9 +33,11 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 
 use self::cgroups::Cgroups;
 use super::error::{Doing, Failed};
+use super::in_user_namespace;
 use super::private::AREA;
 use super::private::tree::clone_tree;
-use super::wire::{self, Access, Job, MountJob, Reply, Run, SourceJob};
+use super::process::pids_of;
+use super::wire::{self, Access, Host, Job, MountJob, Reply, Run, SourceJob};
 use crate::image::Root;
 use crate::sys;
 
@@ -122,6 +124,7 @@ fn stage(number: RawFd) -> io::Result<()> {
             mounts,
             read_only_root,
             access,
+            host,
             shm,
             run,
         } => {
@@ -130,6 +133,7 @@ fn stage(number: RawFd) -> io::Result<()> {
                 binary,
                 read_only: read_only_root,
                 access,
+                host,
                 shm,
                 mounts: Vec::new(),
             };
@@ -207,6 +211,7 @@ struct Filesystem {
     binary: PathBuf,
     read_only: bool,
     access: Access,
+    host: Host,
     shm: PathBuf,
     mounts: Vec<Volume>,
 }
@@ -256,7 +261,7 @@ fn container(
     let shared = ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
-    move_into_thread_name_spaces(init.as_fd(), shared)
+    move_into_thread_name_spaces(init.as_fd(), others(&init, shared)?)
         .doing(|| "join the pod's namespaces".into())?;
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
@@ -273,6 +278,33 @@ fn container(
     })
 }
 
+/// Which of these namespaces of a process are not this one's already. In a user namespace nobody may join the machine's, not
+/// even who is there.
+fn others(
+    process: &OwnedFd,
+    namespaces: ThreadNameSpaceType,
+) -> Result<ThreadNameSpaceType, Failed> {
+    if !in_user_namespace() {
+        return Ok(namespaces);
+    }
+    let step = || "look at the pod's namespaces".to_owned();
+    let (pid, _) = pids_of(process.as_fd()).doing(step)?;
+    let mut others = namespaces;
+    for (kind, name) in [
+        (ThreadNameSpaceType::NETWORK, "net"),
+        (ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, "ipc"),
+        (ThreadNameSpaceType::PROCESS_ID, "pid"),
+        (ThreadNameSpaceType::CONTROL_GROUP, "cgroup"),
+    ] {
+        let inode =
+            |of: &str| std::fs::metadata(format!("/proc/{of}/ns/{name}")).map(|ns| ns.ino());
+        if inode("self").doing(step)? == inode(&pid.to_string()).doing(step)? {
+            others -= kind;
+        }
+    }
+    Ok(others)
+}
+
 fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure> {
     let container = inherited(container, "the container")?;
     let stdio = run::take_stdio(&run.stdio, &null()?)?;
@@ -284,7 +316,7 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         | ThreadNameSpaceType::PROCESS_ID
         | ThreadNameSpaceType::CONTROL_GROUP
         | ThreadNameSpaceType::MOUNT;
-    move_into_thread_name_spaces(container.as_fd(), all)
+    move_into_thread_name_spaces(container.as_fd(), others(&container, all)?)
         .doing(|| "join the container's namespaces".into())?;
     continue_as_child(reporter, 0, &cgroups, |moved| {
         moved.wait();

@@ -33,13 +33,29 @@ pub(super) fn warn_of_missing(reporter: &Reporter, identity: &Identity) -> Resul
 pub(super) fn become_user(account: &Account, identity: &Identity) -> Result<(), Failed> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
     restrict_bounding_set(identity.capabilities)?;
+    let ids = &identity.ids;
+    for (there, what, id) in [
+        (ids.has_user(account.uid), "user", account.uid),
+        (ids.has_group(account.gid), "group", account.gid),
+    ] {
+        if !there {
+            return Err(Failed {
+                step: format!("become {what} {id}: {}", ids.why()),
+                errno: libc::EINVAL,
+            });
+        }
+    }
+    // Those of the file were looked at before the pod was started; the image's are left out where they don't exist.
     let groups: Vec<Gid> = account
         .groups
         .iter()
+        .filter(|gid| ids.has_group(**gid))
         .map(|gid| Gid::from_raw(*gid))
         .collect();
     let (user, group) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    set_thread_groups(&groups).doing(|| "set the groups".into())?;
+    if ids.setgroups {
+        set_thread_groups(&groups).doing(|| "set the groups".into())?;
+    }
     set_thread_res_gid(group, group, group).doing(|| format!("become group {}", account.gid))?;
     rustix::thread::set_keep_capabilities(true).doing(|| "keep the capabilities".into())?;
     set_thread_res_uid(user, user, user).doing(|| format!("become user {}", account.uid))?;

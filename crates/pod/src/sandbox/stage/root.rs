@@ -11,6 +11,7 @@ use super::paths::{self, Kind};
 use super::{Filesystem, Reporter, Volume, cgroups, overlay, standard};
 use crate::image::Root;
 use crate::sandbox::error::{Doing, Failed, reason};
+use crate::sandbox::in_user_namespace;
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sandbox::wire::Access;
 use crate::sys;
@@ -37,6 +38,7 @@ pub(super) fn build(
         binary,
         read_only,
         access,
+        host,
         shm,
         mounts,
     } = filesystem;
@@ -72,7 +74,7 @@ pub(super) fn build(
         let step = || "let the root have devices".to_owned();
         sys::clear_mount_attributes(&root, MountAttrFlags::MOUNT_ATTR_NODEV).doing(step)?;
     }
-    standard::mount(&root, access, &shm, &cgroups::views(cgroup_procs))?;
+    standard::mount(&root, access, host, &shm, &cgroups::views(cgroup_procs))?;
     for volume in mounts {
         mount_volume(reporter, &root, volume, privileged)?;
     }
@@ -176,9 +178,11 @@ fn fill_host(root: &OwnedFd, mounts: &[Volume], finish: &mut Vec<OwnedFd>) -> Re
             finish.push(mount.try_clone().doing(step)?);
             mount
         } else {
-            let mount = clone_tree(CWD, &source, false).doing(step)?;
+            // What is mounted below can't be taken off in a user namespace: it comes along, as read-only as the rest.
+            let all = in_user_namespace();
+            let mount = clone_tree(CWD, &source, all).doing(step)?;
             let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-            sys::set_mount_attributes(&mount, attributes, MountPropagationFlags::PRIVATE, false)
+            sys::set_mount_attributes(&mount, attributes, MountPropagationFlags::PRIVATE, all)
                 .doing(step)?;
             mount
         };

@@ -10,14 +10,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, symlinkat};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
 
 use super::devices;
 use super::paths::{self, Kind};
+use super::root::PLACE;
 use crate::sandbox::error::{Doing, Failed};
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sandbox::private::{AREA, DEVICES};
-use crate::sandbox::wire::Access;
+use crate::sandbox::wire::{Access, Host};
 use crate::sys;
 
 const MASKED_PROC: [&str; 10] = [
@@ -55,14 +56,15 @@ const READ_ONLY: MountAttrFlags = NOTHING.union(MountAttrFlags::MOUNT_ATTR_RDONL
 pub(super) fn mount(
     root: &OwnedFd,
     access: Access,
+    host: Host,
     shm: &Path,
     cgroups: &[(PathBuf, PathBuf)],
 ) -> Result<(), Failed> {
-    proc(root, access)?;
-    dev(root, access, shm)?;
+    proc(root, access, host)?;
+    dev(root, access, host, shm)?;
     match access {
-        Access::Privileged => whole_sysfs(root),
-        _ => sysfs(root, cgroups),
+        Access::Privileged => whole_sysfs(root, host),
+        _ => sysfs(root, host, cgroups),
     }
 }
 
@@ -74,9 +76,32 @@ fn put(root: &OwnedFd, mount: &OwnedFd, name: &str) -> Result<(), Failed> {
         .doing(|| format!("mount /{name}: in the image it must be a directory"))
 }
 
-fn proc(root: &OwnedFd, access: Access) -> Result<(), Failed> {
-    let proc = new_filesystem("proc", &[], NOTHING).doing(|| "mount /proc".into())?;
+/// A file system that shows a namespace. One of the machine's shows itself only to the machine's root: to others, what is mounted
+/// at `place` already, with all that is mounted below it; true then.
+fn showing(
+    kind: &str,
+    attributes: MountAttrFlags,
+    machines: bool,
+    place: &str,
+) -> io::Result<(OwnedFd, bool)> {
+    match new_filesystem(kind, &[], attributes) {
+        Err(error) if machines && error.raw_os_error() == Some(libc::EPERM) => {
+            let tree = clone_tree(CWD, place, true)?;
+            sys::set_mount_attributes(&tree, attributes, MountPropagationFlags::PRIVATE, true)?;
+            Ok((tree, true))
+        }
+        made => Ok((made?, false)),
+    }
+}
+
+fn proc(root: &OwnedFd, access: Access, host: Host) -> Result<(), Failed> {
+    let step = || "mount /proc".to_owned();
+    let (proc, machines) = showing("proc", NOTHING, host.pid, "/proc").doing(step)?;
     put(root, &proc, "proc")?;
+    if machines {
+        // But not our own mounts.
+        unmount(format!("{PLACE}{AREA}"), UnmountFlags::DETACH).doing(step)?;
+    }
     if access != Access::Usual {
         return Ok(());
     }
@@ -136,7 +161,7 @@ fn existing(at: &OwnedFd, name: &str) -> io::Result<Option<(OwnedFd, bool)>> {
     }
 }
 
-fn dev(root: &OwnedFd, access: Access, shm: &Path) -> Result<(), Failed> {
+fn dev(root: &OwnedFd, access: Access, host: Host, shm: &Path) -> Result<(), Failed> {
     let attributes = match access {
         Access::Privileged => MountAttrFlags::MOUNT_ATTR_NOSUID,
         _ => NO_SUID_DEV,
@@ -161,8 +186,14 @@ fn dev(root: &OwnedFd, access: Access, shm: &Path) -> Result<(), Failed> {
     directory("pts")?;
     let options = [("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    new_filesystem("devpts", &options, attributes)
-        .and_then(|pts| attach(&pts, &dev, "pts"))
+    let pts = match new_filesystem("devpts", &options, attributes) {
+        // A user namespace without the group 5, tty.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            new_filesystem("devpts", &options[..2], attributes)
+        }
+        pts => pts,
+    };
+    pts.and_then(|pts| attach(&pts, &dev, "pts"))
         .doing(|| "mount /dev/pts".into())?;
 
     directory("shm")?;
@@ -174,10 +205,13 @@ fn dev(root: &OwnedFd, access: Access, shm: &Path) -> Result<(), Failed> {
         .doing(|| "mount /dev/shm".into())?;
 
     directory("mqueue")?;
-    match new_filesystem("mqueue", &[], NOTHING).and_then(|mqueue| attach(&mqueue, &dev, "mqueue"))
+    match showing("mqueue", NOTHING, host.ipc, "/dev/mqueue")
+        .and_then(|(mqueue, _)| attach(&mqueue, &dev, "mqueue"))
     {
-        // A kernel without POSIX message queues.
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+        // A kernel without POSIX message queues, or a machine that shows none.
+        Err(error) if [Some(libc::ENODEV), Some(libc::ENOENT)].contains(&error.raw_os_error()) => {
+            Ok(())
+        }
         result => result.doing(|| "mount /dev/mqueue".into()),
     }
 }
@@ -192,9 +226,13 @@ fn device(dev: &OwnedFd, name: &str) -> io::Result<()> {
 }
 
 /// The machine's /sys as it is, cgroups and all.
-fn whole_sysfs(root: &OwnedFd) -> Result<(), Failed> {
-    let sys = new_filesystem("sysfs", &[], NOTHING).doing(|| "mount /sys".into())?;
+fn whole_sysfs(root: &OwnedFd, host: Host) -> Result<(), Failed> {
+    let (sys, machines) =
+        showing("sysfs", NOTHING, host.network, "/sys").doing(|| "mount /sys".into())?;
     put(root, &sys, "sys")?;
+    if machines {
+        return Ok(());
+    }
     for name in ["/sys/fs/cgroup", "/sys/fs/bpf"] {
         let step = || format!("mount {name}");
         if !Path::new(name).is_dir() {
@@ -210,9 +248,13 @@ fn whole_sysfs(root: &OwnedFd) -> Result<(), Failed> {
     Ok(())
 }
 
-fn sysfs(root: &OwnedFd, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
-    let sys = new_filesystem("sysfs", &[], READ_ONLY).doing(|| "mount /sys".into())?;
+fn sysfs(root: &OwnedFd, host: Host, cgroups: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
+    let (sys, machines) =
+        showing("sysfs", READ_ONLY, host.network, "/sys").doing(|| "mount /sys".into())?;
     put(root, &sys, "sys")?;
+    if machines {
+        mask(&sys, "fs/cgroup").doing(|| "mask /sys/fs/cgroup".into())?;
+    }
     for name in MASKED_SYS {
         mask(&sys, name).doing(|| format!("mask /sys/{name}"))?;
     }

@@ -1,7 +1,7 @@
 //! System calls that change the machine. Each is tried with arguments that can never succeed, so that only the answer tells
 //! whether the caller would have been allowed: `EPERM` without the capability, something else with it (the control).
 
-use podkit_pod::sandbox::PrivateMounts;
+use podkit_pod::sandbox::{PrivateMounts, in_user_namespace};
 
 use crate::support::*;
 
@@ -71,7 +71,10 @@ pub(crate) fn calls_that_own_the_machine(private: &PrivateMounts) {
         let mut start = inside(&format!("call {call}"));
         start.security.add_capabilities = vec![(*capability).to_owned()];
         let (_, text) = run(&pod, start);
-        assert_eq!(field(&text, &format!("call {call}:")), *answer, "{call}");
+        let got = field(&text, &format!("call {call}:"));
+        // In a user namespace a capability owns nothing of the machine.
+        let harmless = in_user_namespace() && got == "1";
+        assert!(got == *answer || harmless, "{call}: {got}");
     }
     pod.destroy(LONG).unwrap();
 }
