@@ -34,7 +34,10 @@ podkit_foundation::params! {
     }
 }
 
-/// `podkit explain [MODULE[.PARAMETER]] [-o …] [--diff OLD.json]`.
+/// Not a module: what becomes of each field of a manifest.
+const POD_SPEC: &str = "pod-spec";
+
+/// `podkit explain [MODULE[.PARAMETER]|pod-spec] [-o …] [--diff OLD.json]`.
 pub(crate) fn explain(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let params = ExplainParams::from_values(&cli::values(ExplainParams::PARAMS, matches))?;
     if let Some(path) = &params.diff {
@@ -43,6 +46,15 @@ pub(crate) fn explain(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let Some(what) = matches.get_one::<String>("what") else {
         return cli::print(&all(params.output));
     };
+    if what == POD_SPEC {
+        return match params.output {
+            Form::Text | Form::Markdown => cli::print(&podkit_pod::manifest::reference()),
+            form => {
+                let why = format!("{} shows modules, not {POD_SPEC}", form.word());
+                Err(ParamError::new("output", why).into())
+            }
+        };
+    }
     let (name, parameter) = match what.split_once('.') {
         Some((name, parameter)) => (name, Some(parameter)),
         None => (what.as_str(), None),
@@ -82,7 +94,8 @@ fn all(form: Form) -> String {
         Form::Text => {
             let line = |spec: &&ModuleSpec| format!("{:<12}{}\n", spec.name, spec.summary);
             specs.iter().map(line).collect::<String>()
-                + "\n`podkit explain MODULE` shows all of one, `podkit explain MODULE.PARAMETER` one parameter.\n"
+                + "\n`podkit explain MODULE` shows all of one, `podkit explain MODULE.PARAMETER` one parameter, \
+                   `podkit explain pod-spec` what becomes of each field of a manifest.\n"
         }
         form => specs
             .iter()

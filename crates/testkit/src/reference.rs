@@ -31,6 +31,11 @@ pub fn pages(binary: &Path) -> BTreeMap<String, String> {
         let page = explain(&[name, "-o", "markdown"]);
         pages.insert(format!("{FOLDER}/{name}.md"), page);
     }
+    pages.insert(
+        format!("{FOLDER}/pod-spec.md"),
+        explain(&["pod-spec", "-o", "markdown"]),
+    );
+    index += "\n[pod-spec.md](pod-spec.md) says what becomes of every field of a manifest (`podkit explain pod-spec`).\n";
     index += "\n[surface.json](surface.json) is all of it for programs (`podkit explain -o json`); `podkit explain --diff surface.json` \
          fails when a newer podkit would break what is written there.\n";
     pages.insert(format!("{FOLDER}/README.md"), index);

@@ -19,7 +19,9 @@ mod objects;
 mod quantity;
 mod read;
 mod scalar;
+mod schema;
 mod syntax;
+mod table;
 mod validate;
 mod yaml;
 
@@ -39,6 +41,7 @@ pub(crate) use names::{descending, ipc_sysctl, sysctl as sysctl_name};
 pub(crate) use nearest::nearest;
 pub use node::{Path, Source};
 pub use quantity::{Quantity, QuantityError};
+pub use table::reference;
 pub(crate) use validate::{Notes, all_containers};
 
 /// An object and where it came from.

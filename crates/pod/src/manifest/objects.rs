@@ -24,7 +24,7 @@ pub(super) struct Loader {
 }
 
 /// What is read, and with which `apiVersion`.
-const KINDS: &[(&str, &str)] = &[
+pub(super) const KINDS: &[(&str, &str)] = &[
     ("Pod", "v1"),
     ("Job", "batch/v1"),
     ("ConfigMap", "v1"),
@@ -33,7 +33,7 @@ const KINDS: &[(&str, &str)] = &[
     ("List", "v1"),
 ];
 /// Kinds that would start something: to leave them out would not be what the file says.
-const REFUSED: &[&str] = &[
+pub(super) const REFUSED: &[&str] = &[
     "CronJob",
     "DaemonSet",
     "Deployment",
@@ -43,7 +43,7 @@ const REFUSED: &[&str] = &[
     "StatefulSet",
 ];
 /// Kinds that come along with pods and change nothing in them here.
-const IGNORED: &[(&str, &str)] = &[
+pub(super) const IGNORED: &[(&str, &str)] = &[
     ("ClusterRole", NO_API),
     ("ClusterRoleBinding", NO_API),
     ("CustomResourceDefinition", NO_API),
