@@ -41,6 +41,8 @@ pub(crate) use names::{descending, ipc_sysctl, sysctl as sysctl_name};
 pub(crate) use nearest::nearest;
 pub use node::{Path, Source};
 pub use quantity::{Quantity, QuantityError};
+#[cfg(test)]
+pub(crate) use schema::types as schema_types;
 pub use table::reference;
 pub(crate) use validate::{Notes, all_containers};
 

@@ -16,10 +16,10 @@ pub(super) const OBJECTS: [&str; 5] =
     ["Pod", "Job", "ConfigMap", "Secret", "PersistentVolumeClaim"];
 
 /// Type name → field and its type (`string`, `integer`, `[]Container`, `map[string]string`), in the API's order.
-pub(super) type Types = BTreeMap<&'static str, Vec<(&'static str, String)>>;
+pub(crate) type Types = BTreeMap<&'static str, Vec<(&'static str, String)>>;
 
 /// Every type that can occur in [`OBJECTS`].
-pub(super) fn types() -> Types {
+pub(crate) fn types() -> Types {
     let schema = Schema::default();
     let ask = Ask(&schema, "");
     let done = [

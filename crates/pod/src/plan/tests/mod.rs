@@ -6,6 +6,7 @@ mod images;
 mod jobs;
 mod pods;
 mod spec;
+mod table;
 mod volumes;
 
 use std::net::IpAddr;
