@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 /// The controllers that podkit uses.
-pub(super) const WANTED: [&str; 2] = ["cpu", "memory"];
+pub(super) const WANTED: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The interface generation of a hierarchy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

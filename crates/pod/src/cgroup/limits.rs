@@ -32,3 +32,12 @@ pub(super) fn weight(shares: u64) -> u64 {
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
     (10f64.powf(exponent).ceil() as u64).clamp(1, 10_000)
 }
+
+/// How many tasks the machine can have: the least of `pid_max` and `threads-max`, which `read` gives. (sysctl/kernel.rst)
+pub(super) fn tasks_max(read: impl Fn(&str) -> Option<u64>) -> u64 {
+    let known = ["pid_max", "threads-max"].into_iter().filter_map(read);
+    known.min().unwrap_or(PID_MAX_DEFAULT)
+}
+
+/// Of a kernel that says nothing. (proc_sys_kernel(5), pid_max)
+const PID_MAX_DEFAULT: u64 = 32_768;

@@ -5,6 +5,7 @@
 //! ```text
 //!   v2      /sys/fs/cgroup/OWN/podkit/POD/CONTAINER                          everything
 //!   v1      /sys/fs/cgroup/{memory,cpu}/OWN/podkit/POD/CONTAINER             only where the pod sets a limit or request
+//!           /sys/fs/cgroup/{pids,devices}/OWN/podkit/POD/CONTAINER           a bound on its tasks; devices without v2 only
 //!   hybrid  /sys/fs/cgroup/unified/OWN/podkit/POD/CONTAINER and those of v1  identity, kill, CPU time on the v2 side
 //!   none    nothing, and a warning for each field that is thus not enforced
 //! ```
@@ -18,6 +19,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::plan::{PodPlan, Resources, Role};
@@ -30,6 +32,7 @@ pub use container::{ContainerCgroup, Usage};
 
 mod container;
 mod detect;
+mod devices;
 mod limits;
 #[cfg(test)]
 mod tests;
@@ -133,6 +136,7 @@ impl Cgroups {
             relative,
             weighed: cpu_request_milli > 0,
             cpu_request_milli,
+            device_program: OnceLock::new(),
             lock,
         }
     }
@@ -174,6 +178,8 @@ pub struct PodCgroup {
     weighed: bool,
     /// The pod's own request against other pods': the sum of its containers', or its largest init container's.
     cpu_request_milli: u64,
+    /// What is attached to the containers' groups of version 2, once it was loaded; or why it can't be.
+    device_program: OnceLock<Result<OwnedFd, String>>,
     /// Nobody else uses the group while this is open.
     lock: Option<OwnedFd>,
 }
@@ -187,7 +193,8 @@ impl PodCgroup {
         for hierarchy in &self.layout.usable {
             let wanted = hierarchy.version == Version::V2
                 || hierarchy.has("cpu") && wishes.cpu()
-                || hierarchy.has("memory") && wishes.memory();
+                || hierarchy.has("memory") && wishes.memory()
+                || hierarchy.has("pids");
             if wanted {
                 self.join(hierarchy, name, &mut made, &mut wishes);
             }
@@ -237,12 +244,62 @@ impl PodCgroup {
         if has("memory") {
             wishes.set_memory(&dir, hierarchy.version);
         }
+        if has("pids") {
+            self.bound_tasks(&dir);
+        }
         made.groups.push(Group {
             memory: has("memory"),
             cpu_time: hierarchy.version == Version::V2 || has("cpuacct"),
             version: hierarchy.version,
             dir,
         });
+    }
+
+    /// Holds all tasks of the pod to half of what the machine can have, so that a fork bomb leaves the other half to those who
+    /// end it. (The kubelet's `podPidsLimit` is off by default: there the node's own processes are kept apart.)
+    fn bound_tasks(&self, container: &Path) {
+        let Some(pod) = container.parent() else {
+            return;
+        };
+        let most = limits::tasks_max(|file| {
+            let text = std::fs::read_to_string(Path::new("/proc/sys/kernel").join(file));
+            text.ok()?.trim().parse().ok()
+        });
+        if let Err(error) = tree::write(pod, "pids.max", &(most / 2).to_string()) {
+            tracing::debug!(%error, "the pod's tasks are not bounded");
+        }
+    }
+
+    /// Shuts all devices to a container but those that every one has. To be called before it starts. An error says why that
+    /// is not possible here: then its mounts alone (`nodev`) keep it from them.
+    pub fn guard_devices(&self, made: &mut ContainerCgroup, name: &str) -> Result<(), String> {
+        let mut why = "no cgroup hierarchy can be used".to_owned();
+        if let Some(group) = made.groups.iter().find(|g| g.version == Version::V2) {
+            let program = || devices::load().map_err(|error| format!("loading a program: {error}"));
+            let attached = match self.device_program.get_or_init(program) {
+                Ok(program) => devices::guard_v2(&group.dir, program)
+                    .map_err(|error| format!("attaching it to {}: {error}", group.dir.display())),
+                Err(why) => Err(why.clone()),
+            };
+            match attached {
+                Ok(()) => return Ok(()),
+                Err(error) => why = error,
+            }
+        }
+        let Some(hierarchy) = self.layout.usable.iter().find(|h| h.has("devices")) else {
+            return Err(why);
+        };
+        let (dir, _) = make(hierarchy, &self.relative.join(name)).map_err(|e| e.to_string())?;
+        devices::guard_v1(&dir)?;
+        if !made.groups.iter().any(|group| group.dir == dir) {
+            made.groups.push(Group {
+                version: hierarchy.version,
+                dir,
+                memory: false,
+                cpu_time: hierarchy.has("cpuacct"),
+            });
+        }
+        Ok(())
     }
 
     /// Removes the pod's group and, when no other pod is left, podkit's. Processes that are still in it are an error

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::detect::{Layout, detect};
-use super::limits::{quota_us, shares, weight};
+use super::limits::{quota_us, shares, tasks_max, weight};
 use super::*;
 use crate::plan::{ContainerPlan, ImageSource};
 
@@ -34,6 +34,12 @@ fn numbers_are_those_of_the_kubelet() {
     }
     // 100m beside 1: about one to ten still.
     assert_eq!(weight(102), 17);
+    let of = |pid: Option<u64>, threads: Option<u64>| {
+        tasks_max(|file| if file == "pid_max" { pid } else { threads })
+    };
+    assert_eq!(of(Some(4_194_304), Some(127_000)), 127_000);
+    assert_eq!(of(Some(32_768), None), 32_768);
+    assert_eq!(of(None, None), 32_768);
 }
 
 /// A directory that looks like mounted cgroups, with the two proc files that describe it.
@@ -260,14 +266,16 @@ async fn hybrid_uses_the_v1_hierarchies_that_are_asked_for() {
     let at = |hierarchy: &str| fake.path(hierarchy).join("podkit/p/a");
     assert_eq!(
         a.dirs().collect::<Vec<_>>(),
-        [at("/cg/unified"), at("/cg/memory/ci/job")]
+        [at("/cg/unified"), at("/cg/memory/ci/job"), at("/cg/pids")]
     );
+    // The pod's tasks together are bounded.
+    let most = fs::read_to_string(fake.path("/cg/pids/podkit/p/pids.max")).unwrap();
+    assert!(most.parse::<u64>().unwrap() > 100, "{most}");
     assert_eq!(
         fs::read_to_string(at("/cg/memory/ci/job").join("memory.limit_in_bytes")).unwrap(),
         GIB.to_string()
     );
     assert!(!fake.path("/cg/cpu,cpuacct/podkit").exists());
-    assert!(!fake.path("/cg/pids/podkit").exists());
     fs::write(
         at("/cg/memory/ci/job").join("memory.oom_control"),
         "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n",
@@ -562,4 +570,51 @@ fn paths_injected_do_not_reach_the_machine() {
     );
     assert!(layout.usable.is_empty());
     assert!(layout.mounted);
+}
+
+/// On a kernel with version 1: what was written is what is in force.
+#[test]
+fn devices_of_version_1() {
+    let top = Path::new("/sys/fs/cgroup/devices");
+    let dir = top.join(format!("podkit-test-devices-{}", std::process::id()));
+    if fs::create_dir(&dir).is_err() {
+        return;
+    }
+    let guarded = devices::guard_v1(&dir);
+    let list = fs::read_to_string(dir.join("devices.list"));
+    fs::remove_dir(&dir).unwrap();
+    guarded.unwrap();
+    let mut list: Vec<String> = list.unwrap().lines().map(str::to_owned).collect();
+    list.sort();
+    assert_eq!(
+        list,
+        [
+            "b *:* m",
+            "c *:* m",
+            "c 136:* rwm",
+            "c 1:3 rwm",
+            "c 1:5 rwm",
+            "c 1:7 rwm",
+            "c 1:8 rwm",
+            "c 1:9 rwm",
+            "c 5:0 rwm",
+            "c 5:1 rwm",
+            "c 5:2 rwm"
+        ]
+    );
+}
+
+/// Only what the verifier takes is any good; the sandbox's tests show what it does.
+#[test]
+fn the_device_program_is_well_formed() {
+    let program = devices::program();
+    for (at, [code, _, o0, o1, ..]) in program.iter().enumerate() {
+        let offset = i16::from_ne_bytes([*o0, *o1]);
+        let jumps = [0x16, 0x56].contains(code);
+        assert!(
+            !jumps || at + 1 + (offset as usize) < program.len(),
+            "instruction {at}"
+        );
+    }
+    assert_eq!(program.last().map(|code| code[0]), Some(0x95));
 }

@@ -88,7 +88,8 @@ impl Ground {
         start.groups = pod.security.supplemental_groups.clone();
         start.groups.extend(pod.security.fs_group);
         start.groups_strict = pod.security.groups_strict;
-        let (cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
+        let (mut cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
+        warnings.extend(self.guard_devices(plan, &mut cgroup));
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();
         let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {e}"));
@@ -120,6 +121,21 @@ impl Ground {
             },
             logs: [stdout, stderr],
             warnings,
+        })
+    }
+
+    /// A line when the devices of the machine stay open to one who can reach them.
+    fn guard_devices(&self, plan: &ContainerPlan, cgroup: &mut ContainerCgroup) -> Option<String> {
+        if plan.security.privileged {
+            return None;
+        }
+        let why = self.cgroup.guard_devices(cgroup, &plan.name).err()?;
+        let may_mount = |name: &String| name == "SYS_ADMIN" || name == "ALL";
+        plan.security.add_capabilities.iter().any(may_mount).then(|| {
+            format!(
+                "container {} has SYS_ADMIN, and the machine's devices are not shut to it: {why}",
+                plan.name
+            )
         })
     }
 

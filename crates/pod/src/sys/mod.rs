@@ -4,6 +4,7 @@
 //! call, or says in words what the caller has to keep. Everything else goes through rustix.
 #![allow(unsafe_code)]
 
+mod bpf;
 mod mounts;
 mod pause;
 mod process;
@@ -13,6 +14,7 @@ mod spawn;
 mod text;
 mod watch;
 
+pub(crate) use bpf::{attach_device_program, load_device_program};
 pub(crate) use mounts::{clear_mount_attributes, set_mount_attributes};
 pub(crate) use pause::pause_program;
 pub(crate) use process::{

@@ -27,6 +27,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("kexec_load", libc::SYS_kexec_load),
     ("keyctl", libc::SYS_keyctl),
     ("kill", libc::SYS_kill),
+    ("mknodat", libc::SYS_mknodat),
     ("mount", libc::SYS_mount),
     ("mount_setattr", libc::SYS_mount_setattr),
     ("move_mount", libc::SYS_move_mount),
@@ -81,6 +82,29 @@ pub(super) fn act(word: &str, args: &[String]) -> bool {
             walk_write(Path::new(&args[0]), &mut opened);
             opened.sort();
             println!("walk-write {}: {opened:?}", args[0]);
+        }
+        "fork-bomb" => {
+            // As many processes as there may be, but for a bound that a machine without limits survives.
+            let most: usize = args[0].parse().unwrap();
+            let mut children = Vec::new();
+            let error = loop {
+                let exe = std::env::current_exe().unwrap();
+                let child = std::process::Command::new(exe)
+                    .args(["inside", "sleep"])
+                    .spawn();
+                match child {
+                    Ok(child) => children.push(child),
+                    Err(error) => break error.raw_os_error(),
+                }
+                if children.len() >= most {
+                    break None;
+                }
+            };
+            println!("fork-bomb: {} {error:?}", children.len());
+            for mut child in children {
+                child.kill().unwrap();
+                child.wait().unwrap();
+            }
         }
         "fds" => {
             let mut links: Vec<String> = std::fs::read_dir("/proc/self/fd")
