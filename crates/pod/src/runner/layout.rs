@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
-//!   RUN/pods/NAME/         state.json; control.sock; etc/ (hosts, hostname, resolv.conf); shared/ (pod.json, seen by topz)
+//!   RUN/pods/NAME/         state.json; control.sock; shared/ (pod.json, seen by topz)
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
-//!   LIB/pods/NAME/         volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system);
+//!   LIB/pods/NAME/         all that containers write to, closed to others: etc/ (hosts, hostname, resolv.conf);
+//!                          volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system);
 //!                          messages/CONTAINER (its termination message); logs/CONTAINER/RESTART.log; supervisor.log;
 //!                          ended.json (of a pod that has ended)
 //!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
@@ -100,9 +101,11 @@ impl Layout {
         claim.clear().map_err(error)?;
         let paths = claim.paths();
         for (dir, mode) in [
+            // Before what is in it: a container writes to files of the machine there, set-user-id programs if it likes, and
+            // nobody else may reach them.
+            (paths.lib.clone(), 0o700),
             (paths.etc(), 0o755),
             (paths.shared(), 0o755),
-            (paths.lib.clone(), 0o700),
         ] {
             make_dir(&dir, mode).map_err(error)?;
         }
@@ -255,7 +258,7 @@ pub(crate) struct Paths {
 impl Paths {
     /// `hosts`, `hostname` and `resolv.conf`.
     pub(super) fn etc(&self) -> PathBuf {
-        self.run.join("etc")
+        self.lib.join("etc")
     }
 
     /// What containers may see of the pod's state: `pod.json`.

@@ -34,7 +34,8 @@ pub(super) fn publish(
         check_relative(path)?;
     }
     let old = match fs::read_link(dir.join(DATA)) {
-        Ok(old) => Some(old),
+        // Never anything but a version of ours: what it names is removed.
+        Ok(old) => Some(old).filter(|old| is_version(old)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
@@ -58,6 +59,12 @@ pub(super) fn publish(
         fs::remove_dir_all(dir.join(old))?;
     }
     Ok(true)
+}
+
+/// Whether it is the name of a version, right in the volume.
+fn is_version(link: &Path) -> bool {
+    let name = link.as_os_str().as_encoded_bytes();
+    name.starts_with(b"..") && name.get(2).is_some_and(u8::is_ascii_digit) && !name.contains(&b'/')
 }
 
 /// The plan's builder has checked it; a path that leads out must not depend on that.

@@ -776,3 +776,93 @@ fn a_claim_outlives_the_pod_and_may_be_read_only() {
     let volumes = Volumes::prepare(&pod(vec![("v", claim(true))]), &base, &claims).unwrap();
     assert!(volumes.source(&at("v", Some("kept"))).unwrap().read_only);
 }
+
+/// Who can write to a configMap all the same (CAP_SYS_ADMIN remounts it) must not choose what the next update removes.
+#[test]
+fn a_forged_data_link_removes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("volumes");
+    let kind = config(&[("a", "1", 0o644)]);
+    let volumes = Volumes::prepare(
+        &pod(vec![("conf", kind)]),
+        &base,
+        &base.with_extension("claims"),
+    )
+    .unwrap();
+    let victim = dir.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("precious"), "x").unwrap();
+    let data = base.join("conf/..data");
+    for link in [
+        victim.to_str().unwrap(),
+        "../../victim",
+        "..1/../../../victim",
+        "..",
+        "../",
+    ] {
+        fs::remove_file(&data).unwrap();
+        symlink(link, &data).unwrap();
+        let next = files(&[("a", link, 0o644)]);
+        assert!(volumes.update("conf", &next).unwrap(), "{link}");
+        assert_eq!(fs::read_to_string(base.join("conf/a")).unwrap(), link);
+        assert!(victim.join("precious").exists(), "{link}");
+    }
+}
+
+/// A claim is given to the fsGroup while another pod is at work in it: what it puts in the way of the walk is not given.
+#[test]
+fn a_group_is_given_nothing_beyond_the_volume() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (base, claims) = (dir.path().join("volumes"), dir.path().join("claims"));
+    let victim = dir.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("file"), "x").unwrap();
+    let claim = VolumeKind::Claim {
+        namespace: "default".into(),
+        name: "shared".into(),
+        read_only: false,
+        request_bytes: None,
+    };
+    let mut plan = pod(vec![("v", claim)]);
+    drop(Volumes::prepare(&plan, &base, &claims).unwrap());
+    plan.security.fs_group = Some(4321);
+    let root = claims.join("default/shared");
+    fs::create_dir(root.join("dir")).unwrap();
+    fs::write(root.join("dir/file"), "x").unwrap();
+    fs::write(root.join("file"), "x").unwrap();
+    symlink(&victim, root.join("link")).unwrap();
+    symlink(victim.join("file"), root.join("link-to-file")).unwrap();
+    let before = (
+        group_and_mode(&victim),
+        group_and_mode(&victim.join("file")),
+    );
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let attacker = std::thread::spawn({
+        let (root, done) = (root.clone(), done.clone());
+        move || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                for (a, b) in [("dir", "link"), ("file", "link-to-file")] {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, root.join(a), CWD, root.join(b), flags).unwrap();
+                }
+            }
+        }
+    });
+    for _ in 0..500 {
+        // It may fail; it may not follow.
+        let _given = Volumes::prepare(&plan, &base, &claims);
+    }
+    done.store(true, std::sync::atomic::Ordering::Relaxed);
+    attacker.join().unwrap();
+    let after = (
+        group_and_mode(&victim),
+        group_and_mode(&victim.join("file")),
+    );
+    assert_eq!(before, after);
+    // The control: what is in the volume was given.
+    drop(Volumes::prepare(&plan, &base, &claims).unwrap());
+    assert_eq!(group_and_mode(&root).0, 4321);
+}

@@ -40,6 +40,10 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ),
     ("the_network_files", the_network_files),
     (
+        "what_containers_write_is_closed_to_others",
+        what_containers_write_is_closed_to_others,
+    ),
+    (
         "killed_it_leaves_nothing_running",
         killed_it_leaves_nothing_running,
     ),
@@ -583,6 +587,45 @@ fn shared_processes_and_pod_json() {
                     .ends_with('Z')
             );
         }
+    });
+}
+
+/// Root in a container makes a set-user-id program of every file of the machine that it can write to: no other user of the
+/// machine may reach one.
+fn what_containers_write_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    fn walk(dir: &std::path::Path, closed: bool, found: &mut Vec<(std::path::PathBuf, bool)>) {
+        let look = std::fs::metadata(dir).expect("a directory");
+        let mode = look.permissions().mode();
+        let closed = closed || mode & 0o077 == 0;
+        for entry in std::fs::read_dir(dir).expect("a directory").flatten() {
+            let metadata = entry.metadata().expect("an entry");
+            let kind = metadata.file_type();
+            if kind.is_dir() {
+                walk(&entry.path(), closed, found);
+            } else if kind.is_file() && metadata.permissions().mode() & 0o4000 != 0 {
+                found.push((entry.path(), closed));
+            }
+        }
+    }
+    alone(|| {
+        let spec = r#"
+  containers:
+  - name: app
+    image: podkit
+    args: [app, suid, /etc/hosts, /etc/hostname, /etc/resolv.conf, /dev/termination-log, /data/x]
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes:
+  - {name: data, emptyDir: {}}
+"#;
+        let mut pod = Pod::start(&manifest("suid", spec), &[]);
+        pod.log("app", "made");
+        let mut found = Vec::new();
+        walk(&pod.dir.path().join("state"), false, &mut found);
+        assert_eq!(found.len(), 5, "{found:?}");
+        let open: Vec<_> = found.iter().filter(|(_, closed)| !closed).collect();
+        assert!(open.is_empty(), "{open:?}");
+        pod.stop();
     });
 }
 

@@ -83,6 +83,12 @@ pub(super) fn act(word: &str, args: &[String]) -> bool {
             opened.sort();
             println!("walk-write {}: {opened:?}", args[0]);
         }
+        "execute" => {
+            let status = std::process::Command::new(&args[0])
+                .args(["inside", "cat", "/proc/self/status"])
+                .status();
+            show(&format!("execute {}", args[0]), status);
+        }
         "fork-bomb" => {
             // As many processes as there may be, but for a bound that a machine without limits survives.
             let most: usize = args[0].parse().unwrap();

@@ -18,8 +18,12 @@ mod kernel_files;
 mod lifetime;
 #[path = "escapes/neighbours.rs"]
 mod neighbours;
+#[path = "escapes/privileges.rs"]
+mod privileges;
 #[path = "process.rs"]
 mod process;
+#[path = "escapes/races.rs"]
+mod races;
 #[path = "security.rs"]
 mod security;
 #[path = "terminal.rs"]
@@ -76,6 +80,8 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
         keys_stay_with_their_owner abstract_sockets_stay_outside no_descriptor_leaks;
     escaping_devices: devices_are_shut_by_the_cgroup_too forks_are_bounded;
     images: system_directories_are_no_links volumes_do_not_cover_proc accounts_that_are_no_files endless_environment;
+    privileges: programs_give_no_privilege_where_that_is_forbidden;
+    races: places_in_a_shared_volume;
     lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing a_thousand_commands_leak_nothing
         forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init signals_do_not_break_a_start how_long_a_start_takes;
 };
