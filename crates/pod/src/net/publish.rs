@@ -85,6 +85,8 @@ impl Publisher {
             serving: JoinSet::new(),
         };
         let mut lines = Vec::new();
+        // A program that has a port has it on both loopbacks mostly: said once.
+        let mut refused: Vec<(Protocol, u16)> = Vec::new();
         for mut want in wanted {
             match take(&mut want) {
                 Ok(taken) => {
@@ -92,7 +94,13 @@ impl Publisher {
                     publisher.published.push(want.published);
                 }
                 Err(error) if want.optional && without_ipv6(&error) => {}
-                Err(error) => lines.push(refusal(&want.published, &error)),
+                Err(error) => {
+                    let port = (want.published.protocol, want.published.local.port());
+                    if !want.optional || !refused.contains(&port) {
+                        lines.push(refusal(&want.published, &error));
+                    }
+                    refused.push(port);
+                }
             }
         }
         if lines.is_empty() {

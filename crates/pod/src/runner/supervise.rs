@@ -568,12 +568,14 @@ impl Supervisor {
         let phase = self.machine.phase();
         let exit_code = self.machine.exit_code();
         let mut left = Vec::new();
+        // The kernel takes some tens of milliseconds for an interface: meanwhile the rest goes.
+        let egress = self.egress.take();
+        let egress = tokio::task::spawn_blocking(move || drop(egress));
         if let Err(error) = self.ground.sandbox.destroy(DESTROY_MAX) {
             left.push(error.to_string());
         }
         server.close().await;
         drop(self.net);
-        drop(self.egress.take());
         {
             let mut volumes = self
                 .ground
@@ -586,6 +588,9 @@ impl Supervisor {
         }
         if let Err(error) = self.ground.cgroup.remove().await {
             left.push(error.to_string());
+        }
+        if let Err(error) = egress.await {
+            left.push(format!("the pod's way out: {error}"));
         }
         for message in &left {
             self.output.show(&Item::Warning { message });

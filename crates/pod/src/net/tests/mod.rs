@@ -631,6 +631,11 @@ async fn a_taken_port_is_one_line_that_names_its_holder() {
         std::process::id()
     );
     assert_eq!(error.to_string(), expected);
+    // On both loopbacks: one line all the same.
+    if let Ok(_both) = std::net::TcpListener::bind(("::1", number)) {
+        let error = Publisher::take(&plan, true).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
     // Without publishing it does not matter.
     assert!(
         Publisher::take(&plan, false)
