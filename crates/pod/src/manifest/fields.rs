@@ -189,7 +189,12 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
                 "resourceClaims",
                 Refused("devices are handed out by a cluster's drivers"),
             ),
-            ("resources", Honoured),
+            (
+                "resources",
+                Ignored(
+                    "each container has its own limits; the pod as a whole has none in this version",
+                ),
+            ),
             ("restartPolicy", Honoured),
             (
                 "runtimeClassName",
@@ -257,11 +262,23 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("restartPolicyRules", Honoured),
             ("securityContext", Honoured),
             ("startupProbe", Honoured),
-            ("stdin", Honoured),
-            ("stdinOnce", Honoured),
+            (
+                "stdin",
+                RefusedUnless(
+                    is_false,
+                    "nothing attaches to a container in this version; podkit exec -it runs a shell in it",
+                ),
+            ),
+            (
+                "stdinOnce",
+                Ignored("nothing attaches to a container in this version"),
+            ),
             ("terminationMessagePath", Honoured),
             ("terminationMessagePolicy", Honoured),
-            ("tty", Honoured),
+            (
+                "tty",
+                Ignored("a container writes to its log; podkit exec -t has a terminal"),
+            ),
             ("volumeDevices", Refused(CLUSTER_STORAGE)),
             ("volumeMounts", Honoured),
             ("workingDir", Honoured),

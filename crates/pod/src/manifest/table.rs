@@ -22,7 +22,11 @@ pub fn reference() -> String {
         } else {
             (*kind).to_owned()
         };
-        line(&mut page, &[&name, &format!("honoured, {version}")]);
+        let what = match *kind {
+            "Job" => "read and checked, not run in this version",
+            _ => "honoured",
+        };
+        line(&mut page, &[&name, &format!("{what}, {version}")]);
     }
     for kind in REFUSED {
         line(&mut page, &[kind, "refused: not supported yet"]);

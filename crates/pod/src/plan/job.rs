@@ -10,7 +10,10 @@ use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod}
 
 use super::facts::{FactsFor, JobPod, Options};
 use super::{PodPlan, build::plan};
-use crate::manifest::{Documents, Findings, Object, Path, namespace_of, template};
+use crate::manifest::{Documents, Findings, Object, Path, Place, namespace_of, template};
+
+/// What is said of each until something runs them.
+pub const JOB_NOT_RUN: &str = "a Job is read and checked, but not run in this version";
 
 /// `backoffLimit` when absent.
 const BACKOFF_LIMIT: u32 = 6;
@@ -176,11 +179,11 @@ fn pod(job: &Object<Job>, name: &str, index: Option<u32>) -> Option<Object<Pod>>
 }
 
 /// Where a Job stands in its file: for those who have something to say about it.
-pub fn place_of(documents: &Documents, job: &JobPlan) -> String {
+pub fn place_of(documents: &Documents, job: &JobPlan) -> Place {
     let found = documents.jobs.iter().find(|one| {
         let metadata = &one.object.metadata;
         metadata.name.as_ref() == Some(&job.name) && namespace_of(metadata) == job.namespace
     });
     let place = found.map(|job| job.source.place(&Path::root().key("kind")));
-    place.map(|place| place.to_string()).unwrap_or_default()
+    place.unwrap_or_else(|| Place::whole("manifest"))
 }

@@ -89,8 +89,9 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
     refuse(&findings)?;
     if let Some(job) = jobs.first() {
         return Err(Failure::Usage(format!(
-            "{}: kind: a Job is checked, but not run in this version",
-            plan::place_of(&documents, job)
+            "{}: kind: {}",
+            plan::place_of(&documents, job),
+            plan::JOB_NOT_RUN
         )));
     }
     let remarks = findings

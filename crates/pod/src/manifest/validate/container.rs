@@ -384,6 +384,12 @@ fn check_amounts(given: Option<&Amounts>, at: &Path, notes: &mut Notes<'_>) {
                 continue;
             }
         };
+        if name == "ephemeral-storage" {
+            notes.ignored(
+                &path,
+                "use of the disk is not limited for a container; sizeLimit of an emptyDir is",
+            );
+        }
         const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
         match name.as_str() {
             "cpu" => {}
