@@ -10,7 +10,7 @@ use crate::build::run;
 /// A program and the package that has it.
 pub(crate) type Wanted = (&'static str, &'static str);
 
-/// For the tests: a real nginx, HAProxy and browser, openssl and curl as the README uses them, network namespaces.
+/// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -20,6 +20,8 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
 ];
 
 /// For the benchmarks: the peers and a load generator.

@@ -29,7 +29,7 @@ podkit_foundation::params! {
     pub(crate) struct RunParams {
         /// Leave this container out (talk to the real thing in development).
         without: Vec<String> {},
-        /// Where a container's root file system comes from: CONTAINER=podkit, =host or =rootfs:DIR.
+        /// Where a container's root file system comes from instead: CONTAINER=podkit, =host, =rootfs:DIR, =oci:DIR, =docker-archive:FILE, =docker-daemon:IMAGE.
         image: Vec<String> {},
         /// Accept what would own the machine, such as a writable mount of a system directory.
         allow_privileged: bool { default: Some("false") },
@@ -67,7 +67,7 @@ podkit_foundation::params! {
     pub(crate) struct CheckParams {
         /// Check as if this container were left out.
         without: Vec<String> {},
-        /// Where a container's root file system comes from: CONTAINER=podkit, =host or =rootfs:DIR.
+        /// Where a container's root file system comes from instead: CONTAINER=podkit, =host, =rootfs:DIR, =oci:DIR, =docker-archive:FILE, =docker-daemon:IMAGE.
         image: Vec<String> {},
         /// Accept what would own the machine.
         allow_privileged: bool { default: Some("false") },
@@ -79,8 +79,8 @@ podkit_foundation::params! {
 pub(crate) const RUN_HELP: &str = "\
 Ctrl-C stops the pod in order within its grace period; a second one at once. Exit code: 0 when all went well, 1 when the \
 pod failed or could not start, 2 when something given is wrong. An image whose repository ends in podkit is this very \
-binary; another one needs --image CONTAINER=host (this machine's programs, read-only) or =rootfs:DIR, or the \
-annotation podkit.dev/image.CONTAINER.";
+binary; others are pulled. --image CONTAINER=SOURCE and the annotation podkit.dev/image.CONTAINER choose another \
+source: host (this machine's programs, read-only), rootfs:DIR, oci:DIR, docker-archive:FILE, docker-daemon:IMAGE.";
 
 pub(crate) const CHECK_HELP: &str = "\
 Exit code: 0 when the files can run, 2 when not. Every line names file, line, column and path.";

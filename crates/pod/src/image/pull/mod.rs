@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 pub(super) use self::archive::Archive;
+use self::daemon::Daemon;
 pub(super) use self::error::PullError;
 pub use self::load::{LoadError, Loaded};
 use self::origin::Layout;
@@ -234,7 +235,7 @@ impl Pull<'_> {
                 let named = archive.choose(name.as_deref())?;
                 self.local(&archive, named)
             }
-            Location::Daemon(_) => Err(daemon::unsupported().into()),
+            Location::Daemon(reference) => self.daemon(reference, &Daemon::of_environment()?),
         }
     }
 
@@ -298,7 +299,12 @@ impl Pull<'_> {
                 let named = archive.choose(name.as_deref())?;
                 self.read_documents(&archive, named, None)?
             }
-            Location::Daemon(_) => return Err(daemon::unsupported().into()),
+            Location::Daemon(reference) => {
+                self.store.prepare()?;
+                let archive = Daemon::of_environment()?.save(reference, self.store)?;
+                let named = archive.choose(None)?;
+                self.read_documents(&archive, named, None)?
+            }
         };
         let config = offered.documents.last().map(|(_, bytes)| bytes.as_slice());
         let layers: u64 = offered.manifest.layers.iter().map(|layer| layer.size).sum();
@@ -311,6 +317,22 @@ impl Pull<'_> {
             manifest: offered.manifest,
             config: offered.config,
         })
+    }
+
+    /// From a Docker Engine: the image that has the name there now.
+    fn daemon(&self, reference: &Reference, daemon: &Daemon) -> Result<ResolvedImage, Stopped> {
+        let id = daemon.id(reference)?;
+        let source = self.wanted.location.to_string();
+        if let Some(named) = self.store.sourced(&source)?
+            && let Some(found) = self.store.found(&named, &self.wanted.platform)?
+            && found.manifest.config.digest == id
+            && self.is_whole(&found)
+        {
+            return self.resolved(&found, None);
+        }
+        let archive = daemon.save(reference, self.store)?;
+        let named = archive.choose(None)?;
+        self.local(&archive, named)
     }
 
     /// From this machine: what is there is what is meant, whatever the policy.

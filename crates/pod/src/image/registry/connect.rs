@@ -141,11 +141,7 @@ impl Connector {
         Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body: Body {
-                runtime,
-                incoming,
-                piece: Bytes::new(),
-            },
+            body: Body::new(runtime, incoming),
         })
     }
 

@@ -100,10 +100,21 @@ pub(super) struct Answer {
 }
 
 /// A body that is read as it comes. It drives its connection.
-pub(super) struct Body {
-    pub(super) runtime: Runtime,
-    pub(super) incoming: Incoming,
-    pub(super) piece: Bytes,
+pub(in crate::image) struct Body {
+    runtime: Runtime,
+    incoming: Incoming,
+    piece: Bytes,
+}
+
+impl Body {
+    /// The runtime is the one that the connection runs on.
+    pub(in crate::image) fn new(runtime: Runtime, incoming: Incoming) -> Self {
+        Self {
+            runtime,
+            incoming,
+            piece: Bytes::new(),
+        }
+    }
 }
 
 /// A request's body.

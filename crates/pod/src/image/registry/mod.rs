@@ -24,6 +24,7 @@ use hyper::{HeaderMap, StatusCode};
 use self::auth::{Authorization, Challenge};
 pub(super) use self::credentials::Credential;
 pub use self::credentials::{Keyring, KeyringError};
+pub(super) use self::http::Body;
 use self::http::{Answer, Request, Url};
 use super::digest::{Algorithm, Digest, Hasher};
 use super::manifest::{DOCUMENT_BYTES_MAX, Descriptor, media};

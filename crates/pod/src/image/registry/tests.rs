@@ -461,3 +461,92 @@ fn what_a_registry_may_not_say() {
         "it can't be read",
     );
 }
+
+/// Debian's docker-registry, filled by skopeo: what it gives is what was pushed, and what podkit pushes skopeo reads. Without
+/// the programs there is nothing to compare with.
+#[test]
+fn the_real_thing() {
+    use std::process::{Command, Stdio};
+    let has = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    if !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let port = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let config = dir.path().join("config.yml");
+    let text = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+        dir.path().join("data").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut registry = Command::new("docker-registry")
+        .arg("serve")
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ready = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(
+            std::time::Instant::now() < ready,
+            "docker-registry does not listen"
+        );
+        std::thread::yield_now();
+    }
+    let outcome = std::panic::catch_unwind(|| {
+        let made = image();
+        let layout = dir.path().join("layout");
+        made.write_layout(&layout, "1");
+        let skopeo = |args: &[&str]| {
+            let output = Command::new("skopeo").args(args).output().unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let name = format!("127.0.0.1:{port}/team/app:1");
+        let (from, to) = (
+            format!("oci:{}:1", layout.display()),
+            format!("docker://{name}"),
+        );
+        skopeo(&["copy", "--dest-tls-verify=false", &from, &to]);
+        let world = World::new();
+        let wanted = Wanted::new(
+            Location::Registry(name.parse().unwrap()),
+            PullPolicy::Always,
+        );
+        let pulled = world.store.ensure_blocking(&wanted, &Quiet).unwrap();
+        assert_eq!(pulled.digest, made.descriptor().digest);
+        // The store is a layout that others read, under the image's name in full.
+        let stored = format!("oci:{}:{name}", world.store.root().display());
+        assert!(skopeo(&["inspect", &stored]).contains(&pulled.digest.to_string()));
+        // podkit's own image, from a binary that is static: this one.
+        let recipe = crate::image::Recipe {
+            binary: "/proc/self/exe".into(),
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            exposed_ports: ["80/tcp".to_owned()].into(),
+        };
+        let built = crate::image::Built::new(&recipe).unwrap();
+        assert_eq!(
+            built.digest(),
+            crate::image::Built::new(&recipe).unwrap().digest()
+        );
+        let own = format!("127.0.0.1:{port}/podkit:9");
+        let keyring = crate::image::Keyring::default();
+        built.push(&own.parse().unwrap(), &keyring).unwrap();
+        let seen = skopeo(&["inspect", "--tls-verify=false", &format!("docker://{own}")]);
+        assert!(
+            seen.contains(&built.digest().to_string()) && seen.contains("\"a\": \"b\""),
+            "{seen}"
+        );
+    });
+    registry.kill().unwrap();
+    registry.wait().unwrap();
+    outcome.unwrap();
+}

@@ -53,6 +53,15 @@ impl Store {
         Ok(by_name.or_else(by_digest).cloned())
     }
 
+    /// What was made of a place that is no registry.
+    pub(in crate::image) fn sourced(&self, source: &str) -> Result<Option<Descriptor>, StoreError> {
+        let names = self.names()?;
+        let of = |descriptor: &Descriptor| {
+            descriptor.annotations.get(SOURCE).map(String::as_str) == Some(source)
+        };
+        Ok(names.manifests.into_iter().find(of))
+    }
+
     /// The image of a descriptor for a platform; none when its documents are not (all) here or it is for other platforms.
     pub(in crate::image) fn found(
         &self,
