@@ -37,6 +37,7 @@ use crate::rootless::Needs;
 pub(crate) fn needs(name: &str) -> Needs {
     match name {
         "cgroups_are_joined" => Needs::Root("cgroups of its own"),
+        "devices_are_shut_by_the_cgroup_too" => Needs::Root("device nodes"),
         "user_groups_capabilities"
         | "accounts_of_the_image"
         | "exec_joins_the_container"
@@ -48,6 +49,7 @@ pub(crate) fn needs(name: &str) -> Needs {
         | "raw_sockets_need_their_capability"
         | "the_stage_is_closed_to_others"
         | "groups_of_a_container"
+        | "programs_give_no_privilege_where_that_is_forbidden"
         | "root_is_refused_where_it_must_not_be"
         | "a_program_where_only_root_may_go"
         | "seccomp_runtime_default"
