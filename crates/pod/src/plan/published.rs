@@ -53,11 +53,19 @@ impl Published {
         notes: &mut Notes<'_>,
     ) {
         let path = clean(path);
-        let clash = self.files.keys().find(|other| {
-            let below =
-                |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
-            **other == path || below(other, &path) || below(&path, other)
-        });
+        // Its own place, one above it, or the first below it: a ConfigMap may have ten thousand keys.
+        let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+        let taken = above
+            .chain([path.as_str()])
+            .find(|place| self.files.contains_key(*place));
+        let below = format!("{path}/");
+        let below = self
+            .files
+            .range(below.clone()..)
+            .next()
+            .map(|(other, _)| other.as_str())
+            .filter(|other| other.starts_with(&below));
+        let clash = taken.or(below);
         if let Some(other) = clash {
             return notes.error(
                 at,
