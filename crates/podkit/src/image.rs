@@ -139,6 +139,11 @@ pub(crate) fn command() -> Command {
 /// `podkit image COMMAND`.
 pub(crate) fn image(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let (name, matches) = matches.subcommand().expect("the command line requires one");
+    if ["pull", "load", "rm", "prune"].contains(&name) {
+        // Layers have owners, which exist for others than root in a user namespace only. While this process has one thread.
+        podkit_pod::sandbox::enter_user_namespace()
+            .map_err(|error| Failure::Runtime(error.to_string()))?;
+    }
     match name {
         "pull" => pull(matches),
         "load" => load(matches),

@@ -14,6 +14,7 @@ mod addresses;
 mod container;
 mod detach;
 mod etc;
+mod ids;
 mod images;
 mod layout;
 mod log_files;

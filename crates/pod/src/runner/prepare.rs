@@ -15,6 +15,7 @@ use super::RunOptions;
 use super::container::Ground;
 use super::detach;
 use super::etc;
+use super::ids;
 use super::layout::{Claim, ClaimError, Layout, Paths};
 use super::log_files::LogFiles;
 use super::machine::Machine;
@@ -364,6 +365,10 @@ async fn prepare(
     files: LogFiles,
 ) -> Result<Supervisor, Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
+    ids::check(&plan, base.mounts.ids())?;
+    for message in ids::warnings(&plan) {
+        output.show(&Item::Warning { message: &message });
+    }
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     let volumes =

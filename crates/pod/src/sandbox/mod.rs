@@ -45,6 +45,7 @@ pub use spec::{
 pub use stage::run_if_stage;
 pub(crate) use terminal::Terminal;
 pub use terminal::resize;
+pub(crate) use user_namespace::Ids;
 pub use user_namespace::{enter_user_namespace, in_user_namespace, invoker};
 
 #[cfg(test)]
