@@ -57,6 +57,8 @@ podkit_foundation::params! {
         log_max_files: u32 { default: Some("5"), bounds: Some((2, 1000)) },
         /// Run only this pod of the files.
         only_pod: Option<String> {},
+        /// Which pod of which Job that is.
+        job_pod: Option<String> {},
         /// Set by -d for the process that goes on in the background.
         detached: bool { default: Some("false") },
     }
@@ -107,6 +109,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         seccomp_dir: params.seccomp_dir,
         state_dir: params.state_dir,
         only_pod: params.only_pod,
+        job_pod: params.job_pod,
         detach: params.detach,
         wait: params.wait,
         wait_timeout: params.wait_timeout,

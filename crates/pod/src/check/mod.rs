@@ -18,9 +18,7 @@ use podkit_foundation::surface::ModuleSpec;
 pub use report::Report;
 
 use crate::image::{DEFAULT_TAG, Reference};
-use crate::manifest::{
-    self, Findings, Notes, Object, Path, Severity, all_containers, namespace_of,
-};
+use crate::manifest::{self, Findings, Notes, Object, Path, all_containers, namespace_of};
 use crate::plan::{self, ContainerPlan, Facts, ImageSource, Options, PodPlan};
 
 /// What the binary offers: the registry lives there.
@@ -48,10 +46,6 @@ fn judge(
     findings.extend(planned);
     let (jobs, planned) = plan::jobs(documents, options, &Facts::placeholder());
     findings.extend(planned);
-    for job in &jobs {
-        let place = plan::place_of(documents, job);
-        findings.add(Severity::Error, place, "kind", plan::JOB_NOT_RUN);
-    }
     for plan in &plans {
         let pod = documents.pods.iter().find(|pod| is_of(plan, pod));
         if let Some(pod) = pod {

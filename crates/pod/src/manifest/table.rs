@@ -22,11 +22,7 @@ pub fn reference() -> String {
         } else {
             (*kind).to_owned()
         };
-        let what = match *kind {
-            "Job" => "read and checked, not run in this version",
-            _ => "honoured",
-        };
-        line(&mut page, &[&name, &format!("{what}, {version}")]);
+        line(&mut page, &[&name, &format!("honoured, {version}")]);
     }
     for kind in REFUSED {
         line(&mut page, &[kind, "refused: not supported yet"]);

@@ -12,9 +12,6 @@ use super::facts::{FactsFor, JobPod, Options};
 use super::{PodPlan, build::plan};
 use crate::manifest::{Documents, Findings, Object, Path, Place, namespace_of, template};
 
-/// What is said of each until something runs them.
-pub const JOB_NOT_RUN: &str = "a Job is read and checked, but not run in this version";
-
 /// `backoffLimit` when absent.
 const BACKOFF_LIMIT: u32 = 6;
 /// Where an Indexed Job's pod finds its index. (batch/v1 `JobCompletionIndexAnnotation`)

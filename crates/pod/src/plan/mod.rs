@@ -33,7 +33,7 @@ pub use crate::sandbox::Signal;
 pub use build::build;
 pub use defaults::MESSAGE_PATH;
 pub use facts::{Facts, FactsFor, JobPod, Options};
-pub use job::{JOB_NOT_RUN, JobPlan, jobs, place_of};
+pub use job::{JobPlan, jobs, place_of};
 pub use pod::CLUSTER_DOMAIN;
 pub use signals::{image_stop_signal, stop_signal};
 

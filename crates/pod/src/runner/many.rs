@@ -1,4 +1,4 @@
-//! Several pods in the files: one supervisor process for each, and this process over them.
+//! Several pods in the files, or Jobs, which make pods of their own: one supervisor process for each, and this process over them.
 //!
 //! Each is podkit itself with one more option. Its standard output comes here and goes on line by line; its standard
 //! input is a pipe whose end means stop, so that none outlives this process. They are in process groups of their own: a
@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use podkit_foundation::error::Failure;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -16,6 +16,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::task::LocalSet;
 
 use super::detach;
+use super::job::{End, JobState};
+use super::layout::Layout;
 use super::logs::Lines;
 use super::output::{Queue, harmless};
 use super::prepare::Pods;
@@ -25,6 +27,8 @@ use super::{OutputFormat, RunOptions};
 /// A supervisor's own lines are at most 16 KiB of a log, which JSON may make six times as long.
 const LINE_MAX: usize = 128 * 1024;
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two looks at how often the containers of a Job's pods were restarted.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A supervisor that was started.
 struct Supervisor {
@@ -39,7 +43,7 @@ struct Supervisor {
 pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     if options.files.iter().any(|file| file.as_os_str() == "-") {
         return Err(Failure::Usage(
-            "several pods can't come from standard input, which can be read once only: give a file"
+            "several pods, or a Job, can't come from standard input, which can be read once only: give a file"
                 .to_owned(),
         ));
     }
@@ -74,76 +78,255 @@ fn remark_line(format: OutputFormat, remark: &str) -> String {
     }
 }
 
-async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u8, Failure> {
-    let mut signals =
-        Signals::new(None).map_err(|error| Failure::runtime("taking signals", error))?;
-    let failed = |error| Failure::runtime("starting a supervisor", error);
-    let mut supervisors = Vec::new();
-    let mut ends = tokio::task::JoinSet::new();
-    for (color, pod) in pods.names().iter().enumerate() {
-        let mut supervisor = start(pod, options.detached).map_err(failed)?;
-        let show = Show::new(options.output, color, queue);
+/// The supervisors that were started, and who waits for their ends.
+struct Crowd<'a> {
+    options: &'a RunOptions,
+    queue: &'a Queue,
+    supervisors: Vec<Supervisor>,
+    ends: tokio::task::JoinSet<usize>,
+}
+
+impl Crowd<'_> {
+    fn start(&mut self, pod: &str, job_pod: Option<&str>) -> Result<(), Failure> {
+        let failed = |error| Failure::runtime("starting a supervisor", error);
+        let at = self.supervisors.len();
+        let mut supervisor = start(pod, job_pod, self.options.detached).map_err(failed)?;
+        let show = Show::new(self.options.output, at, self.queue);
         if let Some(stdout) = supervisor.child.stdout.take() {
-            let at = supervisors.len();
             // Nobody but the supervisor holds the other end: it closes when that process ends.
-            ends.spawn_local(async move {
+            self.ends.spawn_local(async move {
                 pass_on(stdout.into(), show).await;
                 at
             });
         } else {
-            let at = supervisors.len();
             let pidfd = supervisor.pidfd.try_clone().map_err(failed)?;
             let pidfd = crate::sys::watch_readable(pidfd).map_err(failed)?;
-            ends.spawn_local(async move {
+            self.ends.spawn_local(async move {
                 // An error would come again and again: its end is waited for below.
                 let _ended = pidfd.readable().await;
                 at
             });
         }
-        supervisors.push(supervisor);
+        self.supervisors.push(supervisor);
+        Ok(())
+    }
+}
+
+async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u8, Failure> {
+    let mut signals =
+        Signals::new(None).map_err(|error| Failure::runtime("taking signals", error))?;
+    let mut crowd = Crowd {
+        options,
+        queue,
+        supervisors: Vec::new(),
+        ends: tokio::task::JoinSet::new(),
+    };
+    for pod in pods.names() {
+        crowd.start(pod, None)?;
     }
     if options.detached {
-        detach::fall_silent().map_err(failed)?;
+        detach::fall_silent().map_err(|error| Failure::runtime("starting a supervisor", error))?;
     }
+    let now = Instant::now();
+    let plans = pods.jobs().iter().cloned();
+    let mut jobs: Vec<Job> = plans
+        .map(|plan| Job::new(JobState::new(plan, options.backoff, now)))
+        .collect();
     let chosen = options
         .exit_code_from
         .as_deref()
         .and_then(|name| pods.pod_of(name));
     let (mut worst, mut chosen_code) = (0, None);
     loop {
+        for job in &mut jobs {
+            worst = worst.max(job.go_on(&mut crowd)?);
+        }
+        if crowd.ends.is_empty() && jobs.iter().all(|job| job.told) {
+            return Ok(chosen_code.unwrap_or(worst));
+        }
+        let wake = jobs.iter().filter_map(|job| job.wake_at()).min();
         tokio::select! {
             ask = signals.next() => {
                 let times = if ask == Ask::Kill { "again" } else { "once" };
                 tracing::debug!(times, "asked to stop");
+                for job in &mut jobs {
+                    job.state.stop();
+                    job.asked = true;
+                }
                 // A supervisor that is asked a second time kills.
-                ask_all(&supervisors);
+                ask_all(&crowd.supervisors);
             }
-            end = ends.join_next() => {
-                // None: that was the last.
-                let Some(end) = end else {
-                    return Ok(chosen_code.unwrap_or(worst));
-                };
+            Some(end) = crowd.ends.join_next() => {
                 let Ok(at) = end else {
                     worst = worst.max(1);
                     continue;
                 };
-                let supervisor = &mut supervisors[at];
+                let supervisor = &mut crowd.supervisors[at];
                 let code = code(supervisor.child.wait());
-                worst = worst.max(code);
-                if chosen == Some(supervisor.pod.as_str()) {
+                let pod = supervisor.pod.clone();
+                match jobs.iter_mut().find(|job| job.has(&pod)) {
+                    // A pod of a Job that fails may be followed by one that succeeds.
+                    Some(job) => job.ended(&pod, code == 0),
+                    None => worst = worst.max(code),
+                }
+                if chosen == Some(pod.as_str()) {
                     chosen_code = Some(code);
-                    ask_all(&supervisors);
+                    for job in &mut jobs {
+                        job.state.stop();
+                        job.asked = true;
+                    }
+                    ask_all(&crowd.supervisors);
                 }
             }
+            () = until(wake) => {}
         }
     }
 }
 
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A Job that runs.
+struct Job {
+    state: JobState,
+    /// Its pods were asked to stop.
+    asked: bool,
+    /// Its end was told.
+    told: bool,
+    /// When restarts are looked at next.
+    look_at: Instant,
+}
+
+impl Job {
+    fn new(state: JobState) -> Self {
+        Self {
+            state,
+            asked: false,
+            told: false,
+            look_at: Instant::now() + LOOK,
+        }
+    }
+
+    fn has(&self, pod: &str) -> bool {
+        let name = pod.split_once('/').map_or(pod, |(_, name)| name);
+        let namespace = &self.state.plan().namespace;
+        pod.starts_with(&format!("{namespace}/")) && self.state.active().any(|one| one == name)
+    }
+
+    fn ended(&mut self, pod: &str, well: bool) {
+        let name = pod.split_once('/').map_or(pod, |(_, name)| name);
+        self.state.ended(Instant::now(), name, well);
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let look = self.state.counts_restarts().then_some(self.look_at);
+        [self.state.wake_at(), look].into_iter().flatten().min()
+    }
+
+    /// Starts what is to begin, and ends what is over. The exit code, once it has ended.
+    fn go_on(&mut self, crowd: &mut Crowd<'_>) -> Result<u8, Failure> {
+        let now = Instant::now();
+        if self.state.counts_restarts() && self.look_at <= now {
+            self.look_at = now + LOOK;
+            let layout = Layout::new(crowd.options.state_dir.as_deref());
+            let restarts = self.state.active().map(|pod| restarts(&layout, pod)).sum();
+            self.state.restarted(restarts);
+        }
+        for pod in self.state.begin(now, suffix) {
+            let full = format!("{}/{}", pod.namespace, pod.name);
+            let index = pod.index.map(|index| format!("/{index}"));
+            let of_job = format!(
+                "{}/{}/{}{}",
+                pod.namespace,
+                pod.job,
+                pod.name,
+                index.unwrap_or_default()
+            );
+            self.tell(
+                crowd,
+                "SuccessfulCreate",
+                &format!("Created pod: {}", pod.name),
+                false,
+            );
+            crowd.start(&full, Some(&of_job))?;
+        }
+        let Some(end) = self.state.end() else {
+            return Ok(0);
+        };
+        if !std::mem::replace(&mut self.asked, true) {
+            let of_job = |supervisor: &&Supervisor| self.has(&supervisor.pod);
+            ask_all(crowd.supervisors.iter().filter(of_job));
+        }
+        if self.state.active().next().is_none() && !std::mem::replace(&mut self.told, true) {
+            let (reason, message) = end.words();
+            self.tell(crowd, reason, message, end != End::Complete);
+        }
+        Ok(u8::from(end != End::Complete))
+    }
+
+    /// An event about the Job.
+    fn tell(&self, crowd: &Crowd<'_>, reason: &str, message: &str, warning: bool) {
+        let plan = self.state.plan();
+        let line = match crowd.options.output {
+            OutputFormat::Text => {
+                let mark = if warning { '!' } else { '*' };
+                format!("{} {mark} {reason}: {message}\n", plan.name)
+            }
+            OutputFormat::Json => {
+                let ts = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+                let level = if warning { "Warning" } else { "Normal" };
+                let line = serde_json::json!({
+                    "ts": ts,
+                    "type": "event",
+                    "job": plan.name,
+                    "namespace": plan.namespace,
+                    "level": level,
+                    "reason": reason,
+                    "message": message,
+                });
+                format!("{line}\n")
+            }
+        };
+        crowd.queue.push(line.as_bytes());
+    }
+}
+
+/// How often the containers of a pod that runs were restarted, by what its supervisor writes; 0 while it has written nothing.
+fn restarts(layout: &Layout, pod: &str) -> u32 {
+    let state = std::fs::read(layout.paths(pod).state()).unwrap_or_default();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap_or_default();
+    let lists = ["initContainerStatuses", "containerStatuses"];
+    let all = lists
+        .iter()
+        .filter_map(|list| state["status"][list].as_array());
+    let counts = all.flatten().filter_map(|one| one["restartCount"].as_u64());
+    u32::try_from(counts.sum::<u64>()).unwrap_or(u32::MAX)
+}
+
+/// Five characters of those that Kubernetes makes names of: none is a vowel, or looks like another.
+fn suffix() -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    let bytes: Vec<u8> = uuid.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let letter = |pair: &[u8]| {
+        let text = std::str::from_utf8(pair).unwrap_or_default();
+        let number = usize::from_str_radix(text, 16).unwrap_or_default();
+        char::from(LETTERS[number % LETTERS.len()])
+    };
+    bytes.chunks_exact(2).take(5).map(letter).collect()
+}
+
 /// `detached`: it reports on our standard output, and shows nothing.
-fn start(pod: &str, detached: bool) -> io::Result<Supervisor> {
+fn start(pod: &str, job_pod: Option<&str>, detached: bool) -> io::Result<Supervisor> {
+    let of_job = job_pod.map(|pod| ["--job-pod", pod]);
     let mut child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .args(["--only-pod", pod])
+        .args(of_job.into_iter().flatten())
         .stdin(Stdio::piped())
         .stdout(match detached {
             true => Stdio::inherit(),
@@ -161,7 +344,7 @@ fn start(pod: &str, detached: bool) -> io::Result<Supervisor> {
     })
 }
 
-fn ask_all(supervisors: &[Supervisor]) {
+fn ask_all<'a>(supervisors: impl IntoIterator<Item = &'a Supervisor>) {
     for supervisor in supervisors {
         match pidfd_send_signal(&supervisor.pidfd, Signal::TERM) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}

@@ -16,6 +16,7 @@ mod detach;
 mod etc;
 mod ids;
 mod images;
+mod job;
 mod layout;
 mod log_files;
 mod logs;
@@ -70,6 +71,8 @@ pub struct RunOptions {
     /// `--only-pod NAMESPACE/NAME` (hidden): which pod of the files this process supervises; set by the process that
     /// started it as one of several. Standard input is then that process's pipe: its end means stop.
     pub only_pod: Option<String>,
+    /// `--job-pod NAMESPACE/JOB/POD[/INDEX]` (hidden): a pod of one of the files' Jobs, for `only_pod`.
+    pub job_pod: Option<String>,
     /// `-d`: go on in the background; [`run`] returns when all pods have begun.
     pub detach: bool,
     /// `--wait`: with `detach`, return when all pods are ready, or fail.
@@ -108,6 +111,7 @@ impl Default for RunOptions {
             seccomp_dir: None,
             state_dir: None,
             only_pod: None,
+            job_pod: None,
             detach: false,
             wait: false,
             wait_timeout: Duration::from_secs(300),
@@ -150,8 +154,9 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     if options.detached && options.only_pod.is_none() {
         detach::report_pods(pods.names())?;
     }
-    match pods.names() {
-        [_, _, ..] if options.only_pod.is_none() => many::run(options, &pods),
+    let many = pods.names().len() > 1 || !pods.jobs().is_empty();
+    match options.only_pod {
+        None if many => many::run(options, &pods),
         _ => prepare::run(options, &pods),
     }
 }

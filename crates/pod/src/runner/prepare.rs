@@ -29,7 +29,7 @@ use crate::control::lost;
 use crate::image::Store;
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
 use crate::net::{self, AddressLease, Publisher};
-use crate::plan::{self, Facts, Options, PodPlan, RestartPolicy};
+use crate::plan::{self, Facts, JobPlan, JobPod, Options, PodPlan, RestartPolicy};
 use crate::sandbox::{PodSandbox, PrivateMounts, SandboxSpec, enter_private_mounts};
 use crate::volume::Volumes;
 
@@ -54,6 +54,7 @@ pub(super) struct Pods {
     on_machine: Vec<String>,
     /// What is not an error.
     remarks: Vec<String>,
+    jobs: Vec<JobPlan>,
 }
 
 impl Pods {
@@ -63,6 +64,10 @@ impl Pods {
 
     pub(super) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    pub(super) fn jobs(&self) -> &[JobPlan] {
+        &self.jobs
     }
 
     /// The pod that has this container.
@@ -80,7 +85,12 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
         images: options.images.clone(),
         without: options.without.clone(),
         allow_privileged: options.allow_privileged,
-        job_pods: Vec::new(),
+        job_pods: options
+            .job_pod
+            .as_deref()
+            .map(job_pod)
+            .into_iter()
+            .collect(),
     };
     let (plans, more) = plan::build(&documents, &plan_options, &Facts::placeholder());
     findings.extend(more);
@@ -88,11 +98,10 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
     findings.extend(more);
     findings.sort();
     refuse(&findings)?;
-    if let Some(job) = jobs.first() {
+    if let Some(job) = jobs.first().filter(|_| options.detached) {
         return Err(Failure::Usage(format!(
-            "{}: kind: {}",
-            plan::place_of(&documents, job),
-            plan::JOB_NOT_RUN
+            "{}: kind: a Job runs in the foreground; run it without --detach",
+            plan::place_of(&documents, job)
         )));
     }
     let remarks = findings
@@ -112,6 +121,7 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
             .map(full_name)
             .collect(),
         remarks: remarks.map(ToString::to_string).collect(),
+        jobs,
     };
     if let Some(name) = &options.exit_code_from
         && pods.pod_of(name).is_none()
@@ -124,6 +134,18 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
         )));
     }
     Ok(pods)
+}
+
+/// `NAMESPACE/JOB/POD[/INDEX]`, as [`many`](super::many) writes it.
+fn job_pod(text: &str) -> JobPod {
+    let mut parts = text.split('/').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    JobPod {
+        namespace: next(),
+        job: next(),
+        name: next(),
+        index: next().parse().ok(),
+    }
 }
 
 fn refuse(findings: &Findings) -> Result<(), Failure> {

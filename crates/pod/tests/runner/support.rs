@@ -26,6 +26,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             "--exit-code-from" => options.exit_code_from = Some(value()),
             "--without" => options.without.push(value()),
             "--only-pod" => options.only_pod = Some(value()),
+            "--job-pod" => options.job_pod = Some(value()),
             "--no-publish" => options.publish = false,
             "--backoff-ms" => {
                 options.backoff = Duration::from_millis(value().parse().expect("a number"));
