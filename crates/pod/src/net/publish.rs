@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::forward::{self, Limits, Route};
 use super::{PodNet, holder, udp};
-use crate::plan::{PodPlan, Protocol};
+use crate::plan::{ContainerPlan, PodPlan, PortPlan, Protocol};
 
 const BACKLOG: i32 = 1024;
 
@@ -76,7 +76,17 @@ impl std::fmt::Debug for Publisher {
 impl Publisher {
     /// Takes every port of the pod: `hostPort`s, and with `loopback` every `containerPort` on the machine's loopback
     /// addresses. Connections wait in the queue until [`Publisher::serve`]. Needs a tokio runtime.
+    ///
+    /// A pod on the machine's own network listens itself: nothing is taken, and its ports are published as they are.
     pub fn take(plan: &PodPlan, loopback: bool) -> Result<Self, PublishError> {
+        if plan.host.network {
+            return Ok(Self {
+                taken: Vec::new(),
+                published: own_ports(plan),
+                warnings: Vec::new(),
+                serving: JoinSet::new(),
+            });
+        }
         let (wanted, warnings) = wanted(plan, loopback);
         let mut publisher = Self {
             taken: Vec::new(),
@@ -145,6 +155,25 @@ impl Publisher {
     }
 }
 
+/// The ports that a pod on the machine's own network declares. (Kubernetes API: with hostNetwork, hostPort is containerPort.)
+fn own_ports(plan: &PodPlan) -> Vec<Published> {
+    let of = |container: &ContainerPlan, port: &PortPlan| Published {
+        container: container.name.clone(),
+        name: port.name.clone(),
+        port: port.port,
+        protocol: port.protocol,
+        local: SocketAddr::new(
+            port.host_ip.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+            port.port,
+        ),
+        host: true,
+    };
+    let containers = plan.containers.iter();
+    containers
+        .flat_map(|container| container.ports.iter().map(move |port| of(container, port)))
+        .collect()
+}
+
 /// What a plan wants to listen on.
 pub(super) fn wanted(plan: &PodPlan, loopback: bool) -> (Vec<Wanted>, Vec<String>) {
     let mut wanted: Vec<Wanted> = Vec::new();
@@ -154,22 +183,21 @@ pub(super) fn wanted(plan: &PodPlan, loopback: bool) -> (Vec<Wanted>, Vec<String
             .iter()
             .flat_map(|c| c.ports.iter().map(move |port| (c, port)))
     };
-    let entry =
-        |container: &str, port: &crate::plan::PortPlan, local, host, loopback, optional| Wanted {
-            published: Published {
-                container: container.to_string(),
-                name: port.name.clone(),
-                port: port.port,
-                protocol: port.protocol,
-                local,
-                host,
-            },
-            route: Route {
-                port: port.port,
-                loopback,
-            },
-            optional,
-        };
+    let entry = |container: &str, port: &PortPlan, local, host, loopback, optional| Wanted {
+        published: Published {
+            container: container.to_string(),
+            name: port.name.clone(),
+            port: port.port,
+            protocol: port.protocol,
+            local,
+            host,
+        },
+        route: Route {
+            port: port.port,
+            loopback,
+        },
+        optional,
+    };
     for (container, port) in ports() {
         let Some(number) = port.host_port else {
             continue;

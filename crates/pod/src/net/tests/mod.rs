@@ -695,3 +695,17 @@ async fn a_pod_s_ports_are_served_and_closed() {
     assert!(rest.is_empty());
     assert!(TcpStream::connect(published[0].local).await.is_err());
 }
+
+/// A container on the machine's own network listens itself: whatever is taken for it would be taken from it.
+#[tokio::test]
+async fn nothing_is_taken_for_a_pod_on_the_machines_network() {
+    let mut plan = pod(vec![container("a", vec![port(8080)])]);
+    plan.host.network = true;
+    // Whoever holds the port is not in the way.
+    let holder = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    plan.containers[0].ports[0].port = holder.local_addr().unwrap().port();
+    let publisher = Publisher::take(&plan, true).unwrap();
+    let shown: Vec<_> = publisher.published().iter().map(|p| p.local).collect();
+    let port = plan.containers[0].ports[0].port;
+    assert_eq!(shown, [(std::net::Ipv6Addr::UNSPECIFIED, port).into()]);
+}
