@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     }
     match args.get(1).map(String::as_str) {
         Some("creator") => return cases::creator(&args[2]),
+        Some("propagation") => return cases::on_own_machine(&args[2]),
         Some("as-user") => return rootless::as_user(&args[2..]),
         Some("count-ids") => return rootless::count_ids(),
         _ => {}

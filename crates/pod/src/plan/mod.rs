@@ -28,6 +28,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use crate::image::Location;
 pub use crate::sandbox::Signal;
 pub use build::build;
@@ -395,7 +397,7 @@ pub struct MountPlan {
 }
 
 /// `mountPropagation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Propagation {
     /// Later mounts are seen on neither side.
     #[default]

@@ -148,7 +148,12 @@ impl Ground {
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         for mount in &plan.mounts {
             let source = volumes.source(mount).map_err(|error| error.to_string())?;
-            mounts.push(Mount::fd(source.fd, &mount.path).read_only(source.read_only));
+            mounts.push(
+                Mount::fd(source.fd, &mount.path)
+                    .read_only(source.read_only)
+                    .recursive_read_only(mount.recursive_read_only)
+                    .propagation(mount.propagation),
+            );
         }
         Ok(mounts)
     }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::mount::MountAttrFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::plan::Propagation;
+
 use super::error::{Doing, Failed, SandboxError, StartError};
 use super::launch::run_stage;
 use super::private::tree::{attach, new_filesystem};
@@ -109,14 +111,20 @@ impl PodSandbox {
                     SourceJob::Fd(fd.as_raw_fd())
                 }
             };
-            let (read_only, optional) = (mount.read_only, mount.optional);
             mounts.push(MountJob {
                 source,
                 target: mount.target.clone(),
-                read_only,
-                optional,
+                read_only: mount.read_only,
+                recursive_read_only: mount.recursive_read_only,
+                propagation: mount.propagation,
+                optional: mount.optional,
             });
         }
+        let both_ways = |mount: &MountJob| mount.propagation == Propagation::Bidirectional;
+        let machine = mounts.iter().any(both_ways).then(|| {
+            keep.push(self.private.machine());
+            self.private.machine().as_raw_fd()
+        });
         // Parents before children, otherwise in the order given.
         mounts.sort_by_key(|mount| mount.target.components().count());
         let job = Job::Container {
@@ -129,6 +137,7 @@ impl PodSandbox {
                 .doing(|| "keep podkit's binary".into())?
                 .into(),
             mounts,
+            machine,
             read_only_root: start.security.read_only_root,
             access: match (start.security.privileged, start.security.unmasked_proc) {
                 (true, _) => Access::Privileged,

@@ -58,6 +58,7 @@ struct Inner {
     binary: OwnedFd,
     pause: OwnedFd,
     ids: Ids,
+    machine: OwnedFd,
     kept: Mutex<bool>,
 }
 
@@ -99,6 +100,11 @@ impl PrivateMounts {
     pub(super) fn pause(&self) -> BorrowedFd<'_> {
         self.inner.pause.as_fd()
     }
+
+    /// The mount namespace that this process came from: the machine's.
+    pub(super) fn machine(&self) -> BorrowedFd<'_> {
+        self.inner.machine.as_fd()
+    }
 }
 
 /// Copies this binary into memory, once for this process.
@@ -125,6 +131,9 @@ pub fn enter_private_mounts() -> Result<PrivateMounts, SandboxError> {
     // Before the namespace: afterwards the link leads to a mount of another one, which can't be cloned. Who has no rights over
     // the present mounts can do it only then, by the path.
     let binary = clone_tree(rustix::fs::CWD, "/proc/self/exe", false).ok();
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let machine = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty())
+        .doing(|| "open /proc/self/ns/mnt".into())?;
     match sys::unshare(UnshareFlags::NEWNS).doing(|| "make a private mount namespace".into()) {
         // A security module lets users have a user namespace, but no rights in it.
         Err(failed) if super::in_user_namespace() => {
@@ -132,7 +141,7 @@ pub fn enter_private_mounts() -> Result<PrivateMounts, SandboxError> {
         }
         entered => entered?,
     }
-    Ok(furnish(binary)?)
+    Ok(furnish(binary, machine)?)
 }
 
 /// Whether this process has more than one thread.
@@ -159,7 +168,7 @@ fn binary_by_path() -> io::Result<OwnedFd> {
 }
 
 /// Puts the private file system into this process's mount namespace.
-fn furnish(binary: Option<OwnedFd>) -> Result<PrivateMounts, Failed> {
+fn furnish(binary: Option<OwnedFd>, machine: OwnedFd) -> Result<PrivateMounts, Failed> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
         .doing(|| "open /".into())?;
     sys::set_mount_attributes(
@@ -210,6 +219,7 @@ fn furnish(binary: Option<OwnedFd>) -> Result<PrivateMounts, Failed> {
             binary,
             pause,
             ids: user_namespace::ids(),
+            machine,
             kept: Mutex::new(false),
         }),
     })

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::image::Root;
-use crate::plan::{HostNamespaces, Security};
+use crate::plan::{HostNamespaces, Propagation, Security};
 
 /// A pod to be: what all its containers share.
 #[derive(Debug, Clone)]
@@ -151,8 +151,12 @@ pub struct Mount {
     pub source: MountSource,
     /// Where, absolute; resolved inside the container's root and made when absent.
     pub target: PathBuf,
-    /// Not writable through this mount, nor through any below it.
+    /// Not writable through this mount.
     pub read_only: bool,
+    /// Nor through any below it (`recursiveReadOnly`).
+    pub recursive_read_only: bool,
+    /// Whether mounts that are made later below it are seen on the other side.
+    pub propagation: Propagation,
     /// When the target can't be made (a read-only directory of the `host` image), go on with a warning.
     pub optional: bool,
 }
@@ -164,6 +168,8 @@ impl Mount {
             source: MountSource::Path(source.into()),
             target: target.into(),
             read_only: false,
+            recursive_read_only: false,
+            propagation: Propagation::None,
             optional: false,
         }
     }
@@ -174,6 +180,8 @@ impl Mount {
             source: MountSource::Fd(source),
             target: target.into(),
             read_only: false,
+            recursive_read_only: false,
+            propagation: Propagation::None,
             optional: false,
         }
     }
@@ -181,6 +189,18 @@ impl Mount {
     /// The same, read-only when `read_only`.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// The same, with all mounts below it read-only too when `recursive_read_only`.
+    pub fn recursive_read_only(mut self, recursive_read_only: bool) -> Self {
+        self.recursive_read_only = recursive_read_only;
+        self
+    }
+
+    /// The same, with mounts made later seen so.
+    pub fn propagation(mut self, propagation: Propagation) -> Self {
+        self.propagation = propagation;
         self
     }
 

@@ -21,6 +21,7 @@ use super::seccomp::Filter;
 use super::spec::{Rlimit, WindowSize};
 use super::user_namespace::Ids;
 use crate::image::Root;
+use crate::plan::Propagation;
 
 /// What the stage is to do. Descriptors are numbers that were kept open for it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub(super) enum Job {
         /// What is shown of the machine.
         access: Access,
         host: Host,
+        /// The machine's mount namespace, when a mount needs it.
+        machine: Option<RawFd>,
         /// The pod's `/dev/shm`, in the private mounts.
         shm: PathBuf,
         run: Run,
@@ -92,6 +95,8 @@ pub(super) struct MountJob {
     pub(super) source: SourceJob,
     pub(super) target: PathBuf,
     pub(super) read_only: bool,
+    pub(super) recursive_read_only: bool,
+    pub(super) propagation: Propagation,
     pub(super) optional: bool,
 }
 

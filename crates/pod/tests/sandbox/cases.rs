@@ -22,6 +22,8 @@ mod neighbours;
 mod privileges;
 #[path = "process.rs"]
 mod process;
+#[path = "propagation.rs"]
+mod propagation;
 #[path = "escapes/races.rs"]
 mod races;
 #[path = "security.rs"]
@@ -30,6 +32,7 @@ mod security;
 mod terminal;
 
 pub(crate) use lifetime::creator;
+pub(crate) use propagation::on_own_machine;
 
 use crate::rootless::Needs;
 
@@ -38,6 +41,7 @@ pub(crate) fn needs(name: &str) -> Needs {
     match name {
         "cgroups_are_joined" => Needs::Root("cgroups of its own"),
         "devices_are_shut_by_the_cgroup_too" => Needs::Root("device nodes"),
+        "mounts_made_later" => Needs::Root("mounts of the machine"),
         "user_groups_capabilities"
         | "accounts_of_the_image"
         | "exec_joins_the_container"
@@ -71,6 +75,7 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     security: groups_of_a_container root_is_refused_where_it_must_not_be a_program_where_only_root_may_go
         privileged_containers unmasked_proc seccomp_runtime_default seccomp_localhost sysctls_of_the_pod;
     host: namespaces_of_the_machine a_pod_among_the_machine_s_processes;
+    propagation: mounts_made_later;
     terminal: terminal_of_a_container terminal_of_a_command;
     filesystem: root_of_podkit_itself binary_can_not_be_written read_only_root devices proc_is_masked_and_read_only
         shared_memory_and_queues_are_shared network_and_hostname volumes volume_that_can_not_be_mounted

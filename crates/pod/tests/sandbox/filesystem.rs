@@ -245,7 +245,9 @@ pub(super) fn volumes(private: &PrivateMounts) {
         // The child before its parent: order does not matter.
         Mount::path(path("nested"), "/data/deep/nested"),
         Mount::path(path("data"), "/data/deep"),
-        Mount::path(path("ro"), "/ro").read_only(true),
+        Mount::path(path("ro"), "/ro")
+            .read_only(true)
+            .recursive_read_only(true),
         Mount::path(path("hosts"), "/etc/hosts").read_only(true),
         Mount::fd(sub.into(), "/srv/a/file"),
     ];

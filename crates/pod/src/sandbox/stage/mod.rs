@@ -12,6 +12,7 @@ mod overlay;
 mod paths;
 mod pod;
 mod privileges;
+mod propagation;
 mod root;
 mod run;
 mod standard;
@@ -39,6 +40,7 @@ use super::private::tree::clone_tree;
 use super::process::pids_of;
 use super::wire::{self, Access, Host, Job, MountJob, Reply, Run, SourceJob};
 use crate::image::Root;
+use crate::plan::Propagation;
 use crate::sys;
 
 /// argv[0] of a stage.
@@ -125,6 +127,7 @@ fn stage(number: RawFd) -> io::Result<()> {
             read_only_root,
             access,
             host,
+            machine,
             shm,
             run,
         } => {
@@ -137,7 +140,7 @@ fn stage(number: RawFd) -> io::Result<()> {
                 shm,
                 mounts: Vec::new(),
             };
-            container(&reporter, init, own_pids, filesystem, mounts, run)
+            container(&reporter, init, own_pids, machine, filesystem, mounts, run)
         }
         Job::Exec { container, run } => exec(&reporter, container, &run),
     };
@@ -221,6 +224,8 @@ struct Volume {
     tree: OwnedFd,
     target: PathBuf,
     read_only: bool,
+    recursive_read_only: bool,
+    propagation: Propagation,
     optional: bool,
 }
 
@@ -228,21 +233,29 @@ fn container(
     reporter: &Reporter,
     init: RawFd,
     own_pids: bool,
+    machine: Option<RawFd>,
     mut filesystem: Filesystem,
     mounts: Vec<MountJob>,
     mut run: Run,
 ) -> Result<(), Failure> {
     let init = inherited(init, "the pod's init")?;
     let stdio = run::take_stdio(&run.stdio, &null()?)?;
+    let machine = machine.map(|fd| inherited(fd, "the machine's mounts"));
+    let machine = machine.transpose()?;
     // Before the fork into a new mount namespace: a tree can be cloned only from one's own.
     for MountJob {
         source,
         target,
         read_only,
+        recursive_read_only,
+        propagation,
         optional,
     } in mounts
     {
         let tree = match source {
+            source if propagation == Propagation::Bidirectional => {
+                propagation::machine_tree(machine.as_ref(), source, &target)?
+            }
             SourceJob::Path(path) => clone_tree(rustix::fs::CWD, &path, true)
                 .doing(|| format!("mount {}: open {}", target.display(), path.display()))?,
             SourceJob::Fd(number) => inherited(number, "a volume").and_then(|fd| {
@@ -253,6 +266,8 @@ fn container(
             tree,
             target,
             read_only,
+            recursive_read_only,
+            propagation,
             optional,
         });
     }

@@ -10,6 +10,7 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount
 use super::paths::{self, Kind};
 use super::{Filesystem, Reporter, Volume, cgroups, overlay, standard};
 use crate::image::Root;
+use crate::plan::Propagation;
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::in_user_namespace;
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
@@ -221,19 +222,28 @@ fn mount_volume(
         tree,
         target,
         read_only,
+        recursive_read_only,
+        propagation,
         optional,
     } = volume;
     let step = || format!("mount {}", target.display());
     // Devices stay shut, as the device cgroup of Kubernetes has it: root in a container may make device nodes.
-    let mut attributes = match privileged {
+    let attributes = match privileged {
         true => MountAttrFlags::empty(),
         false => MountAttrFlags::MOUNT_ATTR_NODEV,
     };
+    let flow = match propagation {
+        Propagation::None => MountPropagationFlags::PRIVATE,
+        Propagation::HostToContainer => MountPropagationFlags::DOWNSTREAM,
+        // It is a peer of the machine's already.
+        Propagation::Bidirectional => MountPropagationFlags::empty(),
+    };
+    sys::set_mount_attributes(&tree, attributes, flow, true).doing(step)?;
     if read_only {
-        attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let nothing = MountPropagationFlags::empty();
+        sys::set_mount_attributes(&tree, attributes, nothing, recursive_read_only).doing(step)?;
     }
-    sys::set_mount_attributes(&tree, attributes, MountPropagationFlags::PRIVATE, true)
-        .doing(step)?;
     let stat = rustix::fs::fstat(&tree).doing(step)?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => Kind::Directory,

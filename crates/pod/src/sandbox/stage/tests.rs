@@ -158,3 +158,16 @@ fn only_cgroups_are_shown_as_such() {
         }
     }
 }
+
+#[test]
+fn shared_mounts_are_known() {
+    let text = b"22 1 8:1 / / rw shared:1 - ext4 /dev/vda rw\n\
+        23 22 0:5 / /a\\040b rw,nosuid - tmpfs shared:9 rw\n\
+        24 22 0:6 /shared:1 /c rw master:1 - tmpfs tmpfs rw\n\
+        25 22 0:6 / /\xff rw master:1 shared:7 - tmpfs tmpfs rw\n";
+    let shared = |id| super::propagation::shared(text, id);
+    assert_eq!(
+        [22, 23, 24, 25, 2].map(shared),
+        [true, false, false, true, false]
+    );
+}
