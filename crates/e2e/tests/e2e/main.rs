@@ -10,6 +10,7 @@
 
 mod abuse;
 mod check;
+mod compose_tls;
 mod contract;
 mod detached;
 mod docs;
