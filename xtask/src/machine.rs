@@ -10,7 +10,8 @@ use crate::build::run;
 /// A program and the package that has it.
 pub(crate) type Wanted = (&'static str, &'static str);
 
-/// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces.
+/// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
+/// a program that runs alone in an image.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -22,6 +23,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("unshare", "util-linux"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("busybox", "busybox-static"),
 ];
 
 /// For the benchmarks: the peers and a load generator.

@@ -17,6 +17,7 @@ mod docs;
 mod faults;
 mod ground;
 mod host_nginx;
+mod images;
 mod legacy_web;
 mod lifecycle;
 mod openmetrics;

@@ -3,6 +3,8 @@
 //! The kubelet pulls an image when its container is to start, one after the other. Here all of them are asked for when the pod
 //! begins, [`AT_ONCE`] at a time and in the order of the containers, so that the last one's image is on its way while the init
 //! containers work. What people are told keeps the kubelet's order: an early pull is told of when its container's turn has come.
+//! An image that an earlier container has too is asked for at its turn, and is there then: asked for early it would be pulled twice, or
+//! be missing for a container that may not pull.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +57,9 @@ impl Images {
             here: Vec::new(),
         };
         for (id, container) in plan.containers.iter().enumerate() {
-            let early = wanted(plan, container).map(|wanted| {
+            let mut earlier = plan.containers[..id].iter();
+            let first = earlier.all(|earlier| earlier.source != container.source);
+            let early = wanted(plan, container).filter(|_| first).map(|wanted| {
                 let told = Arc::new(Told::new(id, 0, notes.clone()));
                 let pull = images.ensure(wanted, &told);
                 Early { pull, told }
