@@ -143,3 +143,37 @@ fn what_is_no_image_says_why() {
     let error = error(&dir.path().join("."), &file.join("below"));
     assert!(error.starts_with("container app: prepare "), "{error}");
 }
+
+/// A program that names a loader would not start alone in an image; neither would what is no program.
+#[test]
+fn an_image_is_made_of_a_static_binary_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let binary = dir.path().join("program");
+    // An ELF header of 64 bytes, and program headers of 56 of these types behind it. (elf(5))
+    let elf = |types: &[u8]| {
+        let mut bytes = vec![0; 64 + 56 * types.len()];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[32] = 64;
+        bytes[54] = 56;
+        bytes[56] = types.len() as u8;
+        for (number, kind) in types.iter().enumerate() {
+            bytes[64 + 56 * number] = *kind;
+        }
+        bytes
+    };
+    let build = |program: &[u8]| {
+        std::fs::write(&binary, program).unwrap();
+        Built::new(&Recipe {
+            binary: binary.clone(),
+            labels: [].into(),
+            exposed_ports: [].into(),
+        })
+    };
+    const LOAD: u8 = 1;
+    const INTERP: u8 = 3;
+    assert!(build(&elf(&[LOAD, LOAD])).is_ok());
+    for program in [elf(&[LOAD, INTERP]), b"#!/bin/sh\n".to_vec(), Vec::new()] {
+        let refused = build(&program).err().unwrap();
+        assert!(matches!(refused, BuildError::NotStatic), "{refused}");
+    }
+}
