@@ -37,6 +37,11 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("h2load", "nghttp2-client"),
     ("prometheus-process-exporter", "prometheus-process-exporter"),
     ("top", "procps"),
+    ("time", "time"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("tar", "tar"),
+    ("sha256sum", "coreutils"),
     ("taskset", "util-linux"),
 ];
 

@@ -7,6 +7,7 @@
 pub mod browser;
 pub mod certs;
 pub mod http;
+pub mod images;
 pub mod leftovers;
 pub mod machine;
 pub mod net;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use podkit_testkit::machine::{command, processes, rss_kib, tree};
 use podkit_testkit::net::{free_addr, loopback};
 use podkit_testkit::process::{Process, run as run_command};
@@ -30,7 +30,7 @@ struct Figures {
 }
 
 /// podman with a store, a run directory and a configuration of its own.
-struct Podman {
+pub(super) struct Podman {
     dir: tempfile::TempDir,
 }
 
@@ -124,7 +124,8 @@ fn answer(ports: [u16; 2]) {
 }
 
 impl Podman {
-    fn with_image(binary: &Path) -> Result<Self> {
+    /// With nothing in its store. What is in it, and the store's own mounts, go when this is dropped.
+    pub(super) fn new() -> Result<Self> {
         let podman = Self {
             dir: tempfile::tempdir()?,
         };
@@ -132,6 +133,11 @@ impl Podman {
         let config = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=32768:32768\"]\n\
                       [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         std::fs::write(podman.dir.path().join("containers.conf"), config)?;
+        Ok(podman)
+    }
+
+    fn with_image(binary: &Path) -> Result<Self> {
+        let podman = Self::new()?;
         let image = podman.dir.path().join("image");
         std::fs::create_dir(&image)?;
         std::fs::copy(binary, image.join("podkit"))?;
@@ -156,7 +162,7 @@ impl Podman {
         Ok(podman)
     }
 
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(program("podman").expect("it was asked for"));
         let path = |name: &str| -> PathBuf { self.dir.path().join(name) };
         command.env("CONTAINERS_CONF", path("containers.conf"));
@@ -166,6 +172,16 @@ impl Podman {
             .arg("--runroot")
             .arg(path("run"));
         command
+    }
+
+    /// Empties the store.
+    pub(super) fn forget(&self) -> Result<()> {
+        let mut remove = self.command();
+        let removed = run_command("podman rmi", remove.args(["rmi", "--all", "--force"]));
+        if removed.code != Some(0) {
+            bail!("podman rmi: {}", removed.err);
+        }
+        Ok(())
     }
 
     fn measure(&self, file: &Path, ports: [u16; 2], figures: &mut Figures) -> Result<()> {

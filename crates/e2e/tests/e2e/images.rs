@@ -1,17 +1,15 @@
 //! Images: from a registry, an archive and podkit itself, run as their configuration says, and kept as long as they are used.
 //!
-//! The registry is Debian's docker-registry and skopeo fills it: podkit's own code has no part in what it is tested with. Each test has a
-//! store of its own, by `--state-dir`.
+//! The images and their registry are of other programs' making. Each test has a store of its own, by `--state-dir`.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use podkit_testkit::net::free_addr;
+use podkit_testkit::images::{PROGRAMS, Registry, archive};
 use podkit_testkit::podkit::{Pod, binary, is_event, podkit};
-use podkit_testkit::process::{Finished, Process, run};
-use podkit_testkit::{program, skip, until};
+use podkit_testkit::process::{Finished, run};
+use podkit_testkit::{program, skip};
 use serde_json::{Value, json};
 
 use crate::ground::{Ground, events, log_of, manifest};
@@ -28,7 +26,9 @@ struct Images {
 
 impl Images {
     fn new() -> Option<Self> {
-        let ground = Ground::with(&["busybox", "docker-registry", "skopeo", "tar", "sha256sum"])?;
+        let mut programs = vec!["busybox"];
+        programs.extend(PROGRAMS);
+        let ground = Ground::with(&programs)?;
         if !is_static(&program("busybox")?) {
             skip("a static busybox (busybox-static)");
             return None;
@@ -89,46 +89,15 @@ impl Images {
         make_executable(&at("first/bin/app"));
         fs::write(at("first/etc/words"), "of the first layer\n").unwrap();
         fs::write(at("second/etc/words"), "of the second layer\n").unwrap();
-        let layers = ["first", "second"].map(|layer| {
-            let file = format!("{layer}.tar");
-            let mut tar = Command::new("tar");
-            tar.args(["--owner=0", "--group=0", "-C"]).arg(at(layer));
-            tar.arg("-cf").arg(at(&file)).arg(".");
-            run("tar", &mut tar).ok();
-            file
-        });
-        let digest = |file: &String| {
-            let said = run("sha256sum", Command::new("sha256sum").arg(at(file))).ok();
-            format!("sha256:{}", said.split(' ').next().unwrap())
-        };
-        let machine = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
         let config = json!({
-            "architecture": machine,
-            "os": "linux",
-            "created": "2026-01-02T03:04:05Z",
-            "config": {
-                "Entrypoint": ["/bin/app"],
-                "Cmd": ["from", "cmd"],
-                "Env": ["PATH=/bin", "GREETING=of the image"],
-                "User": "1234:5678",
-                "WorkingDir": "/srv/data",
-                "Labels": { "made-by": "a test" },
-            },
-            "rootfs": { "type": "layers", "diff_ids": layers.iter().map(digest).collect::<Vec<_>>() },
+            "Entrypoint": ["/bin/app"],
+            "Cmd": ["from", "cmd"],
+            "Env": ["PATH=/bin", "GREETING=of the image"],
+            "User": "1234:5678",
+            "WorkingDir": "/srv/data",
+            "Labels": { "made-by": "a test" },
         });
-        let index = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": layers }]);
-        fs::write(at("config.json"), config.to_string()).unwrap();
-        fs::write(at("manifest.json"), index.to_string()).unwrap();
-        let archive = self.path("archive.tar");
-        let mut tar = Command::new("tar");
-        tar.arg("-C").arg(&files).arg("-cf").arg(&archive);
-        tar.args(["manifest.json", "config.json"]).args(&layers);
-        run("tar", &mut tar).ok();
-        archive
+        archive(&files, name, &["first", "second"], &config)
     }
 
     /// Ends with nothing left of the pods, and nothing in the store that is not an image of its own.
@@ -140,48 +109,10 @@ impl Images {
     }
 }
 
-/// docker-registry on the loopback, for as long as the test lasts.
-struct Registry {
-    addr: SocketAddr,
-    _process: Process,
-}
-
-impl Registry {
-    fn start(images: &Images) -> Self {
-        let addr = free_addr();
-        let config = images.path("registry.yml");
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {addr}}}\n",
-            images.path("registry").display()
-        );
-        fs::write(&config, text).unwrap();
-        let mut command = Command::new("docker-registry");
-        let process = Process::spawn("docker-registry", command.arg("serve").arg(config));
-        until("docker-registry", || {
-            assert!(!process.has_ended(), "{}", process.shown());
-            TcpStream::connect(addr).ok()
-        });
-        Self {
-            addr,
-            _process: process,
-        }
-    }
-
-    /// Puts an archive into it; gives the image's name.
-    fn push(&self, archive: &Path) -> String {
-        let name = format!("{}/team/app:1", self.addr);
-        let mut skopeo = Command::new("skopeo");
-        skopeo.args(["copy", "--quiet", "--dest-tls-verify=false"]);
-        skopeo.arg(format!("docker-archive:{}", archive.display()));
-        run("skopeo", skopeo.arg(format!("docker://{name}"))).ok();
-        name
-    }
-}
-
 #[test]
 fn an_image_of_a_registry_runs_as_its_configuration_says() {
     let Some(images) = Images::new() else { return };
-    let registry = Registry::start(&images);
+    let registry = Registry::start(images.dir.path());
     let image = registry.push(&images.archive("app:1"));
     let spec = format!(
         "restartPolicy: Never
@@ -266,7 +197,7 @@ containers:
 #[test]
 fn an_image_that_may_not_be_pulled_is_not() {
     let Some(images) = Images::new() else { return };
-    let registry = Registry::start(&images);
+    let registry = Registry::start(images.dir.path());
     let image = registry.push(&images.archive("app:1"));
     let spec = format!("containers:\n- name: app\n  image: {image}\n  imagePullPolicy: Never");
     let mut pod = images.run(&spec);
@@ -284,7 +215,7 @@ fn an_image_that_may_not_be_pulled_is_not() {
 #[test]
 fn an_image_is_listed_inspected_and_kept_while_it_is_used() {
     let Some(images) = Images::new() else { return };
-    let registry = Registry::start(&images);
+    let registry = Registry::start(images.dir.path());
     let image = registry.push(&images.archive("app:1"));
     let pulled = images.image(&["pull", "-q", &image]).ok();
     let (name, digest) = pulled.trim().split_once('@').unwrap();
