@@ -235,7 +235,8 @@ impl Exec for Subject {
             None => Some(run.await),
         };
         // What it wrote last; who else has the pipe is not waited for.
-        take(&output, &mut kept);
+        // Not through the runtime: it may not have seen yet that there is something.
+        take(&mut kept, |buffer| Ok(rustix::io::read(&output, buffer)?));
         let end = match ended {
             Some(status) => ExecEnd::Exit(status?.code()),
             None => {
@@ -268,17 +269,17 @@ impl Drop for Killed {
 /// Reads for as long as this is polled; keeps the beginning.
 async fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> std::convert::Infallible {
     loop {
-        if pipe.readable().await.is_err() || !take(pipe, kept) {
+        if pipe.readable().await.is_err() || !take(kept, |buffer| pipe.try_read(buffer)) {
             return std::future::pending().await;
         }
     }
 }
 
 /// Reads what is there; false when no more will come.
-fn take(pipe: &Receiver, kept: &mut Vec<u8>) -> bool {
+fn take(kept: &mut Vec<u8>, read: impl Fn(&mut [u8]) -> io::Result<usize>) -> bool {
     let mut buffer = [0; 4096];
     loop {
-        match pipe.try_read(&mut buffer) {
+        match read(&mut buffer) {
             Ok(0) => return false,
             Ok(count) => {
                 let room = OUTPUT_BYTES_MAX.saturating_sub(kept.len());

@@ -19,6 +19,7 @@ pub(crate) const ALL: &[(&str, Case)] = &[
         readiness_and_published_ports,
     ),
     ("exec_probe_and_hooks", exec_probe_and_hooks),
+    ("what_a_probe_wrote_is_told", what_a_probe_wrote_is_told),
     ("grace_and_kill", grace_and_kill),
     ("asked_twice_it_is_killed", asked_twice_it_is_killed),
     ("exit_codes", exit_codes),
@@ -247,6 +248,26 @@ fn exec_probe_and_hooks() {
             story(&lines).contains(&"app FailedPreStopHook".to_owned()),
             "{lines:#?}"
         );
+    });
+}
+
+/// A command that writes as it ends: the end may be seen first.
+fn what_a_probe_wrote_is_told() {
+    alone(|| {
+        let spec = r#"
+  terminationGracePeriodSeconds: 5
+  containers:
+  - name: app
+    image: podkit
+    args: [app, sleep]
+    readinessProbe: {exec: {command: [/podkit, app, exit, "1"]}, periodSeconds: 1}
+"#;
+        let mut pod = Pod::start(&manifest("wrote", spec), &[]);
+        for _ in 0..5 {
+            let told = pod.event("app", "Unhealthy");
+            assert_eq!(told["message"], "Readiness probe failed: exit 1");
+        }
+        assert_eq!(pod.stop().0, Some(0));
     });
 }
 
