@@ -5,7 +5,7 @@
 
 #[path = "runner/app.rs"]
 mod app;
-#[path = "runner/cases.rs"]
+#[path = "runner/cases/mod.rs"]
 mod cases;
 #[path = "runner/support.rs"]
 mod support;

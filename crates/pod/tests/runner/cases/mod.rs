@@ -1,0 +1,115 @@
+//! The cases. Each leaves the machine as it was; `alone` checks that.
+
+mod bounds;
+mod ends;
+mod jobs;
+mod logs;
+mod network;
+mod order;
+mod supervisor;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{Machine, PATIENCE, Pod, free_port, full, manifest, story};
+
+type Case = fn();
+
+pub(crate) const ALL: &[(&str, Case)] = &[
+    ("order_of_start_and_stop", order::order_of_start_and_stop),
+    ("restarts_with_back_off", order::restarts_with_back_off),
+    (
+        "liveness_kills_and_restarts",
+        order::liveness_kills_and_restarts,
+    ),
+    (
+        "readiness_and_published_ports",
+        network::readiness_and_published_ports,
+    ),
+    ("exec_probe_and_hooks", order::exec_probe_and_hooks),
+    (
+        "what_a_probe_wrote_is_told",
+        order::what_a_probe_wrote_is_told,
+    ),
+    ("grace_and_kill", ends::grace_and_kill),
+    ("asked_twice_it_is_killed", ends::asked_twice_it_is_killed),
+    ("exit_codes", ends::exit_codes),
+    ("a_start_that_fails", ends::a_start_that_fails),
+    ("termination_messages", ends::termination_messages),
+    (
+        "the_stop_signal_is_the_containers",
+        ends::the_stop_signal_is_the_containers,
+    ),
+    ("active_for_too_long", ends::active_for_too_long),
+    (
+        "an_image_that_cannot_be_had",
+        ends::an_image_that_cannot_be_had,
+    ),
+    ("logs_apart_and_whole", logs::logs_apart_and_whole),
+    ("a_flood_holds_nobody_up", logs::a_flood_holds_nobody_up),
+    ("out_of_memory", bounds::out_of_memory),
+    ("eviction", bounds::eviction),
+    (
+        "shared_processes_and_pod_json",
+        supervisor::shared_processes_and_pod_json,
+    ),
+    ("the_network_files", network::the_network_files),
+    (
+        "what_containers_write_is_closed_to_others",
+        bounds::what_containers_write_is_closed_to_others,
+    ),
+    (
+        "killed_it_leaves_nothing_running",
+        supervisor::killed_it_leaves_nothing_running,
+    ),
+    ("one_supervisor_per_pod", supervisor::one_supervisor_per_pod),
+    ("a_port_that_is_taken", network::a_port_that_is_taken),
+    ("standard_output_goes_away", logs::standard_output_goes_away),
+    ("several_pods", supervisor::several_pods),
+    ("jobs_complete_and_fail", jobs::jobs_complete_and_fail),
+    (
+        "many_rounds_leak_nothing",
+        supervisor::many_rounds_leak_nothing,
+    ),
+];
+
+/// Runs a case and looks whether anything is left.
+fn alone(case: impl FnOnce()) {
+    let before = Machine::look();
+    case();
+    // A process that was killed may still be on its way out.
+    let end = Instant::now() + Duration::from_secs(5);
+    while Machine::look() != before {
+        assert!(
+            Instant::now() < end,
+            "before {before:?}\nafter {:?}",
+            Machine::look()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn get(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// In KiB. This program is not optimised and large: the figure that counts is measured by the benchmark.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("VmRSS");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
+}
