@@ -40,6 +40,7 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("time", "time"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("busybox", "busybox-static"),
     ("tar", "tar"),
     ("sha256sum", "coreutils"),
     ("taskset", "util-linux"),

@@ -3,6 +3,7 @@
 //!
 //! The server that is measured has core 0; the load generator and the upstream have core 1.
 
+mod check;
 mod image;
 mod pod;
 mod report;
@@ -47,17 +48,19 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
     let binary = release()?;
     match name {
         "tls" => tls::run(&binary, effort),
+        "check" => check::run(&binary, effort),
         "image" => image::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
         "topz" => topz::run(&binary, effort),
         "size" => size::run(&binary, effort),
         "all" => {
             size::run(&binary, effort)?;
+            check::run(&binary, effort)?;
             topz::run(&binary, effort)?;
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
-        _ => bail!("\"{name}\" is not a benchmark: image, pod, tls, topz, size, all"),
+        _ => bail!("\"{name}\" is not a benchmark: check, image, pod, tls, topz, size, all"),
     }
 }
