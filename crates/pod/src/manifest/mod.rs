@@ -131,7 +131,8 @@ pub fn namespace_of(metadata: &ObjectMeta) -> &str {
     }
 }
 
-/// Reads files; `-` is standard input. The documents are complete and valid when the findings have no error.
+/// Reads files, and the manifests of directories; `-` is standard input. The documents are complete and valid when the findings have
+/// no error.
 pub fn load(files: &[PathBuf]) -> (Documents, Findings) {
     let mut loader = objects::Loader::default();
     if files.is_empty() {
@@ -141,21 +142,25 @@ pub fn load(files: &[PathBuf]) -> (Documents, Findings) {
             .add(Severity::Error, Place::whole("manifest"), "", message);
     }
     let mut stdin_taken = false;
-    for file in files {
-        let name = file.display().to_string();
-        let again = name == "-" && std::mem::replace(&mut stdin_taken, true);
-        let content = if again {
-            Err("standard input can be read once only".into())
-        } else {
-            read::file(file)
-        };
-        match content {
-            Ok(bytes) => loader.file(&name, &bytes),
+    for given in files {
+        let expanded = match read::expand(given) {
+            Ok(files) => files,
             Err(message) => {
-                loader.lost();
-                loader
-                    .findings
-                    .add(Severity::Error, Place::whole(&name), "", message);
+                loader.unreadable(given, message);
+                continue;
+            }
+        };
+        for file in expanded {
+            let stdin = file.as_os_str() == "-";
+            let again = stdin && std::mem::replace(&mut stdin_taken, true);
+            let content = if again {
+                Err("standard input can be read once only".into())
+            } else {
+                read::file(&file)
+            };
+            match content {
+                Ok(bytes) => loader.file(&file.display().to_string(), &bytes),
+                Err(message) => loader.unreadable(&file, message),
             }
         }
     }

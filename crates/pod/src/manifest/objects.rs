@@ -1,6 +1,7 @@
 //! Documents to objects: which kinds there are, `List`, and what may exist only once.
 
 use std::collections::HashMap;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use k8s_openapi::Metadata;
@@ -19,6 +20,10 @@ use super::{Documents, Object, namespace_of, nearest, read, validate, yaml};
 pub(super) struct Loader {
     documents: Documents,
     pub(super) findings: Findings,
+    /// Files without an object in them. Beside others they do no harm: a directory has what was commented out.
+    empty: Vec<String>,
+    /// There was an object, or something that was to be one.
+    any: bool,
     /// Kind, namespace and name of every object, with its place.
     seen: HashMap<(&'static str, String, String), Place>,
 }
@@ -102,18 +107,34 @@ impl Loader {
         let errors = self.findings.count(Severity::Error);
         let documents = yaml::documents(text, &file, &mut self.findings);
         if self.findings.count(Severity::Error) > errors {
+            self.any = true;
             self.lost();
         } else if documents.is_empty() {
-            let message = "empty: there is no object in it";
-            self.findings
-                .add(Severity::Error, Place::whole(name), "", message);
+            self.empty.push(name.to_owned());
         }
+        self.any |= !documents.is_empty();
         for root in documents {
             self.object(Source::new(Arc::clone(&file), Arc::new(root), Path::root()));
         }
     }
 
+    /// A file that can't be read, and why.
+    pub(super) fn unreadable(&mut self, file: &FilePath, message: String) {
+        self.lost();
+        self.any = true;
+        let place = Place::whole(&file.display().to_string());
+        self.findings.add(Severity::Error, place, "", message);
+    }
+
     pub(super) fn finish(mut self) -> (Documents, Findings) {
+        let (severity, message) = match self.any {
+            true => (Severity::Warning, "there is no object in it"),
+            false => (Severity::Error, "empty: there is no object in it"),
+        };
+        for name in std::mem::take(&mut self.empty) {
+            self.findings
+                .add(severity, Place::whole(&name), "", message);
+        }
         self.findings.sort();
         (self.documents, self.findings)
     }

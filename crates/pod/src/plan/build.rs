@@ -164,7 +164,9 @@ impl Context<'_> {
             ),
             None => nearest(name, here.filter_map(|meta| meta.name.as_deref()))
                 .map(|near| format!("; did you mean {near}?"))
-                .unwrap_or_default(),
+                .unwrap_or_else(|| {
+                    "; give its file too, or say optional: true where it is referred to".into()
+                }),
         };
         notes.error(
             at,

@@ -553,11 +553,12 @@ fn files_that_cannot_be_read() {
         message(&missing),
         format!("{}: no such file\n", missing.display())
     );
-    let is_dir = format!(
-        "{}: is a directory; name the files in it\n",
+    let nothing = format!(
+        "{}: no .yaml, .yml or .json file in this directory\n",
         dir.path().display()
     );
-    assert_eq!(message(dir.path()), is_dir);
+    std::fs::write(dir.path().join("notes.txt"), "kind: Pod").unwrap();
+    assert_eq!(message(dir.path()), nothing);
     assert!(load(&[]).1.has_errors());
     let endless = std::path::Path::new("/dev/zero");
     assert_eq!(message(endless), "/dev/zero: larger than 16 MiB\n");

@@ -115,7 +115,7 @@ fn what_is_missing() {
     );
     assert_eq!(
         only("configMapKeyRef: {name: confg, key: host}"),
-        "8:57: configMapKeyRef.name: there is no ConfigMap \"confg\" in the files"
+        "8:57: configMapKeyRef.name: there is no ConfigMap \"confg\" in the files; give its file too, or say optional: true where it is referred to"
     );
     assert!(
         only("configMapKeyRef: {name: c, key: bin}")
@@ -127,7 +127,7 @@ fn what_is_missing() {
     );
     assert!(
         only("secretKeyRef: {name: ss, key: raw}")
-            .ends_with("there is no Secret \"ss\" in the files")
+            .ends_with("there is no Secret \"ss\" in the files; give its file too, or say optional: true where it is referred to")
     );
     assert!(only("fieldRef: {fieldPath: metadata.nam}").ends_with("did you mean metadata.name?"));
     assert!(

@@ -234,7 +234,7 @@ fn volumes_of_files() {
     };
     assert!(
         only("configMap: {name: none}")
-            .ends_with("configMap.name: there is no ConfigMap \"none\" in the files")
+            .ends_with("configMap.name: there is no ConfigMap \"none\" in the files; give its file too, or say optional: true where it is referred to")
     );
     assert!(
         only("configMap: {name: c, items: [{key: hos, path: a}]}").ends_with(

@@ -96,7 +96,7 @@ fn several_sources_in_one_volume() {
     );
     assert!(
         wrong("projected: {sources: [{secret: {name: none}}]}")
-            .ends_with("there is no Secret \"none\" in the files")
+            .ends_with("there is no Secret \"none\" in the files; give its file too, or say optional: true where it is referred to")
     );
 }
 
