@@ -12,7 +12,7 @@ use super::log_files::LogFiles;
 use super::machine::Exit;
 use super::message::{LogTail, Message};
 use super::output::{Output, Stream};
-use super::{etc, logs, state};
+use super::{etc, logs, oom, state};
 use crate::cgroup::{ContainerCgroup, PodCgroup};
 use crate::image::{self, ResolvedImage};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, image_stop_signal};
@@ -88,6 +88,8 @@ impl Ground {
         start.groups = pod.security.supplemental_groups.clone();
         start.groups.extend(pod.security.fs_group);
         start.groups_strict = pod.security.groups_strict;
+        let score = oom::score_adjustment(&pod, plan, oom::machine_bytes());
+        start.oom_score_adj = Some(score);
         let (mut cgroup, mut warnings) = self.cgroup.container(&plan.name, &plan.resources);
         warnings.extend(self.guard_devices(plan, &mut cgroup));
         start.cgroups = cgroup.procs_files();

@@ -24,6 +24,7 @@ mod machine;
 mod many;
 mod message;
 mod network;
+mod oom;
 mod output;
 mod prepare;
 mod probing;

@@ -20,6 +20,7 @@ use super::layout::{Claim, ClaimError, Layout, Paths};
 use super::log_files::LogFiles;
 use super::machine::Machine;
 use super::network;
+use super::oom;
 use super::output::{Item, Output};
 use super::signals::Signals;
 use super::state::DETACHED;
@@ -285,14 +286,13 @@ fn machine_facts(pod: Ipv4Addr) -> Facts {
     let uid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
     let node = rustix::system::uname();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = rustix::system::sysinfo();
     Facts {
         uid: uid.trim().to_owned(),
         node_name: node.nodename().to_string_lossy().into_owned(),
         host_ips: vec![network::machine_address().into()],
         pod_ips: vec![pod.into()],
         cpu_milli: 1000 * cores as u64,
-        memory_bytes: memory.totalram * u64::from(memory.mem_unit),
+        memory_bytes: oom::machine_bytes(),
     }
 }
 

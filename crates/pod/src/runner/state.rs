@@ -115,7 +115,8 @@ impl PodObject {
         let completed = machine.phase() == Phase::Succeeded;
         let mut conditions = Vec::new();
         for (kind, holds) in [
-            ("PodReadyToStartContainers", true),
+            // There is a sandbox as long as there is a pod.
+            ("PodReadyToStartContainers", !machine.phase().is_over()),
             ("Initialized", machine.initialized()),
             ("Ready", machine.ready()),
             ("ContainersReady", machine.ready()),
@@ -129,8 +130,11 @@ impl PodObject {
                 "lastProbeTime": null,
                 "lastTransitionTime": rfc3339(since),
             });
-            if !holds && completed {
+            let of_containers = ["Initialized", "Ready", "ContainersReady"].contains(&kind);
+            if completed && of_containers {
                 condition["reason"] = "PodCompleted".into();
+            } else if !of_containers {
+                // Nothing to add.
             } else if !holds && kind == "Initialized" {
                 condition["reason"] = "ContainersNotInitialized".into();
                 let names = unready(false).join(" ");
@@ -193,7 +197,7 @@ fn ended_well(status: &ContainerStatus) -> bool {
 }
 
 /// `status.qosClass`. (Kubernetes: `pkg/apis/core/v1/helper/qos`)
-fn qos_class(plan: &PodPlan) -> &'static str {
+pub(super) fn qos_class(plan: &PodPlan) -> &'static str {
     let parts = |container: &ContainerPlan| {
         let of = &container.resources;
         [
@@ -216,6 +220,10 @@ fn qos_class(plan: &PodPlan) -> &'static str {
 
 fn named_status(container: &ContainerPlan, status: &ContainerStatus, pid: Option<i32>) -> Value {
     let mut json = container_json(status);
+    // An init container that has done its work is ready, as the kubelet says it (prober_manager.go, `UpdatePodStatus`).
+    if container.role == Role::Init {
+        json["ready"] = ended_well(status).into();
+    }
     json["name"] = container.name.clone().into();
     json["image"] = container.image.clone().into();
     json["imageID"] = status.image_id.clone().into();
@@ -388,6 +396,60 @@ mod tests {
         assert_eq!(app["state"]["waiting"]["reason"], "CrashLoopBackOff");
         assert_eq!(app["lastState"]["terminated"]["signal"], 11);
         assert_eq!(app["restartCount"], 1);
+    }
+
+    /// The conditions that a kubelet (1.20.2) was seen to give a pod that is done; `PodReadyToStartContainers` as its newer
+    /// sources have it (pkg/kubelet/status/generate.go).
+    #[test]
+    fn a_pod_that_is_done() {
+        let mut init = container("init");
+        init.role = Role::Init;
+        let mut plan = plan(vec![init, container("app")]);
+        plan.restart_policy = crate::plan::RestartPolicy::Never;
+        let mut machine = Machine::new(&Arc::new(plan.clone()), Duration::from_secs(10), None);
+        let now = Now {
+            at: Instant::now(),
+            wall: SystemTime::UNIX_EPOCH,
+        };
+        let well = |id| Input::Exited {
+            id,
+            run: 0,
+            exit: Exit {
+                code: 0,
+                signal: None,
+                oom: false,
+                message: String::new(),
+            },
+        };
+        let mut object =
+            PodObject::new(&plan, [10, 87, 0, 2].into(), SystemTime::UNIX_EPOCH, false);
+        let mut status = |machine: &Machine| {
+            let mut json = object.json(&plan, machine, &|_| None, now.wall);
+            json["status"].take()
+        };
+        machine.on(now, Input::Begin);
+        machine.on(now, Input::Started { id: 0, run: 0 });
+        assert_eq!(status(&machine)["initContainerStatuses"][0]["ready"], false);
+        machine.on(now, well(0));
+        assert_eq!(status(&machine)["initContainerStatuses"][0]["ready"], true);
+        machine.on(now, Input::Started { id: 1, run: 0 });
+        machine.on(now, well(1));
+        let done = status(&machine);
+        assert_eq!(done["phase"], "Succeeded");
+        let conditions = done["conditions"].as_array().unwrap().iter();
+        let conditions: Vec<String> = conditions
+            .map(|of| format!("{}={} {}", of["type"], of["status"], of["reason"]).replace('"', ""))
+            .collect();
+        assert_eq!(
+            conditions,
+            [
+                "PodReadyToStartContainers=False null",
+                "Initialized=True PodCompleted",
+                "Ready=False PodCompleted",
+                "ContainersReady=False PodCompleted",
+                "PodScheduled=True null",
+            ]
+        );
     }
 
     #[test]

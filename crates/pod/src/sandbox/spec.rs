@@ -70,7 +70,7 @@ pub struct ContainerStart {
     pub cgroups: Vec<PathBuf>,
     /// Standard input, output and error.
     pub stdio: Stdio,
-    /// `oom_score_adj`, -1000 to 1000. What the machine does not permit becomes a warning.
+    /// `oom_score_adj`, -1000 to 1000. Without the right to lower it, it stays what this process has.
     pub oom_score_adj: Option<i32>,
     /// Resource limits. What the machine does not permit is clamped, with a warning.
     pub rlimits: Vec<Rlimit>,

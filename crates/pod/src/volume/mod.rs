@@ -239,7 +239,12 @@ impl Volumes {
             },
         );
         match (&volume.kind, self.ownership) {
-            (VolumeKind::Files { files, .. }, _) => {
+            (VolumeKind::Files { files, .. }, ownership) => {
+                // The kubelet publishes in an emptyDir, which the group may write to; what mounts it is read-only.
+                if let Some(ownership) = ownership {
+                    let given = ownership.give_top(&path);
+                    given.map_err(doing("giving the fsGroup to"))?;
+                }
                 let written = atomic::publish(&path, files, self.of_files());
                 written.map(drop).map_err(doing("writing"))?;
             }

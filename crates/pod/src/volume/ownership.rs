@@ -62,6 +62,18 @@ impl Ownership {
         self.one(&top, &stat)
     }
 
+    /// Gives only the directory itself to the group, and lets it write there.
+    pub(super) fn give_top(self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let top = openat(CWD, path, flags, Mode::empty())?;
+        let stat = fstat(&top)?;
+        let writable = Self {
+            read_only: false,
+            ..self
+        };
+        writable.one(&top, &stat)
+    }
+
     fn entries(self, root: &Path, at: &Path, pending: &mut Vec<PathBuf>) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = open(root, flags, Mode::empty())?;

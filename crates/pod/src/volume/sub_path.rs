@@ -11,6 +11,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat2};
 use rustix::io::Errno;
 
+/// Of the kubelet on any node.
+const UMASK: u32 = 0o022;
+
 #[derive(Debug)]
 pub(super) enum SubPathError {
     /// It leads out of the volume, or a link on its way leads to nothing.
@@ -27,8 +30,8 @@ impl From<Errno> for SubPathError {
     }
 }
 
-/// Opens (O_PATH) what `sub_path` leads to below `root`. What is missing is made as directories with the volume's own
-/// mode, as the kubelet does.
+/// Opens (O_PATH) what `sub_path` leads to below `root`. What is missing is made as directories, as the kubelet does: the last with
+/// the volume's own mode, those on the way with what the usual umask leaves of it.
 pub(super) fn open(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, SubPathError> {
     match resolve(root, sub_path, OFlags::empty(), ResolveFlags::empty()) {
         Err(Errno::NOENT) => make(root, sub_path),
@@ -61,6 +64,9 @@ fn resolve(
 
 fn make(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, SubPathError> {
     let mode = Mode::from_raw_mode(fstat(root)?.st_mode & 0o7777);
+    let named = |part: &Component<'_>| *part != Component::CurDir;
+    let sub_path: &Path = &sub_path.components().filter(named).collect::<PathBuf>();
+    let on_the_way = mode & !Mode::from_raw_mode(UMASK);
     let mut walked = PathBuf::new();
     let mut parent = resolve(
         root,
@@ -71,7 +77,6 @@ fn make(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, SubPathError> {
     for part in sub_path.components() {
         let name = match part {
             Component::Normal(name) => Path::new(name),
-            Component::CurDir => continue,
             _ => return Err(SubPathError::Escape),
         };
         walked.push(name);
@@ -87,8 +92,9 @@ fn make(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, SubPathError> {
                         Mode::empty(),
                         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
                     )?;
-                    // Whatever the umask.
-                    fchmod(&made, mode)?;
+                    // Whatever the umask of this process.
+                    let last = walked == sub_path;
+                    fchmod(&made, if last { mode } else { on_the_way })?;
                     made
                 }
                 // A container was quicker; or the name is a link that leads to nothing inside the volume.

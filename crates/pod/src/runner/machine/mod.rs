@@ -293,7 +293,7 @@ impl Machine {
             },
         });
         Self {
-            pod: format!("{}_{}", plan.name, plan.namespace),
+            pod: format!("{}_{}({})", plan.name, plan.namespace, plan.facts.uid),
             grace: plan.grace,
             active_deadline: plan.active_deadline,
             deadline: None,

@@ -206,18 +206,19 @@ impl Machine {
                 until,
             };
             if !wait.is_zero() {
-                let reason = format!(
-                    "Back-off {} restarting failed container {name} in pod {}",
-                    go_duration(wait),
-                    self.pod
-                );
+                // The kubelet's words: how long is in the state, so that the event is the same each time.
+                let pod = &self.pod;
+                let wait = go_duration(wait);
                 container.status.state = State::Waiting {
                     reason: "CrashLoopBackOff",
-                    message: reason.clone(),
+                    message: format!(
+                        "back-off {wait} restarting failed container={name} pod={pod}"
+                    ),
                     until: Some(until),
                 };
+                let event = format!("Back-off restarting failed container {name} in pod {pod}");
                 self.changed(id);
-                self.event(true, "BackOff", Some(id), reason);
+                self.event(true, "BackOff", Some(id), event);
             }
         } else if role == Role::Init && failed {
             self.stop_pod(now, EndedBy::InitFailure, self.grace);

@@ -24,6 +24,11 @@ impl Phase {
             Self::Failed => "Failed",
         }
     }
+
+    /// Nothing of the pod runs any more, or will.
+    pub(crate) fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
 }
 
 /// One entry of `status.containerStatuses`.

@@ -289,8 +289,11 @@ impl Machine {
     fn killing_event(&mut self, id: Id, why: Why) {
         let name = &self.containers[id].name;
         let failed = match why {
+            // The kubelet's words (kuberuntime_container.go, `startContainer`).
+            Why::PostStart => {
+                return self.event(false, "Killing", Some(id), "FailedPostStartHook".to_owned());
+            }
             Why::Pod => None,
-            Why::PostStart => Some("postStart hook"),
             Why::Startup => Some("startup probe"),
             Why::Liveness => Some("liveness probe"),
         };

@@ -60,10 +60,18 @@ pub(super) fn detach_from_caller() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sets `oom_score_adj`, as far as the machine permits: lowering it needs CAP_SYS_RESOURCE.
+/// Sets `oom_score_adj`. Below what this process has it needs CAP_SYS_RESOURCE; without that it stays, as containerd's
+/// `restrict_oom_score_adj` has it, and nothing is said: nobody asked for it by name.
 pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
+    const FILE: &str = "/proc/self/oom_score_adj";
     let Some(score) = score else { return };
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+    let Err(error) = std::fs::write(FILE, score.to_string()) else {
+        return;
+    };
+    let own = std::fs::read_to_string(FILE).ok();
+    let own = own.and_then(|text| text.trim().parse::<i32>().ok());
+    let lower = own.is_some_and(|own| score < own);
+    if !(lower && error.kind() == std::io::ErrorKind::PermissionDenied) {
         let why = reason(error.raw_os_error().unwrap_or(libc::EIO));
         reporter.warn(format!(
             "oom_score_adj stays as it is: {score} is refused ({why})"

@@ -136,7 +136,6 @@ fn sub_paths_stay_inside_their_volume() {
         );
     }
     // What was missing has the volume's own mode, whatever the umask.
-    assert_eq!(mode(&root.join("new")), 0o777);
     assert_eq!(mode(&root.join("new/dir")), 0o777);
     for sub in [
         "absolute",
@@ -162,6 +161,23 @@ fn sub_paths_stay_inside_their_volume() {
         open("real/file/below"),
         Err(VolumeError::Io { .. })
     ));
+}
+
+/// As a kubelet (1.20.2) was seen to make them in an emptyDir.
+#[test]
+fn what_is_missing_of_a_sub_path_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("v");
+    let plan = pod(vec![("v", VolumeKind::EmptyDir { limit_bytes: None })]);
+    let mut volumes = Volumes::prepare(&plan, &base, &dir.path().join("claims")).unwrap();
+    for sub_path in ["deep/er", "./one", "a/./b"] {
+        drop(volumes.source(&at("v", Some(sub_path))).unwrap());
+    }
+    let mode = |path: &str| group_and_mode(&base.join("v").join(path)).1;
+    assert_eq!((mode("deep"), mode("deep/er")), (0o755, 0o777));
+    assert_eq!(mode("one"), 0o777);
+    assert_eq!((mode("a"), mode("a/b")), (0o755, 0o777));
+    volumes.remove().unwrap();
 }
 
 #[test]

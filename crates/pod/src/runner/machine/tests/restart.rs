@@ -58,15 +58,28 @@ fn crash_loop_is_shown_with_its_end_and_the_last_state() {
         run,
         exit: exit(137),
     });
+    // What a kubelet (1.20.2) was seen to say; later ones name container and pod in the event too.
+    let pod = "web_default(00000000-0000-0000-0000-000000000000)";
     assert_eq!(
         events,
-        ["BackOff Back-off 10s restarting failed container app in pod web_default"]
+        [format!(
+            "BackOff Back-off restarting failed container app in pod {pod}"
+        )]
     );
     let status = story.status("app");
-    let State::Waiting { reason, until, .. } = &status.state else {
+    let State::Waiting {
+        reason,
+        message,
+        until,
+    } = &status.state
+    else {
         panic!("{status:?}")
     };
     assert_eq!(*reason, "CrashLoopBackOff");
+    assert_eq!(
+        *message,
+        format!("back-off 10s restarting failed container=app pod={pod}")
+    );
     assert_eq!(*until, Some(story.begin + 10 * S));
     let last = status.last.as_ref().unwrap();
     assert_eq!(
