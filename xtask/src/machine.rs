@@ -24,7 +24,11 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),
+    ("pip3", "python3-pip"),
 ];
+
+/// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.
+const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 
 /// For the benchmarks: the peers and a load generator.
 pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
@@ -45,6 +49,34 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("sha256sum", "coreutils"),
     ("taskset", "util-linux"),
 ];
+
+/// Puts the Python package of the schema test into target/. Without pip, or without an index of packages, that test is skipped.
+pub(crate) fn provide_validator() -> Result<()> {
+    let target = podkit_testkit::repository().join("target/kubernetes-validate");
+    if target.join("kubernetes_validate").is_dir() || program("pip3").is_none() {
+        return Ok(());
+    }
+    println!("xtask: installing {VALIDATOR} into target/");
+    // Whole, or not there at all.
+    let half = target.with_extension("half");
+    let installed = Command::new("pip3")
+        .args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--target",
+        ])
+        .arg(&half)
+        .arg(VALIDATOR)
+        .stdin(Stdio::null())
+        .status()
+        .context("pip3")?;
+    if !installed.success() {
+        println!("xtask: no {VALIDATOR}: the schema test is skipped");
+        return Ok(());
+    }
+    std::fs::rename(&half, &target).context("target/kubernetes-validate")
+}
 
 /// Installs what is missing, when this is root and there is apt; says what stays missing.
 pub(crate) fn provide(wanted: &[Wanted]) -> Result<()> {

@@ -24,4 +24,5 @@ mod openmetrics;
 mod probes;
 mod protection;
 mod runtime;
+mod schema;
 mod topz;

@@ -39,6 +39,7 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(
         node,
         listener: &listener,
         quantity: false,
+        bare: None,
     };
     let object = match T::deserialize(at) {
         Ok(object) => Some(object),
@@ -111,16 +112,22 @@ struct At<'a, 'l> {
     listener: &'l Listener<'a>,
     /// A `resource.Quantity`: numbers are fine, with a fraction too.
     quantity: bool,
+    /// A type of this name that has no fields (yet): k8s-openapi takes anything for it, the API an empty object.
+    bare: Option<&'static str>,
 }
 
 impl At<'_, '_> {
     fn wrong(&self, expected: &str) {
         let found = self.node.describe();
-        let quote = match &self.node.value {
-            Value::Bool(_, text) | Value::Int(_, text) | Value::Float(_, text)
-                if expected == "a text" =>
-            {
+        let quote = match (&self.node.value, expected) {
+            (Value::Bool(_, text) | Value::Int(_, text) | Value::Float(_, text), "a text") => {
                 format!("; quote it: \"{text}\"")
+            }
+            (Value::Str(text), "a whole number") if text.parse::<i64>().is_ok() => {
+                "; without quotes it is one".to_owned()
+            }
+            (Value::Str(_) | Value::Map(_), "a list") => {
+                "; a list is [a, b], or lines that begin with -".to_owned()
             }
             _ => String::new(),
         };
@@ -163,9 +170,12 @@ impl At<'_, '_> {
 impl<'de> Deserializer<'de> for At<'de, '_> {
     type Error = Abort;
 
-    /// `IntOrString` and `Quantity` come here.
+    /// `IntOrString`, `Quantity` and types without fields come here.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Abort> {
         match &self.node.value {
+            _ if self.bare.is_some() => {
+                visitor.visit_map(self.fields(self.bare.map(|name| (name, &[][..]))))
+            }
             Value::Str(text) => visitor.visit_str(text),
             Value::Float(value, _) if self.quantity => visitor.visit_f64(*value),
             Value::Int(value, _) if self.quantity => match i64::try_from(*value) {
@@ -249,7 +259,7 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
                     return visitor.visit_newtype_struct(epoch);
                 }
             }
-            _ => {}
+            _ => self.bare = Some(name),
         }
         visitor.visit_newtype_struct(self)
     }
@@ -345,6 +355,7 @@ fn value<'de, T: DeserializeSeed<'de>>(
         node,
         listener,
         quantity: false,
+        bare: None,
     };
     seed.deserialize(at).map_err(|abort| {
         if let Some(message) = abort.0 {

@@ -131,6 +131,10 @@ impl Loader {
             true => (Severity::Warning, "there is no object in it"),
             false => (Severity::Error, "empty: there is no object in it"),
         };
+        if !self.any {
+            // That there is nothing is said once.
+            self.lost();
+        }
         for name in std::mem::take(&mut self.empty) {
             self.findings
                 .add(severity, Place::whole(&name), "", message);

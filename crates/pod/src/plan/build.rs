@@ -27,7 +27,7 @@ pub fn build(
     let mut findings = Findings::new();
     check_options(documents, options, &mut findings);
     let none = documents.pods.is_empty() && documents.jobs.is_empty();
-    if none && !documents.is_broken("Pod") {
+    if none && !documents.is_broken("Pod") && !documents.is_broken("Job") {
         let message = "there is no Pod and no Job in the files: nothing to run";
         findings.add(Severity::Error, Place::whole("manifest"), "", message);
     }

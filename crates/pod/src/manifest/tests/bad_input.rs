@@ -27,7 +27,7 @@ fn a_field_at_the_wrong_level_names_its_owner() {
 fn a_wrong_type_says_path_found_and_expected() {
     check(
         &container("ports: [{containerPort: \"80\"}]"),
-        "8:29: spec.containers[0].ports[0].containerPort: expected a whole number, found the text \"80\"",
+        "8:29: spec.containers[0].ports[0].containerPort: expected a whole number, found the text \"80\"; without quotes it is one",
     );
     check(
         &container("env:\n- name: A\n  value: 1"),
@@ -39,7 +39,7 @@ fn a_wrong_type_says_path_found_and_expected() {
     );
     check(
         &container("args: tls"),
-        "8:11: spec.containers[0].args: expected a list, found the text \"tls\"",
+        "8:11: spec.containers[0].args: expected a list, found the text \"tls\"; a list is [a, b], or lines that begin with -",
     );
     check(
         &container("securityContext: [a]"),
@@ -519,6 +519,40 @@ fn host_ports_are_taken_once() {
     check(
         text,
         "7:67: spec.containers[1].ports[0].hostPort: port 80 of the machine is taken by container \"a\"",
+    );
+}
+
+#[test]
+fn a_wrong_type_says_what_would_be_right() {
+    let at = |lines: &str| errors(&container(lines)).join("\n");
+    assert_eq!(
+        at("command: sleep 10"),
+        "8:14: spec.containers[0].command: expected a list, found the text \"sleep 10\"; a list is [a, b], or lines that begin with -"
+    );
+    assert_eq!(
+        at("livenessProbe: {tcpSocket: {port: 1}, periodSeconds: 5s}"),
+        "8:58: spec.containers[0].livenessProbe.periodSeconds: expected a whole number, found the text \"5s\""
+    );
+}
+
+/// kubernetes-validate takes `{}` there and nothing else.
+#[test]
+fn types_without_fields() {
+    let job = |mode: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: j}}\nspec:\n  scheduling: {{disruptionMode: {{all: {mode}}}}}\n  \
+             template: {{spec: {{restartPolicy: Never, containers: [{{name: a, image: podkit}}]}}}}\n"
+        )
+    };
+    super::good(&job("{}"));
+    let at = "5:38: spec.scheduling.disruptionMode.all";
+    check(
+        &job("x"),
+        &format!("{at}: expected an object, found the text \"x\""),
+    );
+    check(
+        &job("{a: b}"),
+        "5:39: spec.scheduling.disruptionMode.all.a: unknown field",
     );
 }
 
