@@ -407,3 +407,50 @@ fn what_is_wrong_is_said_before_anything_is_left() {
     );
     ground.assert_clean();
 }
+
+#[test]
+fn a_container_is_attached_to_and_read_from_a_pipe() {
+    let Some(ground) = Ground::new() else { return };
+    let _pod = Detached::start(
+        "restartPolicy: Never
+containers:
+- name: app
+  image: none
+  stdin: true
+  stdinOnce: true
+  command: [sh, -c, 'while read line; do echo got $line; done; echo end']
+- name: two
+  image: none
+  command: [sleep, infinity]",
+        &["--wait"],
+    );
+    let mut attach = command(&["attach", "-i", "e2e", "-c", "app"]);
+    let mut attach = attach
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Its end is the end of the container's input, and what that says then is still shown.
+    let mut stdin = attach.stdin.take().unwrap();
+    stdin.write_all(b"one\ntwo\n").unwrap();
+    drop(stdin);
+    let out = attach.wait_with_output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&out.stdout),
+        "got one\ngot two\nend\n"
+    );
+    assert_eq!(out.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("try pressing enter"), "{said}");
+    assert!(ok(&["logs", "e2e", "-c", "app"]).contains("got two\nend\n"));
+    let refused = podkit(&["attach", "-i", "e2e", "-c", "two"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains("its `stdin` is not true"),
+        "{}",
+        refused.err
+    );
+    ok(&["stop", "e2e", "--force"]);
+    ground.assert_clean();
+}

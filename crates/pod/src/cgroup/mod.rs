@@ -136,6 +136,7 @@ impl Cgroups {
             relative,
             weighed: cpu_request_milli > 0,
             cpu_request_milli,
+            own: plan.resources,
             device_program: OnceLock::new(),
             lock,
         }
@@ -176,8 +177,10 @@ pub struct PodCgroup {
     relative: PathBuf,
     /// Some container of the pod has a CPU request: then all are weighed, those without one as least.
     weighed: bool,
-    /// The pod's own request against other pods': the sum of its containers', or its largest init container's.
+    /// Against other pods, where the pod has no request of its own: the sum of its containers', or its largest init container's.
     cpu_request_milli: u64,
+    /// `resources` of the pod.
+    own: Resources,
     /// What is attached to the containers' groups of version 2, once it was loaded; or why it can't be.
     device_program: OnceLock<Result<OwnedFd, String>>,
     /// Nobody else uses the group while this is open.
@@ -190,23 +193,25 @@ impl PodCgroup {
     pub fn container(&self, name: &str, resources: &Resources) -> (ContainerCgroup, Vec<String>) {
         let mut made = ContainerCgroup::default();
         let mut wishes = Wishes::new(name, resources, self.weighed);
+        let mut of_pod = Wishes::of_pod(&self.own);
         for hierarchy in &self.layout.usable {
             let wanted = hierarchy.version == Version::V2
-                || hierarchy.has("cpu") && wishes.cpu()
-                || hierarchy.has("memory") && wishes.memory()
+                || hierarchy.has("cpu") && (wishes.cpu() || of_pod.cpu())
+                || hierarchy.has("memory") && (wishes.memory() || of_pod.memory())
                 || hierarchy.has("pids");
             if wanted {
-                self.join(hierarchy, name, &mut made, &mut wishes);
+                self.join(hierarchy, name, &mut made, [&mut wishes, &mut of_pod]);
             }
         }
         // One hierarchy at least, so that the container's processes can be told from the others'.
         if made.groups.is_empty() {
             let by_cost = |h: &&Hierarchy| (h.has("memory") || h.has("cpu"), h.controllers.clone());
             if let Some(hierarchy) = self.layout.usable.iter().min_by_key(by_cost) {
-                self.join(hierarchy, name, &mut made, &mut wishes);
+                self.join(hierarchy, name, &mut made, [&mut wishes, &mut of_pod]);
             }
         }
-        let warnings = wishes.unmet(&self.layout);
+        let mut warnings = wishes.unmet(&self.layout);
+        warnings.extend(of_pod.unmet(&self.layout));
         (made, warnings)
     }
 
@@ -215,7 +220,7 @@ impl PodCgroup {
         hierarchy: &Hierarchy,
         name: &str,
         made: &mut ContainerCgroup,
-        wishes: &mut Wishes<'_>,
+        [wishes, of_pod]: [&mut Wishes<'_>; 2],
     ) {
         let relative = self.relative.join(name);
         let (dir, refused) = match make(hierarchy, &relative) {
@@ -224,17 +229,24 @@ impl PodCgroup {
                 let why = format!("{}: {error}", hierarchy.base.join(&relative).display());
                 for controller in &hierarchy.controllers {
                     wishes.refused(controller, &why);
+                    of_pod.refused(controller, &why);
                 }
                 return;
             }
         };
         for (controller, why) in &refused {
             wishes.refused(controller, why);
+            of_pod.refused(controller, why);
         }
+        let pod = dir.parent();
         let has = |c: &str| hierarchy.has(c) && !refused.iter().any(|(r, _)| r == c);
         if has("cpu") {
+            if let Some(pod) = pod.filter(|_| of_pod.cpu()) {
+                of_pod.set_cpu(pod, hierarchy.version);
+            }
             if self.weighed
-                && let Some(pod) = dir.parent()
+                && self.own.cpu_request_milli.is_none()
+                && let Some(pod) = pod
                 && let Err(error) = set_cpu_weight(pod, hierarchy.version, self.cpu_request_milli)
             {
                 wishes.refused("cpu", &error);
@@ -242,6 +254,9 @@ impl PodCgroup {
             wishes.set_cpu(&dir, hierarchy.version);
         }
         if has("memory") {
+            if let Some(pod) = pod.filter(|_| of_pod.memory()) {
+                of_pod.set_memory(pod, hierarchy.version);
+            }
             wishes.set_memory(&dir, hierarchy.version);
         }
         if has("pids") {

@@ -212,6 +212,58 @@ async fn v2_delegates_from_an_ancestor_without_processes() {
 }
 
 #[tokio::test]
+async fn a_pod_has_limits_of_its_own() {
+    let own = Resources {
+        cpu_limit_milli: Some(1500),
+        cpu_request_milli: Some(1000),
+        memory_limit_bytes: Some(GIB),
+        ..Resources::default()
+    };
+    let plan = PodPlan {
+        resources: own,
+        ..pod("web", vec![container("app", Resources::default())])
+    };
+    let v2 = Fake::new()
+        .mount("cgroup2", "/cg", "rw", "/")
+        .own("0::/")
+        .file("/cg/cgroup.controllers", "cpu memory")
+        .file("/cg/cgroup.subtree_control", "cpu memory");
+    let group = v2.cgroups().pod(&plan).await;
+    let (_, warnings) = group.container("app", &plan.containers[0].resources);
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(v2.read("/cg/podkit/web/cpu.max"), "150000 100000");
+    assert_eq!(v2.read("/cg/podkit/web/cpu.weight"), "100");
+    assert_eq!(v2.read("/cg/podkit/web/memory.max"), GIB.to_string());
+    // One container over the pod's memory is killed, and not the pod.
+    assert!(!v2.path("/cg/podkit/web/memory.oom.group").exists());
+    assert_eq!(v2.read("/cg/podkit/web/app/memory.oom.group"), "1");
+    assert!(!v2.path("/cg/podkit/web/app/memory.max").exists());
+
+    let v1 = Fake::new()
+        .mount("cgroup", "/cg/cpu", "rw,cpu", "/")
+        .mount("cgroup", "/cg/memory", "rw,memory", "/")
+        .own("2:cpu:/")
+        .own("1:memory:/");
+    let group = v1.cgroups().pod(&plan).await;
+    let (app, _) = group.container("app", &plan.containers[0].resources);
+    // In both hierarchies, though it asks for nothing itself: the pod's limits are met there.
+    assert_eq!(app.procs_files().len(), 2);
+    assert_eq!(v1.read("/cg/cpu/podkit/web/cpu.cfs_quota_us"), "150000");
+    assert_eq!(v1.read("/cg/cpu/podkit/web/cpu.shares"), "1024");
+    let limit = v1.read("/cg/memory/podkit/web/memory.limit_in_bytes");
+    assert_eq!(limit, GIB.to_string());
+
+    let none = Fake::new();
+    let group = none.cgroups().pod(&plan).await;
+    let (_, warnings) = group.container("app", &plan.containers[0].resources);
+    let expected = ["limits.cpu", "requests.cpu", "limits.memory"];
+    let expected = expected.map(|field| {
+        format!("resources.{field} of the pod: not enforced: no cgroup hierarchy is mounted")
+    });
+    assert_eq!(warnings, expected);
+}
+
+#[tokio::test]
 async fn v2_that_can_not_delegate_is_a_warning_by_field() {
     // A container with its own cgroup namespace: the root that it sees is not the hierarchy's.
     let fake = Fake::new()

@@ -1,4 +1,4 @@
-//! A container's `resources` written into its groups, field by field, and what is said of those that can't be.
+//! The `resources` of a container, or of the pod, written into its groups, field by field, and what is said of those that can't be.
 
 use std::path::Path;
 
@@ -7,9 +7,10 @@ use super::limits;
 use super::tree::write;
 use crate::plan::Resources;
 
-/// What a container asks for, and what came of it: the fields that were refused, with the reason.
+/// What a container (or the pod) asks for, and what came of it: the fields that were refused, with the reason.
 pub(super) struct Wishes<'a> {
-    container: &'a str,
+    /// None: the pod.
+    container: Option<&'a str>,
     resources: &'a Resources,
     weighed: bool,
     /// Field, then why not.
@@ -26,12 +27,20 @@ const LIMIT_MEMORY: &str = "resources.limits.memory";
 impl<'a> Wishes<'a> {
     pub(super) fn new(container: &'a str, resources: &'a Resources, weighed: bool) -> Self {
         Self {
-            container,
+            container: Some(container),
             resources,
             weighed,
             failed: Vec::new(),
             cpu_seen: false,
             memory_seen: false,
+        }
+    }
+
+    /// Those of the pod itself, for all its containers together.
+    pub(super) fn of_pod(resources: &'a Resources) -> Self {
+        Self {
+            container: None,
+            ..Self::new("", resources, resources.cpu_request_milli.is_some())
         }
     }
 
@@ -106,10 +115,10 @@ impl<'a> Wishes<'a> {
 
     pub(super) fn set_memory(&mut self, dir: &Path, version: Version) {
         self.memory_seen = true;
-        // A container is killed as one, limit or not (Kubernetes: singleProcessOOMKill is false on v2).
+        // A container is killed as one, limit or not (Kubernetes: singleProcessOOMKill is false on v2); a pod never.
         let group = match version {
-            Version::V1 => Ok(()),
-            Version::V2 => write(dir, "memory.oom.group", "1"),
+            Version::V2 if self.container.is_some() => write(dir, "memory.oom.group", "1"),
+            _ => Ok(()),
         };
         let Some(bytes) = self.resources.memory_limit_bytes else {
             return;
@@ -160,10 +169,13 @@ impl<'a> Wishes<'a> {
                 self.refused(controller, &why);
             }
         }
-        let container = self.container;
+        let whose = match self.container {
+            Some(name) => format!("container {name}"),
+            None => "the pod".to_owned(),
+        };
         self.failed
             .into_iter()
-            .map(|(field, why)| format!("{field} of container {container}: not enforced: {why}"))
+            .map(|(field, why)| format!("{field} of {whose}: not enforced: {why}"))
             .collect()
     }
 }

@@ -27,4 +27,4 @@ pub(crate) use event::EventLog;
 pub(crate) use find::lost;
 pub use find::{Found, Life, Machine, NotFound};
 pub(crate) use server::{Asked, Server};
-pub use wire::{Exec, Frame, Kind, Refusal, Request, Size, VERSION};
+pub use wire::{Attach, Exec, Frame, Kind, Refusal, Request, Size, VERSION};

@@ -22,9 +22,9 @@ use super::wire::{self, Frame, Frames, INPUT_MAX, Kind, Refusal, Request};
 use crate::net::PodNet;
 use crate::runner::Subject;
 
+mod attach;
 mod exec;
 mod forward;
-mod streams;
 
 /// The socket's name in the pod's run directory.
 pub(super) const SOCKET: &str = "control.sock";
@@ -275,6 +275,10 @@ async fn serve(request: Request, mut peer: Peer, context: Context) -> io::Result
         }
         Request::Exec(exec) => match subject(&context, &exec.container).await {
             Ok(subject) => exec::exec(exec, subject, peer).await,
+            Err(refusal) => peer.output.refuse(&refusal).await,
+        },
+        Request::Attach(attach) => match subject(&context, &attach.container).await {
+            Ok(subject) => attach::attach(&attach, &subject, peer).await,
             Err(refusal) => peer.output.refuse(&refusal).await,
         },
         Request::Forward { port } => forward::forward(port, &context.net, peer).await,

@@ -54,6 +54,8 @@ pub enum Request {
     },
     /// Runs a command in a container; see [`Exec`].
     Exec(Exec),
+    /// Joins the first process of a container; see [`Attach`].
+    Attach(Attach),
     /// A connection to a port of the pod's loopback: I and O carry its bytes, an empty one its end.
     Forward {
         /// The port.
@@ -77,6 +79,17 @@ pub struct Exec {
     /// The terminal's first size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
+}
+
+/// What the first process of a container writes from now on, and reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attach {
+    /// The container.
+    pub container: String,
+    /// Frames I are its standard input; an empty one ends that when the container has `stdinOnce`. Frames R set the size of
+    /// its terminal, if it has one.
+    #[serde(default)]
+    pub stdin: bool,
 }
 
 /// The size of a terminal.
@@ -145,7 +158,9 @@ impl Request {
 }
 
 /// What can be asked for.
-pub(crate) const CAPABILITIES: &[&str] = &["hello", "pod", "events", "stop", "exec", "forward"];
+pub(crate) const CAPABILITIES: &[&str] = &[
+    "hello", "pod", "events", "stop", "exec", "attach", "forward",
+];
 
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,6 +336,14 @@ mod tests {
         (
             r#"{"podkit":1,"do":"exec","container":"app","command":["sh"],"stdin":true,"tty":true,"size":{"rows":24,"columns":80}}"#,
             r#"Exec(Exec { container: "app", command: ["sh"], stdin: true, tty: true, size: Some(Size { rows: 24, columns: 80 }) })"#,
+        ),
+        (
+            r#"{"podkit":1,"do":"attach","container":"app"}"#,
+            r#"Attach(Attach { container: "app", stdin: false })"#,
+        ),
+        (
+            r#"{"podkit":1,"do":"attach","container":"app","stdin":true}"#,
+            r#"Attach(Attach { container: "app", stdin: true })"#,
         ),
         (
             r#"{"podkit":1,"do":"forward","port":80}"#,

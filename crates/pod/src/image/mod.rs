@@ -242,6 +242,11 @@ fn unprepared(container: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Im
     }
 }
 
+/// What a container has written to its root file system, in its `scratch`.
+pub(crate) fn upper(scratch: &Path) -> PathBuf {
+    scratch.join("upper")
+}
+
 /// Empty directories for what is written over `top`, and for overlayfs itself.
 fn fresh_layers(
     container: &str,
@@ -249,7 +254,7 @@ fn fresh_layers(
     top: Option<&PathBuf>,
 ) -> Result<(PathBuf, PathBuf), ImageError> {
     let failed = |path: &Path| unprepared(container, path);
-    let layers = [scratch.join("upper"), scratch.join("work")];
+    let layers = [upper(scratch), scratch.join("work")];
     for layer in &layers {
         crate::volume::remove_tree(layer).map_err(failed(layer))?;
         std::fs::create_dir(layer).map_err(failed(layer))?;

@@ -189,12 +189,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
                 "resourceClaims",
                 Refused("devices are handed out by a cluster's drivers"),
             ),
-            (
-                "resources",
-                Ignored(
-                    "each container has its own limits; the pod as a whole has none in this version",
-                ),
-            ),
+            ("resources", Honoured),
             ("restartPolicy", Honoured),
             (
                 "runtimeClassName",
@@ -262,23 +257,11 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("restartPolicyRules", Honoured),
             ("securityContext", Honoured),
             ("startupProbe", Honoured),
-            (
-                "stdin",
-                RefusedUnless(
-                    is_false,
-                    "nothing attaches to a container in this version; podkit exec -it runs a shell in it",
-                ),
-            ),
-            (
-                "stdinOnce",
-                Ignored("nothing attaches to a container in this version"),
-            ),
+            ("stdin", Honoured),
+            ("stdinOnce", Honoured),
             ("terminationMessagePath", Honoured),
             ("terminationMessagePolicy", Honoured),
-            (
-                "tty",
-                Ignored("a container writes to its log; podkit exec -t has a terminal"),
-            ),
+            ("tty", Honoured),
             ("volumeDevices", Refused(CLUSTER_STORAGE)),
             ("volumeMounts", Honoured),
             ("workingDir", Honoured),

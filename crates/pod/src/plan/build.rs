@@ -263,7 +263,7 @@ pub(super) fn plan(
         security: pod::security(spec, &at, &context, notes),
         pull_secrets: pod::pull_secrets(spec, &at, &context, notes),
         active_deadline: pod::active_deadline(spec),
-        resources: resources::resources(spec.resources.as_ref()),
+        resources: resources::of_pod(spec.resources.as_ref(), &containers),
         name,
         namespace,
         labels: object.metadata.labels.clone().unwrap_or_default(),

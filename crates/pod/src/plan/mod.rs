@@ -227,7 +227,7 @@ pub enum PullPolicy {
 pub struct StdinPlan {
     /// `stdin`: standard input stays open for `attach`.
     pub open: bool,
-    /// `stdinOnce`: it closes after the first.
+    /// `stdinOnce`: it closes after the first who attaches (of a terminal there is nothing to close).
     pub once: bool,
     /// `tty`: standard input, output and error are a terminal.
     pub tty: bool,

@@ -1,22 +1,21 @@
 //! One run of a container: from its plan to a process, its logs, and its end.
 
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::task::JoinHandle;
 
+use super::console::{Console, Outputs, Streams};
 use super::layout::Paths;
 use super::log_files::LogFiles;
 use super::machine::Exit;
 use super::message::{LogTail, Message};
-use super::output::{Output, Stream};
+use super::output::Output;
 use super::{etc, logs, oom, state};
 use crate::cgroup::{ContainerCgroup, PodCgroup};
 use crate::image::{self, ResolvedImage};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, image_stop_signal};
-use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Signal, Stdio};
+use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Signal};
 use crate::volume::Volumes;
 
 /// How long what a container wrote last may take to be read before its end is told.
@@ -39,6 +38,8 @@ pub(crate) struct Running {
     plan: Arc<PodPlan>,
     id: usize,
     pub(crate) process: Process,
+    /// Its streams, for those who attach.
+    pub(crate) console: Arc<Console>,
     pub(super) cgroup: ContainerCgroup,
     /// When its program was executed.
     pub(super) since: Instant,
@@ -51,8 +52,8 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(super) struct Begun {
     pub(super) running: Running,
-    /// The read ends of standard output and error.
-    pub(super) logs: [OwnedFd; 2],
+    /// What it writes.
+    pub(super) outputs: Outputs,
     /// What was asked for and could not be had.
     pub(super) warnings: Vec<String>,
 }
@@ -78,6 +79,10 @@ impl Ground {
         let argv = image.argv(plan).map_err(|e| text(&e))?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.env = image.env(plan);
+        if plan.stdin.tty && !start.env.iter().any(|(name, _)| name == "TERM") {
+            // As container runtimes do.
+            start.env.push(("TERM".to_owned(), "xterm".to_owned()));
+        }
         start.cwd = image.working_dir(plan);
         start.mounts = self.mounts(&pod, plan)?;
         let message = Message::prepare(&self.paths.messages(), &plan.name, &pod)
@@ -94,15 +99,15 @@ impl Ground {
         warnings.extend(self.guard_devices(plan, &mut cgroup));
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();
-        let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("making a pipe: {e}"));
-        let (stdout, stdout_end) = pipe()?;
-        let (stderr, stderr_end) = pipe()?;
-        start.stdio = Stdio::Fds {
-            stdin: None,
-            stdout: Some(stdout_end),
-            stderr: Some(stderr_end),
-        };
+        let (streams, stdio) =
+            Streams::make(plan.stdin).map_err(|error| format!("making a pipe: {error}"))?;
+        start.stdio = stdio;
         let process = self.sandbox.start(&start).map_err(|e| text(&e))?;
+        // Its ends of the pipes: they would never come to their end.
+        drop(start);
+        let joined = streams.join(&process);
+        let (console, outputs) =
+            joined.map_err(|error| format!("joining its standard input and output: {error}"))?;
         let own = process.warnings().iter();
         warnings.extend(own.map(|warning| format!("container {}: {warning}", plan.name)));
         let of_image = image.config.stop_signal.as_deref();
@@ -115,13 +120,14 @@ impl Ground {
                 plan: Arc::clone(&pod),
                 id,
                 process,
+                console: Arc::new(console),
                 cgroup,
                 since: Instant::now(),
                 oom_kills_before,
                 stop_signal,
                 message,
             },
-            logs: [stdout, stderr],
+            outputs,
             warnings,
         })
     }
@@ -233,46 +239,44 @@ impl Running {
 /// The logs of a run while they are read.
 #[derive(Debug)]
 pub(super) struct Logs {
-    read: [JoinHandle<()>; 2],
+    read: Vec<JoinHandle<()>>,
     /// Their end, where it may be the run's termination message.
     tail: Option<LogTail>,
 }
 
-/// Shows and keeps both logs of a run from now on.
+/// Shows and keeps all that a run writes from now on.
 pub(super) fn follow_logs(
-    logs: [OwnedFd; 2],
+    outputs: Outputs,
     running: &Running,
     run: u32,
     output: &Output,
     files: &LogFiles,
 ) -> Logs {
     let id = running.id;
-    let [stdout, stderr] = logs;
     let wanted = running.container().message_from_logs;
     let tail = wanted.then(LogTail::default);
-    let follow = |pipe, stream| {
+    let follow = |(stream, source)| {
         let log = logs::Log {
             container: id,
             run,
             stream,
             output: output.clone(),
             files: files.clone(),
+            console: Arc::clone(&running.console),
             tail: tail.clone(),
         };
         tokio::task::spawn_local(async move {
-            let files = log.files.clone();
-            if let Err(error) = logs::follow(pipe, log).await {
+            let (files, console) = (log.files.clone(), Arc::clone(&log.console));
+            if let Err(error) = logs::follow(source, log).await {
                 tracing::error!(container = id, %error, "a container's log could not be read");
             }
+            console.stream_ended();
             // Who is told of the end finds all of the log.
             files.flushed().await;
         })
     };
     Logs {
-        read: [
-            follow(stdout, Stream::Stdout),
-            follow(stderr, Stream::Stderr),
-        ],
+        read: outputs.into_iter().map(follow).collect(),
         tail,
     }
 }

@@ -1,18 +1,18 @@
-//! The containers' standard output and error: pipes in, whole lines out.
+//! The containers' standard output and error: pipes (or a terminal) in, whole lines out.
 //!
 //! Each pipe has a task of its own, which reads while the output has room; a container that floods then waits in
 //! its own write, and takes turns of [`CHUNK`] bytes with the others. All tasks share one buffer; a line that has no
 //! end yet is all that a pipe keeps.
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::unix::pipe::Receiver;
-
+use super::console::{Console, Piece};
 use super::log_files::LogFiles;
 use super::message::LogTail;
 use super::output::{Item, Output, Stream};
+use crate::sandbox::Source;
 
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
@@ -33,21 +33,22 @@ pub(super) struct Log {
     pub(super) stream: Stream,
     pub(super) output: Output,
     pub(super) files: LogFiles,
+    /// Where those are who attach.
+    pub(super) console: Arc<Console>,
     /// The end of the log is kept.
     pub(super) tail: Option<LogTail>,
 }
 
-/// Shows and keeps what comes out of `pipe` until its last writer is gone. An error says that it can't be read.
-pub(super) async fn follow(pipe: OwnedFd, log: Log) -> std::io::Result<()> {
-    let pipe = Receiver::from_owned_fd(pipe)?;
+/// Shows and keeps what comes out of `source` until its last writer is gone. An error says that it can't be read.
+pub(super) async fn follow(source: Source, log: Log) -> std::io::Result<()> {
     let mut lines = Lines::new(LINE_MAX);
     loop {
         log.output.room().await;
         log.files.room().await;
         let readable = if lines.partial.is_empty() {
-            pipe.readable().await
+            source.readable().await
         } else {
-            match tokio::time::timeout(PATIENCE, pipe.readable()).await {
+            match tokio::time::timeout(PATIENCE, source.readable()).await {
                 Ok(readable) => readable,
                 Err(_) => {
                     log.take(&lines.flush());
@@ -56,13 +57,17 @@ pub(super) async fn follow(pipe: OwnedFd, log: Log) -> std::io::Result<()> {
             }
         };
         readable?;
-        let read = BUFFER.with_borrow_mut(|buffer| {
-            let read = pipe.try_read(buffer);
-            if let Ok(count) = read {
-                log.take(&lines.feed(&buffer[..count]));
-            }
-            read
+        let (read, piece) = BUFFER.with_borrow_mut(|buffer| {
+            let read = source.try_read(buffer);
+            let Ok(count) = read else {
+                return (read, None);
+            };
+            log.take(&lines.feed(&buffer[..count]));
+            (read, log.piece(&buffer[..count]))
         });
+        if let Some(piece) = piece {
+            log.console.show(&piece).await;
+        }
         match read {
             Ok(0) => {
                 log.take(&lines.flush());
@@ -76,6 +81,15 @@ pub(super) async fn follow(pipe: OwnedFd, log: Log) -> std::io::Result<()> {
 }
 
 impl Log {
+    /// What those who are attached are to see.
+    fn piece(&self, bytes: &[u8]) -> Option<Piece> {
+        let shown = !bytes.is_empty() && self.console.is_watched();
+        shown.then(|| Piece {
+            errors: self.stream == Stream::Stderr,
+            bytes: bytes.into(),
+        })
+    }
+
     fn take(&self, lines: &[Line<'_>]) {
         if let Some(tail) = &self.tail {
             for line in lines {

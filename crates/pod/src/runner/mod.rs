@@ -11,6 +11,7 @@
 //! that is stopped or slow holds up nobody but those who print.
 
 mod addresses;
+mod console;
 mod container;
 mod detach;
 mod etc;
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 
+pub(crate) use console::{Console, SLOW_MAX, Typing};
 pub(crate) use layout::Layout;
 pub use machine::FIRST_STEP as BACKOFF_FIRST_STEP;
 pub(crate) use supervise::Subject;

@@ -27,7 +27,7 @@ use super::state::DETACHED;
 use super::supervise::Supervisor;
 use crate::cgroup::Cgroups;
 use crate::control::lost;
-use crate::image::Store;
+use crate::image::{Store, upper};
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
 use crate::net::{self, AddressLease, Publisher};
 use crate::plan::{self, Facts, JobPlan, JobPod, Options, PodPlan, RestartPolicy};
@@ -393,8 +393,11 @@ async fn prepare(
     }
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
-    let volumes =
+    let mut volumes =
         Volumes::prepare(&plan, &paths.volumes(), &paths.claims()).map_err(|e| runtime(&e))?;
+    volumes.watch_containers(&plan, |name| {
+        vec![paths.logs().join(name), upper(&paths.scratch(name))]
+    });
     let hostname = etc::hostname(&plan).map_err(|e| runtime(&e))?;
     let cgroup = base.cgroups.pod(&plan).await;
     let mut spec = SandboxSpec::new(hostname.clone());

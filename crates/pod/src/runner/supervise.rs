@@ -330,7 +330,7 @@ impl Supervisor {
         }
         let running = Arc::new(begun.running);
         self.running[id] = Some(Arc::clone(&running));
-        let logs = follow_logs(begun.logs, &running, run, &self.output, &self.files);
+        let logs = follow_logs(begun.outputs, &running, run, &self.output, &self.files);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
         tokio::task::spawn_local(async move {
             let exit = running.end(&ground, logs).await;

@@ -26,6 +26,7 @@ mod reaper;
 mod seccomp;
 mod spec;
 mod stage;
+mod streams;
 mod sysctl;
 mod terminal;
 mod user_namespace;
@@ -43,6 +44,7 @@ pub use spec::{
     WindowSize,
 };
 pub use stage::run_if_stage;
+pub(crate) use streams::{Sink, Source};
 pub(crate) use terminal::Terminal;
 pub use terminal::resize;
 pub(crate) use user_namespace::Ids;

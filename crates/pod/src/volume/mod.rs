@@ -26,7 +26,7 @@ use rustix::fs::{CWD, Mode, OFlags, chmod, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::plan::{FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
+use crate::plan::{ContainerPlan, FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
 
 mod atomic;
 mod host_path;
@@ -39,7 +39,7 @@ mod usage;
 
 use ownership::Ownership;
 pub use remove::remove_tree;
-pub use usage::OverLimit;
+pub use usage::{Limited, OverLimit};
 
 /// Beside its files a secret's tmpfs holds their next version while it is swapped in, and directories.
 const SECRET_BYTES_SPARE: u64 = 1024 * 1024;
@@ -265,7 +265,8 @@ impl Volumes {
             limit_bytes: Some(limit),
         } = volume.kind
         {
-            self.scan.watch(name, &path, limit);
+            let what = Limited::Volume(name.clone());
+            self.scan.watch(what, &[path], limit);
         }
         Ok(())
     }
@@ -336,7 +337,27 @@ impl Volumes {
         atomic::publish(&known.path, files, self.of_files()).map_err(VolumeError::io(volume, doing))
     }
 
-    /// Looks a little further for a disk emptyDir that is over its `sizeLimit`: at most `entries_max` directory entries
+    /// Watches what containers with `limits.ephemeral-storage` write to the directories that `written` gives for each (its log,
+    /// its root file system), and all that together with the emptyDirs on disk. (kubelet: `localStorageEviction`)
+    pub fn watch_containers(&mut self, plan: &PodPlan, written: impl Fn(&str) -> Vec<PathBuf>) {
+        let limit = |container: &ContainerPlan| container.resources.ephemeral_limit_bytes;
+        if let Some(bytes) = pod_ephemeral_bytes(plan) {
+            let on_disk = |volume: &&VolumePlan| matches!(volume.kind, VolumeKind::EmptyDir { .. });
+            let volumes = plan.volumes.iter().filter(on_disk);
+            let volumes = volumes.map(|volume| self.base.join(&volume.name));
+            let containers = plan.containers.iter().flat_map(|one| written(&one.name));
+            let all: Vec<PathBuf> = volumes.chain(containers).collect();
+            self.scan.watch(Limited::Pod, &all, bytes);
+        }
+        for container in &plan.containers {
+            if let Some(bytes) = limit(container) {
+                let what = Limited::Container(container.name.clone());
+                self.scan.watch(what, &written(&container.name), bytes);
+            }
+        }
+    }
+
+    /// Looks a little further for what is over its limit: at most `entries_max` directory entries
     /// each call, round after round, so that no volume can hold the supervisor up however many files it has. The kubelet looks
     /// every ten seconds; a call each second with some thousand entries is no slower for the usual volume.
     pub fn over_limit(&mut self, entries_max: usize) -> Option<OverLimit> {
@@ -368,6 +389,23 @@ impl Volumes {
         });
         first.and(removed)
     }
+}
+
+/// What all containers may write together: those that run at a time, each as much as its own limit; one without a limit adds
+/// nothing. None when there is no limit. (Kubernetes: `resourcehelper.PodLimits`)
+fn pod_ephemeral_bytes(plan: &PodPlan) -> Option<u64> {
+    let limit = |container: &ContainerPlan| container.resources.ephemeral_limit_bytes;
+    plan.containers.iter().find_map(limit)?;
+    let (mut lasting, mut most) = (0u64, 0u64);
+    for container in &plan.containers {
+        let bytes = limit(container).unwrap_or(0);
+        match container.role {
+            // Beside the sidecars before it, and gone before the others begin.
+            Role::Init => most = most.max(lasting.saturating_add(bytes)),
+            Role::Sidecar | Role::Main => lasting = lasting.saturating_add(bytes),
+        }
+    }
+    Some(lasting.max(most))
 }
 
 /// A directory that anyone may write to, whatever the umask. (Kubernetes: the emptyDir's `perm`, 0777.)
@@ -403,7 +441,8 @@ fn memory_bytes(plan: &PodPlan, limit: Option<u64>, ram: u64) -> u64 {
     let together: Option<u64> = limits(false).sum();
     let largest: Option<u64> = limits(true).try_fold(0, |most, limit| Some(limit?.max(most)));
     let pod = together.zip(largest).map(|(t, l)| t.max(l));
-    let candidates = [limit, pod, Some(ram / 2)];
+    let of_pod = plan.resources.memory_limit_bytes.or(pod);
+    let candidates = [limit, of_pod, Some(ram / 2)];
     let least = candidates
         .into_iter()
         .flatten()

@@ -97,6 +97,20 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             std::io::stdout().flush().expect("stdout");
             wait_for_term("")
         }
+        // listen: says what it reads, until the end of standard input
+        "listen" => {
+            use std::io::{BufRead, IsTerminal};
+            println!("terminal: {}", std::io::stdin().is_terminal());
+            for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+                println!("got {line}");
+                eprintln!("heard {line}");
+                if line == "leave" {
+                    return ExitCode::SUCCESS;
+                }
+            }
+            println!("the end");
+            ExitCode::SUCCESS
+        }
         // cat PATH…
         "cat" => {
             for path in &args[1..] {

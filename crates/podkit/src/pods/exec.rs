@@ -1,4 +1,4 @@
-//! `podkit exec` and `podkit attach`: a command in a container, or its first process, joined to this terminal.
+//! `podkit exec`: a command in a container, joined to this terminal; and the joining, which `attach` does too.
 
 use std::io::{self, Read as _};
 use std::path::PathBuf;
@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::ParamSet;
-use podkit_pod::control::{Client, ClientError, Ended, Exec, Found, Kind, Part, Reply, Request};
+use podkit_pod::control::{
+    Client, ClientError, Ended, Exec, Found, Kind, Part, Reply, Request, Size,
+};
 use tokio::sync::mpsc;
 
 use super::status::list;
@@ -81,7 +83,7 @@ fn exec(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 }
 
 /// As kubectl: without a terminal the command gets none, and the caller is told.
-fn usable_terminal(stdin: bool) -> bool {
+pub(super) fn usable_terminal(stdin: bool) -> bool {
     let usable = stdin && terminal::is_terminal();
     if !usable {
         let why = match stdin {
@@ -118,17 +120,39 @@ pub(super) async fn join(
     stdin: bool,
     tty: bool,
 ) -> Result<Ended, ClientError> {
-    let (client, reply) = Client::ask(&found.run, request).await?;
+    let (mut client, reply) = Client::ask(&found.run, request).await?;
     let raw = match tty {
         true => Some(RawTerminal::enter().map_err(ClientError::Io)?),
         false => None,
     };
+    if tty && matches!(request, Request::Attach(_)) {
+        redraw(&mut client).await?;
+    }
     let ended = tokio::select! {
         ended = show(reply) => ended,
         failed = feed(client, stdin, tty) => Err(failed),
     };
     drop(raw);
     ended
+}
+
+/// Another size and then the right one: whatever has the screen draws it anew. (kubectl attach)
+async fn redraw(client: &mut Client) -> Result<(), ClientError> {
+    let Some(size) = terminal::size() else {
+        return Ok(());
+    };
+    let other = Size {
+        rows: size.rows.saturating_add(1),
+        columns: size.columns.saturating_add(1),
+    };
+    for size in [other, size] {
+        match client.resize(size).await {
+            // The answer says why.
+            Err(ClientError::Gone) => return Ok(()),
+            sent => sent?,
+        }
+    }
+    Ok(())
 }
 
 /// Writes what comes, until the end.

@@ -2,6 +2,7 @@
 //!
 //! A file for each; `table`, `yaml`, `status` and `select` are what they share. How a pod is reached is `podkit_pod::control`'s.
 
+mod attach;
 mod describe;
 mod events;
 mod exec;
@@ -48,6 +49,7 @@ pub(crate) static COMMANDS: &[PodCommand] = &[
     ps::COMMAND,
     logs::COMMAND,
     exec::EXEC,
+    attach::COMMAND,
     describe::COMMAND,
     events::COMMAND,
     wait::COMMAND,

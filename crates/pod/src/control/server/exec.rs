@@ -3,23 +3,23 @@
 //! The command is read no faster than the client reads, and it ends with the connection: whoever is gone can't want it.
 
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde_json::json;
 
-use super::super::wire::{Exec, Kind, Refusal, Size};
-use super::streams::{Sink, Source};
+use super::super::wire::{Exec, Frame, Kind, Refusal, Size};
 use super::{Input, Out, Peer};
 use crate::runner::Subject;
-use crate::sandbox::{ExecSpec, Process, Signal, StartError, Stdio, Terminal, WindowSize};
+use crate::sandbox::{
+    ExecSpec, Process, Signal, Sink, Source, StartError, Stdio, Terminal, WindowSize,
+};
 
 /// Bytes of output read at once, and sent as one frame.
 const CHUNK: usize = 16 * 1024;
 
-/// How often it is looked whether a client is still there while the command does not take its input.
+/// How often it is looked whether a client is still there while its process does not take its input.
 const LOOK: Duration = Duration::from_secs(1);
 
 pub(super) async fn exec(exec: Exec, subject: Subject, peer: Peer) -> io::Result<()> {
@@ -67,7 +67,7 @@ struct Begun {
     stdin: Option<Sink>,
     stdout: Source,
     stderr: Option<Source>,
-    terminal: Option<Rc<Terminal>>,
+    terminal: Option<Arc<Terminal>>,
 }
 
 async fn begin(exec: &Exec, subject: &Subject) -> io::Result<Begun> {
@@ -77,11 +77,11 @@ async fn begin(exec: &Exec, subject: &Subject) -> io::Result<Begun> {
         let terminal = process
             .take_terminal()
             .ok_or_else(|| io::Error::other("there is no terminal"))?;
-        let terminal = Rc::new(Terminal::new(terminal)?);
+        let terminal = Arc::new(Terminal::new(terminal)?);
         return Ok(Begun {
             process,
-            stdin: exec.stdin.then(|| Sink::Terminal(Rc::clone(&terminal))),
-            stdout: Source::Terminal(Rc::clone(&terminal)),
+            stdin: exec.stdin.then(|| Sink::Terminal(Arc::clone(&terminal))),
+            stdout: Source::Terminal(Arc::clone(&terminal)),
             stderr: None,
             terminal: Some(terminal),
         });
@@ -168,42 +168,61 @@ async fn take(
 }
 
 /// Gives the command what the client sends. Returns when the client is gone.
-pub(super) async fn feed(
+async fn feed(
     input: &mut Input,
     mut stdin: Option<Sink>,
-    terminal: Option<Rc<Terminal>>,
+    terminal: Option<Arc<Terminal>>,
 ) -> io::Result<()> {
     while let Some(frame) = input.next().await? {
-        if frame.kind == Kind::Resize
-            && let Some(terminal) = &terminal
-            && let Ok(size) = serde_json::from_slice(&frame.bytes)
-        {
-            // A terminal whose other end is closed has no size.
-            let _resized = terminal.resize(window(size));
-        }
+        resize(&frame, terminal.as_deref());
         if frame.kind != Kind::Input {
             continue;
         }
         if frame.bytes.is_empty() {
             stdin = None;
         }
-        let Some(sink) = &mut stdin else { continue };
-        let failed = {
-            let mut written = std::pin::pin!(sink.write_all(&frame.bytes));
-            loop {
-                match tokio::time::timeout(LOOK, &mut written).await {
-                    Ok(written) => break written.is_err(),
-                    Err(_) if input.hung_up() => return Ok(()),
-                    Err(_) => {}
-                }
-            }
-        };
-        if failed {
+        let Some(sink) = &stdin else { continue };
+        match give(input, sink, &frame.bytes).await {
+            Given::All => {}
             // It reads no more; what comes is of no use to it.
-            stdin = None;
+            Given::Closed => stdin = None,
+            Given::Gone => return Ok(()),
         }
     }
     Ok(())
+}
+
+/// Follows the client's window.
+pub(super) fn resize(frame: &Frame, terminal: Option<&Terminal>) {
+    if frame.kind == Kind::Resize
+        && let Some(terminal) = terminal
+        && let Ok(size) = serde_json::from_slice(&frame.bytes)
+    {
+        // A terminal whose other end is closed has no size.
+        let _resized = terminal.resize(window(size));
+    }
+}
+
+/// What became of input.
+pub(super) enum Given {
+    All,
+    /// The process reads no more.
+    Closed,
+    /// The client has left while the process did not read.
+    Gone,
+}
+
+/// Gives a process what its client has sent, however long it takes.
+pub(super) async fn give(input: &Input, sink: &Sink, bytes: &[u8]) -> Given {
+    let mut written = std::pin::pin!(sink.write_all(bytes));
+    loop {
+        match tokio::time::timeout(LOOK, &mut written).await {
+            Ok(Ok(())) => return Given::All,
+            Ok(Err(_)) => return Given::Closed,
+            Err(_) if input.hung_up() => return Given::Gone,
+            Err(_) => {}
+        }
+    }
 }
 
 /// Whoever gives up on a command ends it.

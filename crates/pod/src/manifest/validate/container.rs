@@ -353,8 +353,8 @@ pub(super) fn requirements<'a>(
     at: &Path,
     notes: &mut Notes<'_>,
 ) -> (BTreeMap<&'a str, Quantity>, BTreeMap<&'a str, Quantity>) {
-    check_amounts(given.limits.as_ref(), &at.key("limits"), notes);
-    check_amounts(given.requests.as_ref(), &at.key("requests"), notes);
+    check_amounts(given.limits.as_ref(), "limits", at, notes);
+    check_amounts(given.requests.as_ref(), "requests", at, notes);
     let (limits, requests) = (
         amounts(given.limits.as_ref()),
         amounts(given.requests.as_ref()),
@@ -370,9 +370,9 @@ pub(super) fn requirements<'a>(
     (limits, requests)
 }
 
-fn check_amounts(given: Option<&Amounts>, at: &Path, notes: &mut Notes<'_>) {
+fn check_amounts(given: Option<&Amounts>, list: &'static str, at: &Path, notes: &mut Notes<'_>) {
     for (name, text) in given.into_iter().flatten() {
-        let path = at.key(name.clone());
+        let path = at.key(list).key(name.clone());
         let amount = match text.0.parse::<Quantity>() {
             Ok(amount) if amount.is_negative() => {
                 notes.error(&path, "can't be negative");
@@ -384,10 +384,10 @@ fn check_amounts(given: Option<&Amounts>, at: &Path, notes: &mut Notes<'_>) {
                 continue;
             }
         };
-        if name == "ephemeral-storage" {
+        if name == "ephemeral-storage" && list == "requests" {
             notes.ignored(
                 &path,
-                "use of the disk is not limited for a container; sizeLimit of an emptyDir is",
+                "nothing is scheduled on one machine; the limit holds",
             );
         }
         const KNOWN: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::facts;
 use crate::manifest::{Findings, Severity, parse, schema_types};
-use crate::plan::{Options, PodPlan, Resources, StdinPlan, build, jobs};
+use crate::plan::{Options, PodPlan, build, jobs};
 
 /// What setting a field comes to.
 enum Comes {
@@ -56,7 +56,7 @@ fn pod_spec() -> Vec<(&'static str, Comes)> {
         ("priorityClassName", Ignored(json!("p"))),
         ("readinessGates", Refused(json!([{"conditionType": "a"}]))),
         ("resourceClaims", Refused(json!([{"name": "a"}]))),
-        ("resources", Ignored(json!({"limits": {"cpu": 1}}))),
+        ("resources", Plan(json!({"limits": {"cpu": 1}}))),
         ("restartPolicy", Plan(json!("Never"))),
         ("runtimeClassName", Refused(json!("kata"))),
         ("schedulerName", Ignored(json!("s"))),
@@ -101,14 +101,14 @@ fn container() -> Vec<(&'static str, Comes)> {
         ("restartPolicyRules", Checked(json!([{"action": "Stop"}]))),
         ("securityContext", Plan(json!({"privileged": true}))),
         ("startupProbe", Plan(probe())),
-        ("stdin", Refused(json!(true))),
-        ("stdinOnce", Ignored(json!(true))),
+        ("stdin", Plan(json!(true))),
+        ("stdinOnce", Plan(json!(true))),
         ("terminationMessagePath", Plan(json!("/m"))),
         (
             "terminationMessagePolicy",
             Plan(json!("FallbackToLogsOnError")),
         ),
-        ("tty", Ignored(json!(true))),
+        ("tty", Plan(json!(true))),
         (
             "volumeDevices",
             Refused(json!([{"name": "v", "devicePath": "/d"}])),
@@ -145,11 +145,6 @@ fn set(inner: bool, field: &str, value: Option<&Value>) -> (Option<PodPlan>, Fin
     let plan = plans.pop().map(|mut plan| {
         // It has every field as it was written.
         plan.spec = Value::Null;
-        // What is ignored is in the plan, for those who will read it: nobody attaches to a container yet, nor limits a pod.
-        plan.resources = Resources::default();
-        for container in &mut plan.containers {
-            container.stdin = StdinPlan::default();
-        }
         plan
     });
     (plan, findings)

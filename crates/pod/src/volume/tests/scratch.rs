@@ -124,7 +124,7 @@ fn size_limits_are_noticed_in_bounded_steps() {
     let over = (0..1000)
         .find_map(|_| volumes.over_limit(2))
         .expect("it is over its limit");
-    assert_eq!(over.volume, "cache");
+    assert_eq!(over.what, Limited::Volume("cache".into()));
     assert!(over.used_bytes > over.limit_bytes);
     assert_eq!(
         over.to_string(),
@@ -132,6 +132,64 @@ fn size_limits_are_noticed_in_bounded_steps() {
     );
     volumes.remove().unwrap();
     assert_eq!(volumes.over_limit(1000), None);
+}
+
+#[test]
+fn containers_and_pods_have_limits_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (base, roots) = (dir.path().join("volumes"), dir.path().join("roots"));
+    let container = |name: &str, limit: Option<u64>| {
+        let mut container = crate::plan::ContainerPlan::new(name, crate::plan::ImageSource::Host);
+        container.resources.ephemeral_limit_bytes = limit;
+        container
+    };
+    let mut plan = pod(vec![("data", VolumeKind::EmptyDir { limit_bytes: None })]);
+    plan.containers = vec![container("app", Some(1 << 20)), container("free", None)];
+    let written = |name: &str| vec![roots.join(name).join("log"), roots.join(name).join("upper")];
+    let all = written("app").into_iter().chain(written("free"));
+    all.for_each(|dir| fs::create_dir_all(dir).unwrap());
+    let prepare = || {
+        let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
+        assert!(!volumes.has_limits());
+        volumes.watch_containers(&plan, written);
+        assert!(volumes.has_limits());
+        volumes
+    };
+    // Its log and its layer count together; found whatever the size of a step.
+    for entries in [1, 3, 1000] {
+        let mut volumes = prepare();
+        let mut look = || (0..200).find_map(|_| volumes.over_limit(entries));
+        fs::write(roots.join("app/log/0.log"), vec![1; 600 << 10]).unwrap();
+        assert_eq!(look(), None, "{entries}");
+        fs::write(roots.join("app/upper/file"), vec![1; 600 << 10]).unwrap();
+        // The pod's is the first to be looked at, and no larger with one container's limit.
+        let over = look().expect("it is over its limit");
+        assert_eq!(over.what, Limited::Pod);
+        assert_eq!(
+            over.to_string(),
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi."
+        );
+        volumes.remove().unwrap();
+        // An emptyDir counts as well, and what is gone doesn't.
+        fs::remove_file(roots.join("app/upper/file")).unwrap();
+        let mut volumes = prepare();
+        let mut look = || (0..200).find_map(|_| volumes.over_limit(entries));
+        assert_eq!(look(), None, "{entries}");
+        fs::write(base.join("data/big"), vec![1; 600 << 10]).unwrap();
+        assert_eq!(look().map(|over| over.what), Some(Limited::Pod));
+        fs::remove_file(roots.join("app/log/0.log")).unwrap();
+        volumes.remove().unwrap();
+    }
+    plan.containers[1].resources.ephemeral_limit_bytes = Some(1 << 20);
+    let mut volumes = Volumes::prepare(&plan, &base, &base.with_extension("claims")).unwrap();
+    volumes.watch_containers(&plan, written);
+    fs::write(roots.join("free/upper/file"), vec![1; 1100 << 10]).unwrap();
+    let over = (0..10).find_map(|_| volumes.over_limit(1000));
+    assert_eq!(
+        over.expect("over its limit").to_string(),
+        "Container free exceeded its local ephemeral storage limit \"1Mi\"."
+    );
+    volumes.remove().unwrap();
 }
 
 #[test]

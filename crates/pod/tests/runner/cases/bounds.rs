@@ -53,6 +53,27 @@ pub(super) fn eviction() {
     });
 }
 
+pub(super) fn eviction_by_what_a_container_logs() {
+    alone(|| {
+        let spec = r#"
+  containers:
+  - {name: app, image: podkit, args: [app, flood], resources: {limits: {ephemeral-storage: 64Ki}}}
+"#;
+        let mut pod = Pod::start(&manifest("evlog", spec), &[]);
+        let evicted = pod.wait("Evicted", |line| line["reason"] == "Evicted");
+        // With one container the pod's limit is the same, and the kubelet looks at that first.
+        assert_eq!(
+            evicted["message"],
+            "Pod ephemeral local storage usage exceeds the total limit of containers 64Ki."
+        );
+        let (code, lines, _) = pod.end();
+        assert_eq!(
+            (code, &lines.last().expect("an end")["phase"]),
+            (Some(1), &"Failed".into())
+        );
+    });
+}
+
 /// Root in a container makes a set-user-id program of every file of the machine that it can write to: no other user of the
 /// machine may reach one.
 pub(super) fn what_containers_write_is_closed_to_others() {

@@ -1,5 +1,6 @@
 //! The cases. Each leaves the machine as it was; `alone` checks that.
 
+mod attach;
 mod bounds;
 mod ends;
 mod jobs;
@@ -50,8 +51,20 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ),
     ("logs_apart_and_whole", logs::logs_apart_and_whole),
     ("a_flood_holds_nobody_up", logs::a_flood_holds_nobody_up),
+    (
+        "several_are_attached_and_the_first_closes_the_input",
+        attach::several_are_attached_and_the_first_closes_the_input,
+    ),
+    (
+        "a_terminal_is_attached_to",
+        attach::a_terminal_is_attached_to,
+    ),
     ("out_of_memory", bounds::out_of_memory),
     ("eviction", bounds::eviction),
+    (
+        "eviction_by_what_a_container_logs",
+        bounds::eviction_by_what_a_container_logs,
+    ),
     (
         "shared_processes_and_pod_json",
         supervisor::shared_processes_and_pod_json,

@@ -2,30 +2,30 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
-use crate::sandbox::Terminal;
+use super::Terminal;
 
 /// How long a terminal's kernel thread may take.
 const ON_ITS_WAY: Duration = Duration::from_millis(50);
 
 /// What a process writes.
-pub(super) enum Source {
+#[derive(Debug)]
+pub(crate) enum Source {
     Pipe(Receiver),
-    Terminal(Rc<Terminal>),
+    Terminal(Arc<Terminal>),
 }
 
 impl Source {
-    pub(super) fn pipe(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn pipe(fd: OwnedFd) -> io::Result<Self> {
         Receiver::from_owned_fd(fd).map(Self::Pipe)
     }
 
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Pipe(pipe) => pipe.readable().await,
             Self::Terminal(terminal) => terminal.readable().await,
@@ -33,7 +33,7 @@ impl Source {
     }
 
     /// What there is now; 0 bytes at the end.
-    pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Pipe(pipe) => pipe.try_read(buffer),
             Self::Terminal(terminal) => terminal.try_read(buffer),
@@ -44,7 +44,7 @@ impl Source {
 impl Source {
     /// What is still there of a process that has ended; none when that is all. A terminal's kernel thread may have some on its
     /// way, which is waited for when others have the terminal open and there is no end to be seen.
-    pub(super) async fn rest(&self, buffer: &mut [u8]) -> Option<usize> {
+    pub(crate) async fn rest(&self, buffer: &mut [u8]) -> Option<usize> {
         loop {
             // Not through the runtime: it may not have seen yet that there is something.
             let read = match self {
@@ -69,20 +69,34 @@ impl Source {
 }
 
 /// What a process reads.
-pub(super) enum Sink {
+#[derive(Debug)]
+pub(crate) enum Sink {
     Pipe(Sender),
-    Terminal(Rc<Terminal>),
+    Terminal(Arc<Terminal>),
 }
 
 impl Sink {
-    pub(super) fn pipe(fd: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn pipe(fd: OwnedFd) -> io::Result<Self> {
         Sender::from_owned_fd(fd).map(Self::Pipe)
     }
 
-    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Writes it all. Several may write at once: their bytes mix, as those of people at one terminal.
+    pub(crate) async fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Pipe(pipe) => pipe.write_all(bytes).await,
+            Self::Pipe(pipe) => write_pipe(pipe, bytes).await,
             Self::Terminal(terminal) => terminal.write_all(bytes).await,
         }
     }
+}
+
+async fn write_pipe(pipe: &Sender, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        pipe.writable().await?;
+        match pipe.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
