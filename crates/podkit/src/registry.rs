@@ -30,6 +30,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "ps",
     "logs",
     "exec",
+    "attach",
     "describe",
     "events",
     "wait",

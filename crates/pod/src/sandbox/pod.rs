@@ -1,5 +1,6 @@
 //! The pod as the supervisor holds it: its init, and the processes started inside.
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -21,6 +22,9 @@ use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
 use super::sysctl;
 use super::wire::{Access, Host, Identity, Job, MountJob, PodJob, Run, SourceJob, StdioJob};
+
+/// Looks at `/proc` for what a container has left: each finds whoever was there at its beginning.
+const LOOKS_MAX: usize = 64;
 
 /// A running pod without containers, or with them.
 #[derive(Debug)]
@@ -242,8 +246,10 @@ impl PodSandbox {
 
     /// Kills what a container left behind when its first process ended. In a shared PID namespace (and without cgroups that
     /// could be killed) its other processes live on; they are known by their mount namespace. Returns how many there were.
+    ///
+    /// One that forks may have a child that a look at `/proc` misses, so it is looked until a look finds nobody new: what has
+    /// been killed forks no more. An error when new ones go on coming.
     pub fn kill_rest(&self, container: &Process) -> io::Result<usize> {
-        use std::os::unix::fs::MetadataExt;
         if !self.shares_pids() {
             // The kernel has killed them with their first.
             return Ok(0);
@@ -251,32 +257,18 @@ impl PodSandbox {
         let Some(namespace) = container.mount_namespace() else {
             return Ok(0);
         };
-        let mut killed = 0;
-        for entry in std::fs::read_dir("/proc")? {
-            let name = entry?.file_name();
-            let Some(pid) = name
-                .to_str()
-                .and_then(|name| name.parse().ok())
-                .and_then(Pid::from_raw)
-            else {
-                continue;
-            };
-            let same = || {
-                let link = format!("/proc/{}/ns/mnt", pid.as_raw_pid());
-                std::fs::metadata(link).is_ok_and(|link| link.ino() == namespace)
-            };
-            if !same() {
-                continue;
-            }
-            // Looked at again behind the pidfd: the number may have been given anew in between.
-            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-                && same()
-                && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
-            {
-                killed += 1;
+        let mut killed = HashSet::new();
+        for _ in 0..LOOKS_MAX {
+            let before = killed.len();
+            kill_all_of(namespace, &mut killed)?;
+            if killed.len() == before {
+                return Ok(before);
             }
         }
-        Ok(killed)
+        Err(io::Error::other(format!(
+            "it goes on making processes: {} were killed",
+            killed.len()
+        )))
     }
 
     /// Kills everything in the pod and waits until it is gone, for at most `timeout`. Blocks. Can be called again.
@@ -312,6 +304,36 @@ impl Drop for PodSandbox {
             tracing::warn!(%error, "the pod's sandbox was not ended cleanly");
         }
     }
+}
+
+/// Kills all processes of a mount namespace that are not among those killed already.
+fn kill_all_of(namespace: u64, killed: &mut HashSet<Pid>) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        let same = || {
+            let link = format!("/proc/{}/ns/mnt", pid.as_raw_pid());
+            std::fs::metadata(link).is_ok_and(|link| link.ino() == namespace)
+        };
+        if killed.contains(&pid) || !same() {
+            continue;
+        }
+        // Looked at again behind the pidfd: the number may have been given anew in between.
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            && same()
+            && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+        {
+            killed.insert(pid);
+        }
+    }
+    Ok(())
 }
 
 fn host(spec: &SandboxSpec) -> Host {
