@@ -210,8 +210,10 @@ impl PodSandbox {
                 "a NUL byte in the command or its environment".into(),
             ));
         }
-        // Among the machine's processes it is in the right PID namespace already.
-        let init = (!self.spec.host.pid).then(|| self.init.pidfd());
+        // Among the machine's processes it is in the right PID namespace already. A stage for a command is nowhere that a container
+        // could see it.
+        let inside = matches!(job, Job::Container { .. }) && !self.spec.host.pid;
+        let init = inside.then(|| self.init.pidfd());
         let started = match run_stage(&self.private, init, keep, job) {
             Err(error) if self.is_ending(&error) => return Err(StartError::SandboxGone),
             started => started?,

@@ -19,6 +19,8 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("delete_module", libc::SYS_delete_module),
     ("fanotify_init", libc::SYS_fanotify_init),
     ("fchdir", libc::SYS_fchdir),
+    ("fchmodat", libc::SYS_fchmodat),
+    ("fchownat", libc::SYS_fchownat),
     ("finit_module", libc::SYS_finit_module),
     ("fsopen", libc::SYS_fsopen),
     ("init_module", libc::SYS_init_module),
@@ -124,9 +126,49 @@ pub(super) fn act(word: &str, args: &[String]) -> bool {
             links.sort();
             println!("fds {links:?}");
         }
+        "watch-stages" => watch_stages(args[0].parse().unwrap()),
         _ => return false,
     }
     true
+}
+
+/// Looks into stages as often as they can be met here, and says what could be had of them: the capabilities that any had and the
+/// descriptors. What CAP_SYS_PTRACE may trace it may also make do whatever these permit.
+fn watch_stages(looks: usize) {
+    println!("watching");
+    let (mut met, mut capabilities, mut descriptors) = (0, 0, std::collections::BTreeSet::new());
+    let me = std::process::id();
+    while met < looks {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for pid in pids.filter(|pid| *pid != me && *pid != 1) {
+            let text =
+                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+            let status = String::from_utf8_lossy(&text("status")).into_owned();
+            let links = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            let links: Vec<PathBuf> = links
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+                .collect();
+            // Asked last: what was read before is of a stage if this is, since a process does not become one.
+            if !text("cmdline").starts_with(b"podkit-stage\0") {
+                continue;
+            }
+            let value = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+            let value = value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
+            let Some(value) = value else { continue };
+            met += 1;
+            capabilities |= value;
+            let kinds = links.iter().map(|link| {
+                let link = link.to_string_lossy();
+                link.split(':').next().unwrap_or_default().to_owned()
+            });
+            descriptors.extend(kinds);
+        }
+    }
+    println!("stages: {capabilities:016x} {descriptors:?}");
 }
 
 /// `NAME ARG...`

@@ -74,6 +74,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Moves this process into them. (cgroup.procs takes 0 for who writes, in both versions.)
+    pub(super) fn enter(&self) -> Result<(), Failed> {
+        self.take_in(0, false)
+    }
+
     /// Whether there are any.
     pub(super) fn any(&self) -> bool {
         !self.procs.is_empty()

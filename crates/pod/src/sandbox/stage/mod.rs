@@ -1,7 +1,8 @@
 //! The stage: this binary, executed anew with one thread, that makes one process of the pod and ends.
 //!
 //! It gets a [`Job`] over its socket, joins namespaces, and forks the process beside itself (`CLONE_PARENT`), so that the
-//! supervisor is its parent. The child does the rest: mounts, cgroups, privileges, exec. Whatever fails goes back over the
+//! supervisor is its parent. The child does the rest: mounts, cgroups, privileges, exec. (For a command in a container that runs
+//! the stage gives its rights up first: [`exec`].) Whatever fails goes back over the
 //! socket with the step and the error; a successful exec closes it.
 
 mod accounts;
@@ -133,6 +134,7 @@ fn stage(number: RawFd) -> io::Result<()> {
         } => {
             let filesystem = Filesystem {
                 root,
+                own_binary: privileges::may_mount(&run.identity),
                 binary,
                 read_only: read_only_root,
                 access,
@@ -212,6 +214,8 @@ fn null() -> Result<OwnedFd, Failed> {
 struct Filesystem {
     root: Root,
     binary: PathBuf,
+    /// The container gets a copy of the binary, and not a mount.
+    own_binary: bool,
     read_only: bool,
     access: Access,
     host: Host,
@@ -289,7 +293,7 @@ fn container(
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
-        run::run(reporter, &run, &stdio, true)
+        run::run(reporter, &run, stdio)
     })
 }
 
@@ -320,6 +324,9 @@ fn others(
     Ok(others)
 }
 
+/// Makes a process in a container that runs. Who is in there may see and, with CAP_SYS_PTRACE, trace everything in its PID namespace:
+/// so this stage stays outside (see `launch`), and has become what the program is to be before the process is born inside. It has no
+/// descriptor of the machine's then, and no capability that the container lacks.
 fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure> {
     let container = inherited(container, "the container")?;
     let stdio = run::take_stdio(&run.stdio, &null()?)?;
@@ -333,10 +340,21 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
         | ThreadNameSpaceType::MOUNT;
     move_into_thread_name_spaces(container.as_fd(), others(&container, all)?)
         .doing(|| "join the container's namespaces".into())?;
-    continue_as_child(reporter, 0, &cgroups, |moved| {
-        moved.wait();
-        run::run(reporter, run, &stdio, false)
-    })
+    drop(container);
+    // By this process itself, for its child: the directory of a cgroup must not come along.
+    cgroups.enter()?;
+    drop(cgroups);
+    let prepared = run::prepare(reporter, run, stdio, false)?;
+    let forked = sys::fork_sibling(0, None).doing(|| "fork".into())?;
+    let Some((_, pidfd)) = forked else {
+        // A session of its own as long as that one's leader is somebody else, which it always is: it has another id.
+        rustix::process::setsid().ok();
+        prepared.finish(reporter)
+    };
+    Ok(
+        wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
+            .doing(|| "report the new process".into())?,
+    )
 }
 
 #[cfg(test)]

@@ -29,6 +29,11 @@ pub(super) fn warn_of_missing(reporter: &Reporter, identity: &Identity) -> Resul
     Ok(())
 }
 
+/// Whether the container may change mounts, those that podkit made for it included.
+pub(super) fn may_mount(identity: &Identity) -> bool {
+    identity.capabilities & CapabilitySet::SYS_ADMIN.bits() != 0
+}
+
 /// Becomes the user, with the container's capabilities, and what [`confine`] needs.
 pub(super) fn become_user(account: &Account, identity: &Identity) -> Result<(), Failed> {
     use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};

@@ -1,5 +1,6 @@
 //! The root file system of a container: put together at a place in the private mounts, then made `/`.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub(super) fn build(
     let Filesystem {
         root: kind,
         binary,
+        own_binary,
         read_only,
         access,
         host,
@@ -66,7 +68,7 @@ pub(super) fn build(
     // Host directories that get new mount points are writable until these are made.
     let mut finish: Vec<OwnedFd> = Vec::new();
     match &kind {
-        Root::Itself => fill_itself(&root, &binary)?,
+        Root::Itself => fill_itself(&root, &binary, own_binary)?,
         Root::Host => fill_host(&root, &mounts, &mut finish)?,
         Root::Overlay { .. } => {}
     }
@@ -132,13 +134,21 @@ const SKELETON: [(&str, u32); 8] = [
     ("root", 0o700),
 ];
 
-/// The `podkit` image: the running binary, read-only, and the directories that programs expect.
-fn fill_itself(root: &OwnedFd, binary: &Path) -> Result<(), Failed> {
+/// The `podkit` image: the running binary, read-only, and the directories that programs expect. Who may mount could make the mount
+/// writable, and then change the mode or the owner of the machine's file if not its bytes: they get a copy in their own root, which
+/// nobody else executes.
+fn fill_itself(root: &OwnedFd, binary: &Path, own_copy: bool) -> Result<(), Failed> {
     make_directories(root, &SKELETON)?;
     make_directories(root, &[("etc", 0o755)])?;
     let step = || "mount /podkit".to_owned();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let place = openat(root, "podkit", flags, Mode::from_raw_mode(0o555)).doing(step)?;
+    if own_copy {
+        let step = || "copy podkit's binary to /podkit".to_owned();
+        let mut binary = File::open(binary).doing(step)?;
+        io::copy(&mut binary, &mut File::from(place)).doing(step)?;
+        return Ok(());
+    }
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
     let binary = clone_tree(CWD, binary, false).doing(step)?;
     sys::set_mount_attributes(&binary, attributes, MountPropagationFlags::PRIVATE, false)

@@ -79,33 +79,50 @@ pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
     }
 }
 
-/// Executes the program: the `first` of a container, or a command in one. Returns only to say why not, and only while
-/// nothing has been closed.
+/// Executes the program as the first of a container. Returns only to say why not, and only while nothing has been closed.
 pub(super) fn run(
     reporter: &Reporter,
     run: &Run,
-    standard: &Standard,
-    first: bool,
+    standard: Standard,
 ) -> Result<Infallible, Failure> {
+    let prepared = prepare(reporter, run, standard, true)?;
+    prepared.finish(reporter)
+}
+
+/// A process that is all that its program may be, and no more: its user, capabilities, limits and descriptors.
+pub(super) struct Prepared<'a> {
+    identity: &'a Identity,
+    program: Program,
+    terminal: bool,
+}
+
+/// Does what needs rights, and gives them up: for the `first` process of a container, or for a command in one. Returns only while
+/// nothing has been closed, or with everything closed but the socket and standard input, output, error; a failure in between ends
+/// this process.
+pub(super) fn prepare<'a>(
+    reporter: &Reporter,
+    run: &'a Run,
+    standard: Standard,
+    first: bool,
+) -> Result<Prepared<'a>, Failure> {
     let identity = &run.identity;
     let account = accounts::resolve(identity)?;
     let uid = account.uid;
     detach_from_caller()?;
+    let terminal = matches!(standard, Standard::Terminal(_));
     match standard {
         Standard::Fds(fds) => {
-            for fd in fds {
+            for fd in &fds {
                 own_pipe(fd, uid);
             }
-            let [stdin, stdout, stderr] = fds;
+            let [stdin, stdout, stderr] = &fds;
             replace_stdio([stdin, stdout, stderr])?;
         }
         Standard::Terminal(size) => {
-            let terminal = terminal::open(reporter, *size, uid)?;
+            let terminal = terminal::open(reporter, size, uid)?;
             if first {
                 terminal::show_as_console(&terminal)?;
             }
-            rustix::process::ioctl_tiocsctty(&terminal)
-                .doing(|| "take the terminal over".into())?;
             replace_stdio([&terminal, &terminal, &terminal])?;
         }
     }
@@ -113,14 +130,18 @@ pub(super) fn run(
         set_rlimit(reporter, *limit)?;
     }
     // From here on only the socket is open: a working directory such as /proc/self/fd/7 can lead nowhere (CVE-2024-21626).
-    // The owners of what is closed are never dropped, since this does not return.
+    // The owners of what is closed are never dropped, since nobody returns to them.
     sys::close_all_but(&reporter.socket);
-    let Err(failure) = finish(reporter, run, &account);
-    reporter.fail(failure);
-    sys::exit_now(127)
+    let prepared = become_program(reporter, run, &account, terminal);
+    prepared.or_else(|failure| end(reporter, failure))
 }
 
-fn finish(reporter: &Reporter, run: &Run, account: &Account) -> Result<Infallible, Failure> {
+fn become_program<'a>(
+    reporter: &Reporter,
+    run: &'a Run,
+    account: &Account,
+    terminal: bool,
+) -> Result<Prepared<'a>, Failure> {
     let identity = &run.identity;
     let mut env = identity.env.clone();
     if !env.iter().any(|(name, _)| name == "HOME") {
@@ -130,10 +151,36 @@ fn finish(reporter: &Reporter, run: &Run, account: &Account) -> Result<Infallibl
     privileges::warn_of_missing(reporter, identity)?;
     let program = Program::new(&run.argv, &env)?;
     privileges::become_user(account, identity)?;
-    // The last word while every system call is still allowed.
-    reporter.tell_executing();
-    privileges::confine(identity)?;
-    program.exec()
+    Ok(Prepared {
+        identity,
+        program,
+        terminal,
+    })
+}
+
+/// Tells the supervisor, and ends this process.
+fn end(reporter: &Reporter, failure: Failure) -> ! {
+    reporter.fail(failure);
+    sys::exit_now(127)
+}
+
+impl Prepared<'_> {
+    /// Executes the program, by a process that leads a session.
+    pub(super) fn finish(self, reporter: &Reporter) -> ! {
+        let Err(failure) = self.execute(reporter);
+        end(reporter, failure)
+    }
+
+    fn execute(&self, reporter: &Reporter) -> Result<Infallible, Failure> {
+        if self.terminal {
+            rustix::process::ioctl_tiocsctty(std::io::stdin())
+                .doing(|| "take the terminal over".into())?;
+        }
+        // The last word while every system call is still allowed.
+        reporter.tell_executing();
+        privileges::confine(self.identity)?;
+        self.program.exec()
+    }
 }
 
 /// A pipe of the supervisor's belongs to root; `/dev/stdout` could not be opened by another user.

@@ -240,3 +240,42 @@ pub(crate) fn no_descriptor_leaks(private: &PrivateMounts) {
     victim.signal(Signal::KILL).unwrap();
     pod.destroy(LONG).unwrap();
 }
+
+/// With CAP_SYS_PTRACE a container can trace the stage of a command from the moment at which it can see it. Then it has no more
+/// to give than the container has, and nothing of the machine's is open.
+pub(crate) fn the_stage_of_a_command_has_nothing_to_give(private: &PrivateMounts) {
+    for pod in [pod(private), shared_pod(private)] {
+        let mut attacker = inside("watch-stages 40 ; sleep");
+        attacker.security.add_capabilities = vec!["SYS_PTRACE".into()];
+        let (attacker, mut output) = start(&pod, attacker);
+        read_until(&mut output, "watching");
+        let text = std::thread::scope(|scope| {
+            let text = scope.spawn(|| read_until(&mut output, "stages:"));
+            // It is there for some ten microseconds: it takes many until one is met.
+            let deadline = std::time::Instant::now() + LONG;
+            while !text.is_finished() {
+                if std::time::Instant::now() > deadline {
+                    // So that the thread ends, which then says what is missing.
+                    attacker.signal(Signal::KILL).unwrap();
+                    break;
+                }
+                assert_eq!(exec(&pod, &attacker, "exit 0").0.code(), 0);
+            }
+            text.join().unwrap()
+        });
+        let (capabilities, descriptors) = field(&text, "stages:").split_once(' ').unwrap();
+        // The fourteen of every container, and CAP_SYS_PTRACE (19).
+        let own = 0xa804_25fb | 1 << 19;
+        let capabilities = u64::from_str_radix(capabilities, 16).unwrap();
+        assert_eq!(capabilities & !own, 0, "{text}");
+        let descriptors: Vec<String> =
+            serde_json::from_str(&descriptors.replace('{', "[").replace('}', "]")).unwrap();
+        for kind in descriptors {
+            assert!(
+                ["pipe", "socket", "/proc/driver/dev/null"].contains(&kind.as_str()),
+                "{text}"
+            );
+        }
+        pod.destroy(LONG).unwrap();
+    }
+}

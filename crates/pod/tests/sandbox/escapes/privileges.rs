@@ -1,6 +1,6 @@
 //! Programs that would give their caller more than it has: set-user-id, file capabilities.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use podkit_pod::sandbox::{ContainerStart, PrivateMounts};
 
@@ -51,5 +51,39 @@ pub(crate) fn programs_give_no_privilege_where_that_is_forbidden(private: &Priva
     );
     // A capability that the container can't have: it is not executed.
     has(&attack("sys-admin", false), "execute /sys-admin: 1");
+    pod.destroy(LONG).unwrap();
+}
+
+/// With CAP_SYS_ADMIN a container may make every mount that it has writable: that of podkit's binary must not be the machine's file.
+pub(crate) fn who_may_mount_has_a_binary_of_its_own(private: &PrivateMounts) {
+    let pod = pod(private);
+    let exe = std::env::current_exe().unwrap();
+    let look = || {
+        let metadata = exe.metadata().unwrap();
+        let times = (
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        );
+        (metadata.mode(), metadata.uid(), metadata.size(), times)
+    };
+    let before = look();
+    // MS_REMOUNT | MS_BIND without MS_RDONLY; then a mode with set-user-id (04777), and another owner.
+    let words = "call mount s:none s:/podkit s: 4128 0 ; call fchmodat -100 s:/podkit 0x9ff ; call fchownat -100 s:/podkit 0 0 0";
+    let attack = |capability: &str| {
+        let mut start = inside(words);
+        start.security.add_capabilities = vec![capability.into()];
+        run(&pod, start).1
+    };
+    let text = attack("SYS_ADMIN");
+    // It may do so, to what is its own.
+    has(&text, "call fchmodat -100 s:/podkit 0x9ff: ok");
+    assert_eq!(look(), before);
+    // The control: without it the file is the machine's, and shut.
+    let text = attack("SYS_PTRACE");
+    has(&text, "call mount s:none s:/podkit s: 4128 0: 1");
+    has(&text, "call fchmodat -100 s:/podkit 0x9ff: 30");
+    has(&text, "call fchownat -100 s:/podkit 0 0 0: 30");
+    assert_eq!(look(), before);
     pod.destroy(LONG).unwrap();
 }
