@@ -11,7 +11,7 @@ use crate::build::run;
 pub(crate) type Wanted = (&'static str, &'static str);
 
 /// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
-/// a program that runs alone in an image.
+/// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -21,6 +21,9 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("openssl", "openssl"),
     ("ip", "iproute2"),
     ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("newuidmap", "uidmap"),
+    ("pasta", "passt"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),
