@@ -1,5 +1,6 @@
 //! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), TLS (`tls`), upstreams and their
-//! pools (`upstream`), the admin server that every module has (`admin`), and the driver of a module's life (`module`).
+//! pools (`upstream`), the admin server that every module has (`admin`), the driver of a module's life (`module`), and files that
+//! are followed (`watch`).
 
 pub mod admin;
 pub mod http;
@@ -7,3 +8,4 @@ pub mod module;
 pub mod net;
 pub mod tls;
 pub mod upstream;
+pub mod watch;

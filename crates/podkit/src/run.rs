@@ -45,6 +45,8 @@ podkit_foundation::params! {
         seccomp_dir: Option<PathBuf> {},
         /// Keep the state of pods below this directory instead of /run/podkit and /var/lib/podkit.
         state_dir: Option<PathBuf> {},
+        /// Apply the files again after each edit: only the containers that changed are restarted.
+        watch: bool { default: Some("false") },
         /// Go on in the background; return when all pods have begun.
         detach: bool { default: Some("false"), short: Some('d') },
         /// With -d, return when all pods are ready, and fail when one can't be.
@@ -82,7 +84,13 @@ pub(crate) const RUN_HELP: &str = "\
 Ctrl-C stops the pod in order within its grace period; a second one at once. Exit code: 0 when all went well, 1 when the \
 pod failed or could not start, 2 when something given is wrong. An image whose repository ends in podkit is this very \
 binary; others are pulled. --image CONTAINER=SOURCE and the annotation podkit.dev/image.CONTAINER choose another \
-source: host (this machine's programs, read-only), rootfs:DIR, oci:DIR, docker-archive:FILE, docker-daemon:IMAGE.";
+source: host (this machine's programs, read-only), rootfs:DIR, oci:DIR, docker-archive:FILE, docker-daemon:IMAGE.
+
+A pod that runs follows its files as one on Kubernetes follows the API server: volumes of edited ConfigMaps and Secrets, and of edited \
+labels and annotations, are updated in place in one step; subPath mounts, variables and immutable objects are not. With --watch the \
+rest of an edit is applied too: containers that changed (their image pulled first) or whose variables did are restarted, new ones begin, \
+those that are gone end, pods come and go; what no running pod can take (init containers, volumes, ports, host name, shared namespaces, \
+the pod's securityContext) restarts the whole pod. A bad edit is refused, and everything goes on.";
 
 pub(crate) const CHECK_HELP: &str = "\
 Exit code: 0 when the files can run, 2 when not. Every line names file, line, column and path.";
@@ -110,6 +118,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         state_dir: params.state_dir,
         only_pod: params.only_pod,
         job_pod: params.job_pod,
+        watch: params.watch,
         detach: params.detach,
         wait: params.wait,
         wait_timeout: params.wait_timeout,

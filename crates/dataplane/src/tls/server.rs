@@ -24,7 +24,7 @@ use super::metrics::{self, Handshakes, Reason};
 use super::params::{MinVersion, TlsParams};
 use super::set::{CertificateSet, Named};
 use super::source::Source;
-use super::watch::{Watch, places};
+use crate::watch::{Watch, places};
 
 /// The application protocols (ALPN) of a server of HTTP/1.
 pub const HTTP1: &[&[u8]] = &[b"http/1.1", b"http/1.0"];

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::event::EventLog;
+use crate::plan::ContainerPlan;
 
 /// Written by the supervisor, read by the connections, all on one thread.
 #[derive(Debug)]
@@ -33,6 +34,11 @@ impl Board {
     /// The pod is like this now.
     pub(crate) fn show(&self, pod: Arc<str>) {
         self.pod.send_replace(pod);
+    }
+
+    /// One more container, after the others.
+    pub(crate) fn add(&self, container: &ContainerPlan) {
+        self.events.borrow_mut().add(container);
     }
 
     /// This has happened.

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::plan::{PodPlan, Role};
+use crate::plan::{ContainerPlan, PodPlan, Role};
 
 /// The most that are kept; the one that was last seen longest ago goes first. An API server keeps them for an hour.
 const MAX: usize = 256;
@@ -38,13 +38,6 @@ struct Entry {
 
 impl EventLog {
     pub(crate) fn new(plan: &PodPlan) -> Self {
-        let path = |container: &crate::plan::ContainerPlan| {
-            let list = match container.role {
-                Role::Main => "containers",
-                Role::Init | Role::Sidecar => "initContainers",
-            };
-            format!("spec.{list}{{{}}}", container.name)
-        };
         Self {
             pod: json!({
                 "kind": "Pod",
@@ -53,10 +46,15 @@ impl EventLog {
                 "namespace": plan.namespace,
                 "uid": plan.facts.uid,
             }),
-            field_paths: plan.containers.iter().map(path).collect(),
+            field_paths: plan.containers.iter().map(field_path).collect(),
             entries: Vec::new(),
             number: 0,
         }
+    }
+
+    /// One more container, after the others.
+    pub(crate) fn add(&mut self, container: &ContainerPlan) {
+        self.field_paths.push(field_path(container));
     }
 
     /// Takes one that happened now; `container` is one of the plan's.
@@ -134,6 +132,14 @@ impl EventLog {
             "reportingInstance": "",
         })
     }
+}
+
+fn field_path(container: &ContainerPlan) -> String {
+    let list = match container.role {
+        Role::Main => "containers",
+        Role::Init | Role::Sidecar => "initContainers",
+    };
+    format!("spec.{list}{{{}}}", container.name)
 }
 
 #[cfg(test)]

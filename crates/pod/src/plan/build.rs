@@ -42,6 +42,26 @@ pub fn build(
     (plans, findings)
 }
 
+/// The pods that [`build`] plans, as objects: those of the files, and those of the options' Jobs.
+pub(crate) fn objects(documents: &Documents, options: &Options) -> Vec<Object<Pod>> {
+    let mut pods = documents.pods.clone();
+    pods.extend(job::pods(documents, options));
+    pods
+}
+
+/// The plan of one pod, which needs not be among the documents as it is.
+pub(crate) fn one(
+    pod: &Object<Pod>,
+    documents: &Documents,
+    options: &Options,
+    facts: &dyn FactsFor,
+) -> (Option<PodPlan>, Findings) {
+    let mut findings = Findings::new();
+    let plan = plan(pod, documents, options, facts, &mut findings);
+    findings.sort();
+    (plan, findings)
+}
+
 /// Options that name a container name one that there is.
 fn check_options(documents: &Documents, options: &Options, findings: &mut Findings) {
     if documents.is_broken("Pod") {

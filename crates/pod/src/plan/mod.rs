@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::image::Location;
 pub use crate::sandbox::Signal;
 pub use build::build;
+pub(crate) use build::{objects, one};
 pub use defaults::MESSAGE_PATH;
 pub use facts::{Facts, FactsFor, JobPod, Options};
 pub use job::{JobPlan, jobs, place_of};

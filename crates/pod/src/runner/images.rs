@@ -70,6 +70,17 @@ impl Images {
         images
     }
 
+    /// One more container, after the others.
+    pub(super) fn add(&mut self) {
+        self.early.push(None);
+        self.here.push(None);
+    }
+
+    /// What was asked for early is not what the container is to have.
+    pub(super) fn forget(&mut self, id: Id) {
+        self.early[id] = None;
+    }
+
     /// The container's turn has come; the answer is a note. `None`: there is no image to be had.
     pub(super) fn pull(
         &mut self,

@@ -40,6 +40,7 @@ pub(super) struct Limits {
 /// Where the logs of a pod's containers go. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct LogFiles {
+    dir: PathBuf,
     shared: Arc<Shared>,
 }
 
@@ -54,6 +55,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Of each container; more come when the pod's definition is edited.
+    dirs: Vec<PathBuf>,
     waiting: Vec<Entry>,
     bytes: usize,
     /// How many bytes have ever come, and how many of them are written.
@@ -74,15 +77,16 @@ struct Entry {
 impl LogFiles {
     /// Below `dir`, a directory for each of these containers, by their places.
     pub(super) fn new(dir: &Path, containers: &[String], limits: Limits) -> Self {
-        let dirs = containers.iter().map(|name| dir.join(name)).collect();
         let shared = Arc::new(Shared::default());
+        shared.lock().dirs = containers.iter().map(|name| dir.join(name)).collect();
         let writer = Writer {
-            dirs,
+            dirs: Vec::new(),
             limits,
             open: HashMap::new(),
             failing: false,
         };
         let files = Self {
+            dir: dir.to_owned(),
             shared: Arc::clone(&shared),
         };
         let spawned = std::thread::Builder::new()
@@ -96,6 +100,12 @@ impl LogFiles {
             state.ended = true;
         }
         files
+    }
+
+    /// One more container, after the others.
+    pub(super) fn add(&self, container: &str) {
+        let dir = self.dir.join(container);
+        self.shared.lock().dirs.push(dir);
     }
 
     /// Takes lines that came now. Never waits.
@@ -202,6 +212,9 @@ impl Shared {
             }
             let batch = std::mem::take(&mut state.waiting);
             let bytes = std::mem::take(&mut state.bytes) as u64;
+            if writer.dirs.len() != state.dirs.len() {
+                writer.dirs.clone_from(&state.dirs);
+            }
             drop(state);
             for mut entry in batch {
                 writer.write(&entry);

@@ -4,6 +4,8 @@
 //! input is a pipe whose end means stop, so that none outlives this process. They are in process groups of their own: a
 //! Ctrl-C reaches them once, from here.
 
+mod edits;
+
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 use podkit_foundation::error::Failure;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::detach;
@@ -37,6 +40,11 @@ struct Supervisor {
     pidfd: OwnedFd,
     /// Its end asks for a stop.
     _stdin: Option<ChildStdin>,
+    ended: bool,
+    /// An edit of the files has ended it: how it takes that is nobody's failure.
+    leaves: bool,
+    /// And begins it anew.
+    again: bool,
 }
 
 /// Runs all pods to their end. The exit code is the worst, or that of the pod with the container of `--exit-code-from`.
@@ -87,6 +95,12 @@ struct Crowd<'a> {
 }
 
 impl Crowd<'_> {
+    /// The supervisor of a pod, while it lives.
+    fn living(&mut self, pod: &str) -> Option<&mut Supervisor> {
+        let mut all = self.supervisors.iter_mut();
+        all.find(|one| one.pod == pod && !one.ended)
+    }
+
     fn start(&mut self, pod: &str, job_pod: Option<&str>) -> Result<(), Failure> {
         let failed = |error| Failure::runtime("starting a supervisor", error);
         let at = self.supervisors.len();
@@ -137,6 +151,8 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
         .as_deref()
         .and_then(|name| pods.pod_of(name));
     let (mut worst, mut chosen_code) = (0, None);
+    let mut known = edits::Edits::new(pods);
+    let mut edited = options.watch.then(|| edits::follow(options, pods));
     loop {
         for job in &mut jobs {
             worst = worst.max(job.go_on(&mut crowd)?);
@@ -149,6 +165,7 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
             ask = signals.next() => {
                 let times = if ask == Ask::Kill { "again" } else { "once" };
                 tracing::debug!(times, "asked to stop");
+                edited = None;
                 for job in &mut jobs {
                     job.state.stop();
                     job.asked = true;
@@ -164,6 +181,13 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                 let supervisor = &mut crowd.supervisors[at];
                 let code = code(supervisor.child.wait());
                 let pod = supervisor.pod.clone();
+                supervisor.ended = true;
+                if supervisor.leaves {
+                    if supervisor.again && edited.is_some() {
+                        crowd.start(&pod, None)?;
+                    }
+                    continue;
+                }
                 match jobs.iter_mut().find(|job| job.has(&pod)) {
                     // A pod of a Job that fails may be followed by one that succeeds.
                     Some(job) => job.ended(&pod, code == 0),
@@ -171,6 +195,7 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                 }
                 if chosen == Some(pod.as_str()) {
                     chosen_code = Some(code);
+                    edited = None;
                     for job in &mut jobs {
                         job.state.stop();
                         job.asked = true;
@@ -178,8 +203,17 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                     ask_all(&crowd.supervisors);
                 }
             }
+            Some(pods) = next(&mut edited) => known.apply(&pods, &mut crowd)?,
             () = until(wake) => {}
         }
+    }
+}
+
+/// The next edit of the files.
+async fn next(edited: &mut Option<mpsc::UnboundedReceiver<Pods>>) -> Option<Pods> {
+    match edited {
+        Some(edited) => edited.recv().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -341,6 +375,9 @@ fn start(pod: &str, job_pod: Option<&str>, detached: bool) -> io::Result<Supervi
         pidfd: pidfd_open(pid, PidfdFlags::empty())?,
         _stdin: child.stdin.take(),
         child,
+        ended: false,
+        leaves: false,
+        again: false,
     })
 }
 

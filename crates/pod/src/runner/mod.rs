@@ -11,8 +11,10 @@
 //! that is stopped or slow holds up nobody but those who print.
 
 mod addresses;
+mod change;
 mod console;
 mod container;
+mod definition;
 mod detach;
 mod etc;
 mod ids;
@@ -71,6 +73,8 @@ pub struct RunOptions {
     pub seccomp_dir: Option<PathBuf>,
     /// `--state-dir DIR` (hidden): in place of `/run/podkit` and `/var/lib/podkit`.
     pub state_dir: Option<PathBuf>,
+    /// `--watch`: edited files are applied to what runs.
+    pub watch: bool,
     /// `--only-pod NAMESPACE/NAME` (hidden): which pod of the files this process supervises; set by the process that
     /// started it as one of several. Standard input is then that process's pipe: its end means stop.
     pub only_pod: Option<String>,
@@ -113,6 +117,7 @@ impl Default for RunOptions {
             exit_code_from: None,
             seccomp_dir: None,
             state_dir: None,
+            watch: false,
             only_pod: None,
             job_pod: None,
             detach: false,
@@ -157,7 +162,8 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
     if options.detached && options.only_pod.is_none() {
         detach::report_pods(pods.names())?;
     }
-    let many = pods.names().len() > 1 || !pods.jobs().is_empty();
+    // Under --watch pods come and go, and one that is restarted as a whole has to be started by somebody.
+    let many = pods.names().len() > 1 || !pods.jobs().is_empty() || options.watch;
     match options.only_pod {
         None if many => many::run(options, &pods),
         _ => prepare::run(options, &pods),

@@ -13,6 +13,7 @@ use tokio::task::LocalSet;
 
 use super::RunOptions;
 use super::container::Ground;
+use super::definition::{self, Definition};
 use super::detach;
 use super::etc;
 use super::ids;
@@ -24,7 +25,7 @@ use super::oom;
 use super::output::{Item, Output};
 use super::signals::Signals;
 use super::state::DETACHED;
-use super::supervise::Supervisor;
+use super::supervise::{Followed, Supervisor};
 use crate::cgroup::Cgroups;
 use crate::control::lost;
 use crate::image::{Store, upper};
@@ -56,6 +57,10 @@ pub(super) struct Pods {
     /// What is not an error.
     remarks: Vec<String>,
     jobs: Vec<JobPlan>,
+    /// With `--watch`: as they are in the files.
+    plans: Vec<PodPlan>,
+    /// Of the files, before they were read.
+    sum: u64,
 }
 
 impl Pods {
@@ -71,6 +76,16 @@ impl Pods {
         &self.jobs
     }
 
+    /// With `--watch`: as they are in the files, but for what is known of a pod only when it begins.
+    pub(super) fn plans(&self) -> &[PodPlan] {
+        &self.plans
+    }
+
+    /// What the files' contents were.
+    pub(super) fn sum(&self) -> u64 {
+        self.sum
+    }
+
     /// The pod that has this container.
     pub(super) fn pod_of(&self, container: &str) -> Option<&str> {
         let has = |names: &Vec<String>| names.iter().any(|name| name == container);
@@ -81,6 +96,18 @@ impl Pods {
 
 /// Reads the files. An error lists everything that is wrong in them.
 pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
+    let follows = definition::are_files(&options.files);
+    if options.watch && !follows {
+        return Err(Failure::Usage(
+            "--watch: only files can be watched, and not standard input or a pipe".to_owned(),
+        ));
+    }
+    // Before they are read: what is written meanwhile is seen as a change.
+    let sum = if follows {
+        definition::sum(&options.files)
+    } else {
+        0
+    };
     let (documents, mut findings) = manifest::load(&options.files);
     let plan_options = Options {
         images: options.images.clone(),
@@ -123,6 +150,12 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
             .collect(),
         remarks: remarks.map(ToString::to_string).collect(),
         jobs,
+        sum,
+        plans: if options.watch && options.only_pod.is_none() {
+            plans
+        } else {
+            Vec::new()
+        },
     };
     if let Some(name) = &options.exit_code_from
         && pods.pod_of(name).is_none()
@@ -221,7 +254,18 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             mounts: &mounts,
             cgroups: &cgroups,
         };
-        let mut supervisor = prepare(options, plan, base, &output, files.clone()).await?;
+        let apply = options.watch && options.job_pod.is_none();
+        let definition = Definition::new(
+            &options.files,
+            &pods.documents,
+            &pods.options,
+            &plan,
+            apply,
+            pods.sum,
+        );
+        let followed = definition.map(|definition| Followed { definition, apply });
+        let shown = (&output, files.clone());
+        let mut supervisor = prepare(options, plan, base, shown, followed).await?;
         let server = supervisor.open().map_err(Failure::Runtime)?;
         if options.detached {
             let alone = options.only_pod.is_none();
@@ -383,8 +427,8 @@ async fn prepare(
     options: &RunOptions,
     plan: PodPlan,
     base: Base<'_>,
-    output: &Output,
-    files: LogFiles,
+    (output, files): (&Output, LogFiles),
+    followed: Option<Followed>,
 ) -> Result<Supervisor, Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
     ids::check(&plan, base.mounts.ids())?;
@@ -435,7 +479,7 @@ async fn prepare(
         machine,
         output,
         (Store::new(options.state_dir.as_deref()), files),
-        options.detached,
+        (options.detached, followed),
     );
     Ok(supervisor)
 }

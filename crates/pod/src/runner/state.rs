@@ -30,6 +30,7 @@ pub(super) const DETACHED: &str = "podkit.dev/detached";
 pub(super) struct PodObject {
     metadata: Map<String, Value>,
     spec: Value,
+    detached: bool,
     address: Ipv4Addr,
     host_address: Option<String>,
     since: SystemTime,
@@ -44,32 +45,42 @@ impl PodObject {
         since: SystemTime,
         detached: bool,
     ) -> Self {
-        let mut annotations = plan.annotations.clone();
-        annotations.insert(SUPERVISOR.to_owned(), std::process::id().to_string());
-        annotations.insert(VERSION.to_owned(), podkit_foundation::VERSION.to_owned());
-        if detached {
-            annotations.insert(DETACHED.to_owned(), "true".to_owned());
-        }
         let mut metadata = Map::new();
         metadata.insert("name".to_owned(), plan.name.clone().into());
         metadata.insert("namespace".to_owned(), plan.namespace.clone().into());
         metadata.insert("uid".to_owned(), plan.facts.uid.clone().into());
         metadata.insert("creationTimestamp".to_owned(), rfc3339(since).into());
-        if !plan.labels.is_empty() {
-            metadata.insert("labels".to_owned(), json!(plan.labels));
-        }
-        metadata.insert("annotations".to_owned(), json!(annotations));
-        let mut spec = plan.spec.clone();
-        if spec.is_object() {
-            spec["nodeName"] = plan.facts.node_name.clone().into();
-        }
-        Self {
+        let mut object = Self {
             metadata,
-            spec,
+            spec: Value::Null,
+            detached,
             address,
             host_address: plan.facts.host_ips.first().map(ToString::to_string),
             since,
             conditions: Vec::new(),
+        };
+        object.redefine(plan);
+        object
+    }
+
+    /// Takes over what a plan says of it: labels, annotations and spec.
+    pub(super) fn redefine(&mut self, plan: &PodPlan) {
+        let mut annotations = plan.annotations.clone();
+        annotations.insert(SUPERVISOR.to_owned(), std::process::id().to_string());
+        annotations.insert(VERSION.to_owned(), podkit_foundation::VERSION.to_owned());
+        if self.detached {
+            annotations.insert(DETACHED.to_owned(), "true".to_owned());
+        }
+        self.metadata.remove("labels");
+        if !plan.labels.is_empty() {
+            self.metadata
+                .insert("labels".to_owned(), json!(plan.labels));
+        }
+        self.metadata
+            .insert("annotations".to_owned(), json!(annotations));
+        self.spec = plan.spec.clone();
+        if self.spec.is_object() {
+            self.spec["nodeName"] = plan.facts.node_name.clone().into();
         }
     }
 
@@ -98,12 +109,15 @@ impl PodObject {
     ) -> Value {
         let statuses = |init: bool| -> Vec<Value> {
             let all = plan.containers.iter().enumerate();
-            all.filter(|(_, container)| (container.role != Role::Main) == init)
-                .map(|(id, container)| named_status(container, machine.status(id), pid(id)))
-                .collect()
+            all.filter(|(id, container)| {
+                (container.role != Role::Main) == init && !machine.is_removed(*id)
+            })
+            .map(|(id, container)| named_status(container, machine.status(id), pid(id)))
+            .collect()
         };
         let unready = |main_only: bool| -> Vec<&str> {
             let all = plan.containers.iter().enumerate();
+            let all = all.filter(|(id, _)| !machine.is_removed(*id));
             all.filter(|(id, container)| match container.role {
                 Role::Init => !main_only && !ended_well(machine.status(*id)),
                 Role::Sidecar => !machine.status(*id).ready,

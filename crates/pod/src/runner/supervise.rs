@@ -1,5 +1,7 @@
 //! The rim around the machine: it waits for what happens, asks the machine, and does what it says.
 
+mod replan;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::rc::Rc;
@@ -11,6 +13,7 @@ use tokio::task::AbortHandle;
 
 use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
+use super::definition::Reread;
 use super::images::Images;
 use super::layout::{replace, replace_private};
 use super::log_files::LogFiles;
@@ -25,6 +28,7 @@ use crate::image::{EnsureError, ResolvedImage, Store};
 use crate::manifest::nearest;
 use crate::net::{Egress, Forwarder, PodNet, Publisher};
 use crate::plan::{ContainerPlan, ImageSource};
+pub(super) use replan::Followed;
 
 /// How long between two looks at the volumes, and how many entries one look takes: some milliseconds of CPU.
 const LIMITS_PERIOD: Duration = Duration::from_secs(1);
@@ -47,6 +51,8 @@ pub(super) enum Note {
         ensured: Box<Result<ResolvedImage, EnsureError>>,
         waited: Duration,
     },
+    /// The files that define the pod were looked at.
+    Reread(Reread),
     /// A probe has failed and people are to be told.
     Unhealthy { id: Id, message: String },
 }
@@ -92,6 +98,12 @@ pub(super) struct Supervisor {
     warnings: Vec<String>,
     dns_events: Vec<String>,
     warned: Vec<String>,
+    /// Until it is followed.
+    followed: Option<Followed>,
+    /// `--watch`.
+    apply: bool,
+    /// The object is another, and nobody was shown it.
+    stale: bool,
 }
 
 impl Supervisor {
@@ -102,7 +114,7 @@ impl Supervisor {
         machine: Machine,
         output: Output,
         (store, files): (Store, LogFiles),
-        detached: bool,
+        (detached, followed): (bool, Option<Followed>),
     ) -> Self {
         let plan = ground.plan();
         let count = plan.containers.len();
@@ -137,6 +149,9 @@ impl Supervisor {
             warnings: network.warnings,
             dns_events: network.resolv.events,
             warned: Vec::new(),
+            apply: followed.as_ref().is_some_and(|followed| followed.apply),
+            followed,
+            stale: false,
         }
     }
 
@@ -164,6 +179,7 @@ impl Supervisor {
         }
         self.publisher.serve(&self.net);
         let limits = self.watch_limits();
+        let follows = self.follow_files();
         let init = self.ground.sandbox.init().clone();
         let mut sandbox_ended = std::pin::pin!(async move { init.exited().await });
         let mut sandbox_lives = true;
@@ -187,8 +203,8 @@ impl Supervisor {
                 () = until(wake) => self.inputs.push_back(Input::Tick),
             }
         }
-        if let Some(limits) = limits {
-            limits.abort();
+        for task in [limits, follows].into_iter().flatten() {
+            task.abort();
         }
         self.end(server).await
     }
@@ -207,7 +223,7 @@ impl Supervisor {
             )
         };
         // Before anything is said: who acts on an event finds the state that it is about.
-        if actions.iter().any(of_state) {
+        if actions.iter().any(of_state) || std::mem::take(&mut self.stale) {
             self.write_state();
         }
         let mut finished = false;
@@ -293,6 +309,7 @@ impl Supervisor {
                     self.inputs.push_back(input);
                 }
             }
+            Note::Reread(reread) => self.reread(reread),
             Note::Unhealthy { id, message } => {
                 self.tell(&Event {
                     warning: true,

@@ -1,7 +1,7 @@
 use std::os::unix::fs::symlink;
 
-use super::super::watch::{Interest, places};
 use super::*;
+use crate::watch::{Interest, places};
 
 /// A change on disk, and the name that must be served after it.
 type Step = (Box<dyn FnOnce()>, &'static str);

@@ -15,10 +15,11 @@
 //!
 //! The rules are the kubelet's (v1.29 and later, with native sidecars), from `kuberuntime_manager.computePodActions`,
 //! `kuberuntime_container.killContainer`, `kuberuntime_termination_order` and `kubelet_pods.getPhase`.
-//! `pull.rs` gets their images, `start.rs` brings containers up, `stop.rs` down.
+//! `pull.rs` gets their images, `start.rs` brings containers up, `stop.rs` down; `replan.rs` changes what they are.
 
 mod backoff;
 mod pull;
+mod replan;
 mod start;
 mod status;
 mod stop;
@@ -30,11 +31,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use backoff::FIRST_STEP;
 pub(crate) use pull::{PullFailure, Pulled, Took};
+pub(crate) use replan::Replan;
 pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
 
-use crate::plan::{ContainerPlan, ImageSource, PodPlan, ProbePlan, Role};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, Role};
 use backoff::BackOff;
 use pull::PullWait;
+use replan::Change;
 
 /// A container, by its place in [`PodPlan::containers`].
 pub(crate) type Id = usize;
@@ -72,6 +75,8 @@ pub(crate) enum Input {
     Probed { id: Id, run: u32, verdict: Verdict },
     /// The first process ended.
     Exited { id: Id, run: u32, exit: Exit },
+    /// Another plan is in force: what it changes is restarted, begun or ended.
+    Replan(Box<Replan>),
     /// The pod used more than it may: it ends as Failed.
     Evict { message: String },
     /// Stop in order within the grace period.
@@ -173,8 +178,12 @@ struct PodStop {
 struct Container {
     name: String,
     role: Role,
-    /// The plan that its present run was started by.
+    /// The plan in force.
     plan: Arc<PodPlan>,
+    /// False: it was taken out of the plan.
+    wanted: bool,
+    /// What its present run has to end for.
+    change: Option<Change>,
     /// The image as the file has it.
     image: String,
     /// What it is here, for people; none: it is in the store, or has to be pulled.
@@ -227,6 +236,7 @@ pub(crate) struct Machine {
     grace: Duration,
     /// `activeDeadlineSeconds`, and once begun the moment itself.
     active_deadline: Option<Duration>,
+    begun_at: Option<Instant>,
     deadline: Option<Instant>,
     first_step: Duration,
     exit_code_from: Option<Id>,
@@ -262,40 +272,12 @@ impl Machine {
         first_step: Duration,
         exit_code_from: Option<Id>,
     ) -> Self {
-        let grace = |probe: &Option<ProbePlan>| probe.as_ref().map(|probe| ProbeGrace(probe.grace));
-        let containers = plan.containers.iter().map(|container| Container {
-            name: container.name.clone(),
-            role: container.role,
-            plan: Arc::clone(plan),
-            image: container.image.clone(),
-            at_hand: at_hand(container),
-            pull_step: None,
-            post_start: container.post_start.is_some(),
-            pre_stop: container.pre_stop.is_some(),
-            startup: grace(&container.startup),
-            readiness: container.readiness.is_some(),
-            liveness: grace(&container.liveness),
-            stage: Stage::Idle,
-            run: 0,
-            started_at: None,
-            backoff: BackOff::new(first_step),
-            status: ContainerStatus {
-                state: State::Waiting {
-                    reason: "PodInitializing",
-                    message: String::new(),
-                    until: None,
-                },
-                last: None,
-                image_id: String::new(),
-                restarts: 0,
-                ready: false,
-                started: false,
-            },
-        });
+        let containers = (0..plan.containers.len()).map(|id| Container::new(plan, id, first_step));
         Self {
             pod: format!("{}_{}({})", plan.name, plan.namespace, plan.facts.uid),
             grace: plan.grace,
             active_deadline: plan.active_deadline,
+            begun_at: None,
             deadline: None,
             first_step,
             exit_code_from,
@@ -325,16 +307,19 @@ impl Machine {
         match input {
             Input::Begin => {
                 self.begun = true;
+                self.begun_at = Some(now.at);
                 self.deadline = self.active_deadline.map(|after| now.at + after);
             }
             Input::Pulling { id, run } => {
-                if self.is(id, run, |stage| *stage == Stage::Pulling) {
+                if self.is(id, run, |stage| *stage == Stage::Pulling) || self.prefetches(id, run) {
                     self.pulling(id);
                 }
             }
             Input::Pulled { id, run, pulled } => {
                 if self.is(id, run, |stage| *stage == Stage::Pulling) {
                     self.pulled(now, id, pulled);
+                } else if self.prefetches(id, run) {
+                    self.prefetched(now, id, pulled);
                 }
             }
             Input::Started { id, run } => {
@@ -369,6 +354,7 @@ impl Machine {
                     self.exited(now, id, exit);
                 }
             }
+            Input::Replan(replan) => self.replan(now, *replan),
             Input::Evict { message } => {
                 if self.stop.is_none() {
                     self.event(true, "Evicted", None, message.clone());
@@ -398,12 +384,28 @@ impl Machine {
             _ => None,
         };
         let deadline = self.deadline.filter(|_| self.stop.is_none());
-        self.containers.iter().filter_map(due).chain(deadline).min()
+        let all = self.containers.iter();
+        let up = |container: &&Container| matches!(container.stage, Stage::Up { .. });
+        let changes = all
+            .clone()
+            .filter(up)
+            .filter_map(|container| container.change?.due());
+        all.filter_map(due).chain(changes).chain(deadline).min()
     }
 
     /// What is known of a container.
     pub(crate) fn status(&self, id: Id) -> &ContainerStatus {
         &self.containers[id].status
+    }
+
+    /// The container whose end is the pod's.
+    pub(crate) fn exit_code_from(&self) -> Option<Id> {
+        self.exit_code_from
+    }
+
+    /// It was taken out of the plan, whether or not it has ended.
+    pub(crate) fn is_removed(&self, id: Id) -> bool {
+        !self.containers[id].wanted
     }
 
     /// `status.phase`.
@@ -485,7 +487,7 @@ impl Machine {
 
     /// Marks what follows from the containers' states: the pod's phase, its readiness, its end.
     fn conclude(&mut self) {
-        let of_note = |container: &&Container| container.role != Role::Init;
+        let of_note = |container: &&Container| container.role != Role::Init && container.wanted;
         let ready = self.stop.is_none()
             && self.cursor == self.containers.len()
             && self
@@ -528,7 +530,7 @@ impl Machine {
         let all_well = self
             .containers
             .iter()
-            .filter(|container| container.role == Role::Main)
+            .filter(|container| container.role == Role::Main && container.wanted)
             .all(well);
         match by {
             Some(EndedBy::InitFailure | EndedBy::Eviction | EndedBy::Deadline) => Phase::Failed,

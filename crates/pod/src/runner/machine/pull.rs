@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Id, Machine, Now, Stage, State};
+use super::{Action, Container, Id, Machine, Now, Stage, State};
 use crate::probe::go_duration;
 
 /// The cap, in first steps, as that of the restarts.
@@ -56,6 +56,18 @@ impl PullWait {
     }
 }
 
+impl Container {
+    /// How long it waits after a pull that failed.
+    pub(super) fn next_pull_step(&mut self, first: Duration) -> Duration {
+        let step = match self.pull_step {
+            None => first,
+            Some(step) => (step * 2).min(first * CAP),
+        };
+        self.pull_step = Some(step);
+        step
+    }
+}
+
 impl Machine {
     /// Asks for the image of the run that is to start.
     pub(super) fn pull(&mut self, id: Id) {
@@ -102,11 +114,7 @@ impl Machine {
         self.event(true, "Failed", Some(id), error);
         let first = self.first_step;
         let container = &mut self.containers[id];
-        let step = match container.pull_step {
-            None => first,
-            Some(step) => (step * 2).min(first * CAP),
-        };
-        container.pull_step = Some(step);
+        let step = container.next_pull_step(first);
         let until = now.at + step;
         container.status.state = State::Waiting {
             reason: failure.reason,

@@ -17,7 +17,7 @@ impl Machine {
             return;
         }
         while let Some(container) = self.containers.get(self.cursor) {
-            if container.stage == Stage::Idle {
+            if container.stage == Stage::Idle && container.wanted {
                 self.start(now, self.cursor);
             }
             if !self.containers[self.cursor].lets_next_begin() {
@@ -28,7 +28,7 @@ impl Machine {
     }
 
     /// Begins a run: the first, or the next after an end.
-    fn start(&mut self, now: Now, id: Id) {
+    pub(super) fn start(&mut self, now: Now, id: Id) {
         let container = &mut self.containers[id];
         if let Stage::BackOff { ended, .. } = container.stage {
             container.backoff.restarted(ended, now.at);
@@ -91,6 +91,8 @@ impl Machine {
         self.event(false, "Started", Some(id), message);
         if stopping {
             self.stop_late_starter(now, id);
+        } else if self.outdated(id) {
+            self.end_outdated(now, id);
         } else if post_start {
             self.actions.push(Action::PostStart { id, run });
         } else {
@@ -196,6 +198,8 @@ impl Machine {
             self.give_turns(now);
         } else if self.exit_code_from == Some(id) && !asked {
             self.stop_pod(now, EndedBy::Chosen, self.grace);
+        } else if self.outdated(id) {
+            self.renew(now, id);
         } else if again {
             let container = &mut self.containers[id];
             container.status.last = Some(end);
@@ -233,10 +237,10 @@ impl Machine {
         plan.containers[id].restarts(plan.restart_policy, code)
     }
 
-    fn mains_ended(&self) -> bool {
+    pub(super) fn mains_ended(&self) -> bool {
         self.containers
             .iter()
-            .filter(|container| container.role == Role::Main)
+            .filter(|container| container.role == Role::Main && container.wanted)
             .all(|container| container.stage == Stage::Ended)
     }
 
@@ -244,6 +248,7 @@ impl Machine {
     pub(super) fn tick(&mut self, now: Now) {
         self.check_deadline(now);
         for id in 0..self.containers.len() {
+            self.tick_change(now, id);
             match &self.containers[id].stage {
                 Stage::BackOff { until, .. } if *until <= now.at => self.start(now, id),
                 Stage::PullWait(_) => self.tick_pull(now, id),
@@ -257,6 +262,9 @@ impl Machine {
 impl Container {
     /// Whether what stands after it in the file may begin.
     fn lets_next_begin(&self) -> bool {
+        if !self.wanted {
+            return true;
+        }
         match (self.role, &self.stage) {
             (_, Stage::Idle) | (Role::Main, Stage::Pulling) => false,
             (Role::Init, stage) => {

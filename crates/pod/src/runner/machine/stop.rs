@@ -25,6 +25,10 @@ pub(super) enum Why {
     PostStart,
     Startup,
     Liveness,
+    /// Its definition is another.
+    Changed,
+    /// It is in the plan no more.
+    Removed,
 }
 
 /// How far a container's end has come.
@@ -266,7 +270,7 @@ impl Machine {
     }
 
     /// A container that does not run will not run again.
-    fn never_again(&mut self, id: Id) {
+    pub(super) fn never_again(&mut self, id: Id) {
         let container = &mut self.containers[id];
         if container.stage == Stage::Pulling {
             self.actions.push(Action::StopProbes { id });
@@ -281,6 +285,7 @@ impl Machine {
     fn main_failed_for_good(&self) -> bool {
         self.containers.iter().any(|container| {
             container.role == Role::Main
+                && container.wanted
                 && container.stage == Stage::Ended
                 && matches!(&container.status.state, State::Terminated(end) if end.code != 0)
         })
@@ -293,7 +298,12 @@ impl Machine {
             Why::PostStart => {
                 return self.event(false, "Killing", Some(id), "FailedPostStartHook".to_owned());
             }
-            Why::Pod => None,
+            Why::Pod | Why::Removed => None,
+            // (Kubernetes: `computePodActions`)
+            Why::Changed => {
+                let message = format!("Container {name} definition changed, will be restarted");
+                return self.event(false, "Killing", Some(id), message);
+            }
             Why::Startup => Some("startup probe"),
             Why::Liveness => Some("liveness probe"),
         };

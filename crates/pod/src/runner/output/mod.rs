@@ -122,6 +122,13 @@ impl Output {
         self.shown.is_none()
     }
 
+    /// One more container, after the others.
+    pub(crate) fn add(&self, container: &str) {
+        if let Some(shown) = &self.shown {
+            shown.renderer.add(container);
+        }
+    }
+
     /// Shows `item`, now.
     pub(crate) fn show(&self, item: &Item<'_>) {
         if let Some(shown) = &self.shown {

@@ -13,6 +13,7 @@
 //! - `warning`: `message`;
 //! - `end`: `phase`, `exitCode` (podkit's own).
 
+use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
 use serde_json::{Map, Value};
@@ -38,7 +39,8 @@ pub(super) struct Renderer {
     color: bool,
     pod: String,
     namespace: String,
-    containers: Vec<String>,
+    /// More come when the pod's definition is edited.
+    containers: RwLock<Vec<String>>,
     prefix: String,
     width: usize,
 }
@@ -68,10 +70,25 @@ impl Renderer {
             color,
             pod: plan.name.clone(),
             namespace: plan.namespace.clone(),
-            containers,
+            containers: containers.into(),
             prefix,
             width: longest.unwrap_or(0).min(WIDTH_MAX),
         }
+    }
+
+    /// One more container.
+    pub(super) fn add(&self, container: &str) {
+        let mut containers = self
+            .containers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        containers.push(container.to_owned());
+    }
+
+    fn name(&self, id: usize) -> String {
+        let containers = self.containers.read();
+        let containers = containers.unwrap_or_else(PoisonError::into_inner);
+        containers.get(id).cloned().unwrap_or_default()
     }
 
     /// Appends the item's line.
@@ -143,7 +160,7 @@ impl Renderer {
     fn head(&self, container: Option<usize>, mark: char, to: &mut Vec<u8>) {
         let (name, color) = match container {
             Some(id) => (
-                format!("{}{}", self.prefix, self.containers[id]),
+                format!("{}{}", self.prefix, self.name(id)),
                 COLORS[id % COLORS.len()],
             ),
             None => (self.pod.clone(), POD_COLOR),
@@ -201,7 +218,7 @@ impl Renderer {
         put("type", kind(item).into());
         put("pod", self.pod.clone().into());
         put("namespace", self.namespace.clone().into());
-        let name = |id: usize| Value::from(self.containers[id].clone());
+        let name = |id: usize| Value::from(self.name(id));
         match item {
             Item::Log {
                 container,

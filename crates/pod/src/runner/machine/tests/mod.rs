@@ -2,6 +2,7 @@
 
 mod order;
 mod pull;
+mod replan;
 mod restart;
 mod stop;
 mod world;
@@ -9,7 +10,7 @@ mod world;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
-use crate::plan::{Action as Do, RestartPolicy};
+use crate::plan::{Action as Do, ProbePlan, RestartPolicy};
 use crate::runner::testing;
 
 const S: Duration = Duration::from_secs(1);

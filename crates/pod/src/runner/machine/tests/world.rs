@@ -39,6 +39,15 @@ enum Op {
         id: Id,
         run: u32,
     },
+    /// An edit: this container is another, with another image or without; or it is gone; or there is one more.
+    Edit {
+        id: Id,
+        image: bool,
+    },
+    Remove {
+        id: Id,
+    },
+    Add,
     Stop,
     Kill,
     Evict,
@@ -60,7 +69,10 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (id.clone(), any::<bool>()).prop_map(|(id, failed)| Op::Hook { id, failed }),
         4 => (id.clone(), verdict).prop_map(|(id, verdict)| Op::Probe { id, verdict }),
         4 => (0u64..700).prop_map(Op::Pass),
-        1 => (id, 0u32..3).prop_map(|(id, run)| Op::Stale { id, run }),
+        1 => (id.clone(), 0u32..3).prop_map(|(id, run)| Op::Stale { id, run }),
+        2 => (id.clone(), any::<bool>()).prop_map(|(id, image)| Op::Edit { id, image }),
+        1 => id.clone().prop_map(|id| Op::Remove { id }),
+        1 => Just(Op::Add),
         1 => prop_oneof![8 => Just(Op::Stop), 1 => Just(Op::Kill), 1 => Just(Op::Evict)],
     ]
 }
@@ -114,9 +126,13 @@ struct World {
     starting: BTreeMap<Id, u32>,
     running: BTreeMap<Id, u32>,
     killed: Vec<Id>,
+    /// Taken out by an edit at some time: what comes after it did not wait for it.
+    removed: Vec<Id>,
     was_up: Vec<bool>,
     ended_well: Vec<bool>,
     stopping: bool,
+    /// There was an edit.
+    edited: bool,
     /// Killed at once: what is being started then ends with the sandbox.
     forced: bool,
     finished: bool,
@@ -136,9 +152,11 @@ impl World {
             starting: BTreeMap::new(),
             running: BTreeMap::new(),
             killed: vec![],
+            removed: vec![],
             was_up: vec![false; count],
             ended_well: vec![false; count],
             stopping: false,
+            edited: false,
             forced: false,
             finished: false,
         }
@@ -157,8 +175,15 @@ impl World {
         match *action {
             Action::Pull { id, run } => {
                 assert!(!self.stopping, "pulls {id} while stopping");
-                assert!(!self.running.contains_key(&id), "{id} runs already");
-                assert!(self.pulling.insert(id, run).is_none(), "{id} pulls twice");
+                // Only the image of its next run, for an edit.
+                let next = self
+                    .running
+                    .get(&id)
+                    .is_none_or(|present| run == present + 1);
+                assert!(next, "{id} runs already");
+                let before = self.pulling.insert(id, run);
+                let again = self.running.contains_key(&id) && self.edited;
+                assert!(before.is_none() || again, "{id} pulls twice");
                 self.may_start(id);
             }
             Action::Start { id, run } => {
@@ -196,7 +221,10 @@ impl World {
         for (before, other) in self.plan.containers[..id].iter().enumerate() {
             match other.role {
                 Role::Init => assert!(self.ended_well[before], "{id} overtakes {before}"),
-                Role::Sidecar => assert!(self.was_up[before], "{id} overtakes {before}"),
+                Role::Sidecar => assert!(
+                    self.was_up[before] || self.removed.contains(&before),
+                    "{id} overtakes {before}"
+                ),
                 Role::Main => {}
             }
         }
@@ -248,6 +276,24 @@ impl World {
         self.tell(Input::Exited { id, run, exit });
     }
 
+    fn edit(&mut self, changed: Vec<Id>, removed: Vec<Id>) {
+        self.edited = true;
+        self.removed.extend(&removed);
+        // Once it stops nothing is added, so that those who ask about ids ask about the machine's.
+        if self.machine.stopping() {
+            let known = self.machine.containers.len();
+            self.plan.containers.truncate(known);
+            self.was_up.truncate(known);
+            self.ended_well.truncate(known);
+        }
+        let plan = Arc::new(self.plan.clone());
+        self.tell(Input::Replan(Box::new(Replan {
+            plan,
+            changed,
+            removed,
+        })));
+    }
+
     fn pass(&mut self, time: Duration) {
         self.now.at += time;
         self.now.wall += time;
@@ -294,6 +340,40 @@ impl World {
                 let exit = exit(0);
                 self.tell(Input::Exited { id, run, exit });
                 self.tell(Input::Started { id, run });
+            }
+            Op::Edit { id, image } => {
+                let id = id % count;
+                // A changed init container restarts the whole pod.
+                if self.plan.containers[id].role != Role::Init {
+                    let container = &mut self.plan.containers[id];
+                    container.args.push("x".to_owned());
+                    if image {
+                        let tag = container.args.len();
+                        let reference = format!("r.example/x:{tag}").parse().unwrap();
+                        container.source =
+                            ImageSource::Image(crate::image::Location::Registry(reference));
+                    }
+                    self.edit(vec![id], vec![]);
+                }
+            }
+            Op::Remove { id } => {
+                let id = id % count;
+                let mains = self.plan.containers.iter().enumerate();
+                let mains = mains
+                    .filter(|(id, one)| one.role == Role::Main && !self.machine.is_removed(*id));
+                let last = mains.count() == 1;
+                let role = self.plan.containers[id].role;
+                let stays = role == Role::Init || (role == Role::Main && last);
+                if !stays && !self.machine.is_removed(id) {
+                    self.edit(vec![], vec![id]);
+                }
+            }
+            Op::Add => {
+                let name = format!("new{count}");
+                self.plan.containers.push(container(&name, Role::Main));
+                self.was_up.push(false);
+                self.ended_well.push(false);
+                self.edit(vec![], vec![]);
             }
             Op::Stop => self.tell(Input::Stop),
             Op::Kill => {

@@ -1,4 +1,4 @@
-//! Knowing when certificate files changed: inotify on every directory that their paths lead through, and a look once
+//! Knowing when files changed that are read again then (certificates, manifests): inotify on every directory that their paths lead through, and a look once
 //! a minute for what inotify can't see (network file systems, a volume mounted over).
 //!
 //! A path to a certificate is rarely a plain file: the kubelet's `tls.crt` is a link to `..data/tls.crt`, `..data` a link to
@@ -22,15 +22,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// What is wanted of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Interest {
+pub enum Interest {
     /// That it is moved or deleted.
     Itself,
     /// Its entries too.
     Entries,
 }
 
-/// The directories that the meaning of these paths depends on.
-pub(crate) fn places(paths: &[PathBuf]) -> BTreeMap<PathBuf, Interest> {
+/// The directories that the meaning of these paths depends on. Follow them anew after every change: a link may lead elsewhere now.
+pub fn places(paths: &[PathBuf]) -> BTreeMap<PathBuf, Interest> {
     let mut places = BTreeMap::new();
     for path in paths {
         walk(path, &mut places);
@@ -95,7 +95,7 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 
 /// Waits for changes in places.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     inotify: Option<AsyncFd<OwnedFd>>,
     following: BTreeMap<PathBuf, i32>,
 }
@@ -111,7 +111,7 @@ const RESYNC_BLIND: Duration = Duration::from_secs(5);
 
 impl Watch {
     /// Must be called inside a tokio runtime.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let open = || -> io::Result<AsyncFd<OwnedFd>> {
             let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
             #[expect(
@@ -123,7 +123,7 @@ impl Watch {
         let inotify = open().inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "no inotify (fs.inotify.max_user_instances?): certificate files are read every 5 s instead"
+                "no inotify (fs.inotify.max_user_instances?): files are read every 5 s instead"
             );
         });
         Self {
@@ -133,7 +133,7 @@ impl Watch {
     }
 
     /// Watches these places and no others.
-    pub(crate) fn follow(&mut self, places: &BTreeMap<PathBuf, Interest>) {
+    pub fn follow(&mut self, places: &BTreeMap<PathBuf, Interest>) {
         let Some(inotify) = &self.inotify else {
             return;
         };
@@ -172,7 +172,7 @@ impl Watch {
     }
 
     /// Returns when something happened in the places and then nothing for a moment, or when it is time to look anyway.
-    pub(crate) async fn changed(&mut self) {
+    pub async fn changed(&mut self) {
         let Some(inotify) = &self.inotify else {
             return sleep(RESYNC_BLIND).await;
         };
