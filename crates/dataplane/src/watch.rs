@@ -109,6 +109,12 @@ const RESYNC: Duration = Duration::from_secs(60);
 /// The same where there is no inotify.
 const RESYNC_BLIND: Duration = Duration::from_secs(5);
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Watch {
     /// Must be called inside a tokio runtime.
     pub fn new() -> Self {

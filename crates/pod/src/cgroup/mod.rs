@@ -103,12 +103,12 @@ impl Cgroups {
     /// removed first. While another one runs (a pod of the same name in another state directory) the group is `POD~2`:
     /// a group is held by a lock on its directory, which goes with the process.
     pub async fn pod(&self, plan: &PodPlan) -> PodCgroup {
-        let mut own = None;
+        let (key, mut own) = (plan.key(), None);
         if let Some(first) = self.layout.usable.first() {
             for number in 1..=SAME_NAME_MAX {
                 let relative = match number {
-                    1 => Path::new("podkit").join(&plan.name),
-                    _ => Path::new("podkit").join(format!("{}~{number}", plan.name)),
+                    1 => Path::new("podkit").join(&key),
+                    _ => Path::new("podkit").join(format!("{key}~{number}")),
                 };
                 if own.is_some() && !first.base.join(&relative).is_dir() {
                     continue;
@@ -126,7 +126,7 @@ impl Cgroups {
                 }
             }
         }
-        let (relative, lock) = own.unwrap_or_else(|| (Path::new("podkit").join(&plan.name), None));
+        let (relative, lock) = own.unwrap_or_else(|| (Path::new("podkit").join(&key), None));
         let lasting = || plan.containers.iter().filter(|c| c.role != Role::Init);
         let request = |c: &crate::plan::ContainerPlan| c.resources.cpu_request_milli.unwrap_or(0);
         let together: u64 = lasting().map(request).sum();

@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use crate::manifest::nearest;
+use crate::plan::{of_pod_key, pod_key};
 use crate::runner::Layout;
 
 /// The pods of one machine, or of one state directory.
@@ -19,6 +20,9 @@ pub struct Machine {
 /// A pod that runs, or has ended and left its state.
 #[derive(Debug, Clone)]
 pub struct Found {
+    /// What it is called among all pods of the machine: its name in the namespace `default`, else `NAMESPACE_NAME`. One that an
+    /// older podkit started has its name in any namespace.
+    pub key: String,
     /// `metadata.name`.
     pub name: String,
     /// `metadata.namespace`.
@@ -79,8 +83,8 @@ impl Machine {
 
     /// All pods, by namespace and name.
     pub fn pods(&self) -> Vec<Found> {
-        let names = self.layout.names();
-        let mut pods: Vec<Found> = names.iter().filter_map(|name| self.look(name)).collect();
+        let keys = self.layout.names();
+        let mut pods: Vec<Found> = keys.iter().filter_map(|key| self.look(key)).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         pods
     }
@@ -92,24 +96,25 @@ impl Machine {
             .or_else(|| name.strip_prefix("pod/"))
             .or_else(|| name.strip_prefix("po/"))
             .unwrap_or(name);
-        let found = self.look(name);
-        if let Some(found) = &found
-            && found.namespace == namespace
-        {
-            return Ok(found.clone());
+        let ours = |found: &Found| found.namespace == namespace && found.name == name;
+        let by_key = |key: &str| self.look(key).filter(ours);
+        // An older podkit kept a pod by its name in any namespace.
+        if let Some(found) = by_key(&pod_key(namespace, name)).or_else(|| by_key(name)) {
+            return Ok(found);
         }
         let all = self.pods();
         let here = all.iter().filter(|pod| pod.namespace == namespace);
+        let elsewhere = all.iter().find(|pod| pod.name == name);
         Err(NotFound {
             name: name.to_owned(),
             near: nearest(name, here.map(|pod| pod.name.as_str())).map(str::to_owned),
-            elsewhere: found.map(|pod| pod.namespace),
+            elsewhere: elsewhere.map(|pod| pod.namespace.clone()),
         })
     }
 
     /// The lock of a pod, to wait for its end with [`Machine::wait_free`]; none when it is gone.
-    pub fn lock(&self, name: &str) -> Option<File> {
-        File::open(self.layout.lock_path(name)).ok()
+    pub fn lock(&self, key: &str) -> Option<File> {
+        File::open(self.layout.lock_path(key)).ok()
     }
 
     /// Returns when the supervisor that held this lock has ended.
@@ -120,27 +125,28 @@ impl Machine {
     }
 
     /// Kills a supervisor that does not answer, and its pod with it. Nobody else: it must still hold the pod's lock.
-    pub fn kill(&self, name: &str, pid: i32) {
+    pub fn kill(&self, key: &str, pid: i32) {
         let pidfd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         if let Some(pidfd) = pidfd
-            && self.holder(name) == Some(pid)
+            && self.holder(key) == Some(pid)
         {
             // It has ended otherwise, which is what was wanted.
             let _ended = pidfd_send_signal(&pidfd, Signal::KILL);
         }
     }
 
-    /// What there is of one name. None: nothing.
-    fn look(&self, name: &str) -> Option<Found> {
-        // A name becomes a path.
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
+    /// What there is of one key. None: nothing.
+    fn look(&self, key: &str) -> Option<Found> {
+        // A key becomes a path.
+        if key.is_empty() || key.contains('/') || key.starts_with('.') {
             return None;
         }
-        let paths = self.layout.paths(name);
+        let (namespace, name) = of_pod_key(key);
+        let paths = self.layout.paths(key);
         let read = |path: PathBuf| -> Option<Value> {
             serde_json::from_slice(&std::fs::read(path).ok()?).ok()
         };
-        let holder = self.holder(name);
+        let holder = self.holder(key);
         let (mut pod, mut events) = (None, Vec::new());
         let mut life = Life::Lost;
         // First: its supervisor may still be clearing up.
@@ -159,13 +165,14 @@ impl Machine {
         let pod = pod.filter(Value::is_object).or_else(|| {
             // Its supervisor has only begun, or was killed so early.
             let there = holder.is_some() || paths.exist();
-            there.then(|| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}, "status": {"phase": "Pending"}}))
+            there.then(|| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "status": {"phase": "Pending"}}))
         })?;
         Some(Found {
+            key: key.to_owned(),
             name: name.to_owned(),
             namespace: pod["metadata"]["namespace"]
                 .as_str()
-                .unwrap_or("default")
+                .unwrap_or(namespace)
                 .to_owned(),
             pod,
             events,
@@ -176,8 +183,8 @@ impl Machine {
     }
 
     /// The process that holds the lock of a pod.
-    fn holder(&self, name: &str) -> Option<i32> {
-        let path = self.layout.lock_path(name);
+    fn holder(&self, key: &str) -> Option<i32> {
+        let path = self.layout.lock_path(key);
         let file = OpenOptions::new().read(true).open(&path).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => None,
@@ -221,4 +228,50 @@ pub(crate) fn lost(mut pod: Value) -> Value {
         }
     }
     pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes what a supervisor that was killed left under a key.
+    fn leave(dir: &Path, key: &str, namespace: &str, name: &str) {
+        let run = dir.join("run/pods").join(key);
+        std::fs::create_dir_all(&run).unwrap();
+        let pod = json!({"metadata": {"name": name, "namespace": namespace}, "status": {"phase": "Running"}});
+        std::fs::write(run.join("state.json"), pod.to_string()).unwrap();
+    }
+
+    #[test]
+    fn pods_of_one_name_are_told_apart_by_their_namespaces() {
+        let dir = tempfile::tempdir().unwrap();
+        leave(dir.path(), "web", "default", "web");
+        leave(dir.path(), "prod_web", "prod", "web");
+        let machine = Machine::at(Some(dir.path()));
+        let all: Vec<_> = machine.pods().into_iter().map(|pod| pod.key).collect();
+        assert_eq!(all, ["web", "prod_web"]);
+        for (namespace, key) in [("default", "web"), ("prod", "prod_web")] {
+            let found = machine.pod(namespace, "pod/web").unwrap();
+            assert_eq!((found.key.as_str(), found.name.as_str()), (key, "web"));
+        }
+        let missing = machine.pod("test", "web").unwrap_err().to_string();
+        assert!(missing.contains("-n default"), "{missing}");
+        assert!(machine.pod("default", "prod_web").is_err());
+    }
+
+    #[test]
+    fn what_an_older_podkit_started_in_another_namespace_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        leave(dir.path(), "web", "prod", "web");
+        let machine = Machine::at(Some(dir.path()));
+        let found = machine.pod("prod", "web").unwrap();
+        assert_eq!(
+            (found.key.as_str(), found.namespace.as_str()),
+            ("web", "prod")
+        );
+        assert!(machine.pod("default", "web").is_err());
+        // And a new one of the same name beside it.
+        leave(dir.path(), "prod_api", "prod", "api");
+        assert_eq!(machine.pods().len(), 2);
+    }
 }

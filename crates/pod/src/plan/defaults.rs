@@ -15,7 +15,26 @@ const GRACE: Duration = Duration::from_secs(30);
 /// `terminationMessagePath` when absent.
 pub const MESSAGE_PATH: &str = "/dev/termination-log";
 
+/// What a pod is called among all of the machine's pods, where one word is needed: its name in the namespace `default`, as it always
+/// was, and `NAMESPACE_NAME` in others. Neither of the two has an underscore.
+pub fn pod_key(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" | "default" => name.to_owned(),
+        _ => format!("{namespace}_{name}"),
+    }
+}
+
+/// The namespace and the name that a key is made of.
+pub fn of_pod_key(key: &str) -> (&str, &str) {
+    key.split_once('_').unwrap_or(("default", key))
+}
+
 impl PodPlan {
+    /// What the pod is called among all of the machine's pods: see [`pod_key`].
+    pub fn key(&self) -> String {
+        pod_key(&self.namespace, &self.name)
+    }
+
     /// A pod with the API's defaults, in the namespace `default`.
     pub fn new(name: &str, containers: Vec<ContainerPlan>) -> Self {
         Self {

@@ -34,7 +34,7 @@ pub use crate::image::Location;
 pub use crate::sandbox::Signal;
 pub use build::build;
 pub(crate) use build::{objects, one};
-pub use defaults::MESSAGE_PATH;
+pub use defaults::{MESSAGE_PATH, of_pod_key, pod_key};
 pub use facts::{Facts, FactsFor, JobPod, Options};
 pub use job::{JobPlan, jobs, place_of};
 pub use pod::CLUSTER_DOMAIN;

@@ -1,17 +1,18 @@
 //! Where a pod's supervisor keeps what it must keep, and who may.
 //!
 //! ```text
-//!   RUN/pods/NAME.lock     held by the supervisor while it lives; its pid is in it
-//!   RUN/pods/NAME/         state.json; control.sock; shared/ (pod.json, seen by topz)
+//!   RUN/pods/KEY.lock      held by the supervisor while it lives; its pid is in it
+//!   RUN/pods/KEY/          state.json; control.sock; shared/ (pod.json, seen by topz)
 //!   RUN/addresses/         one locked file for each pod's address; in /run/podkit for all that share the machine's network
 //!   LIB/seccomp/           profiles for localhostProfile, whoever puts them there
-//!   LIB/pods/NAME/         all that containers write to, closed to others: etc/ (hosts, hostname, resolv.conf);
+//!   LIB/pods/KEY/          all that containers write to, closed to others: etc/ (hosts, hostname, resolv.conf);
 //!                          volumes/ on disk; roots/CONTAINER/ (what it writes to its root file system);
 //!                          messages/CONTAINER (its termination message); logs/CONTAINER/RESTART.log; supervisor.log;
 //!                          ended.json (of a pod that has ended)
 //!   LIB/claims/NAMESPACE/NAME/   what a persistentVolumeClaim holds; stays
 //! ```
 //!
+//! KEY is the pod's name in the namespace `default`, else `NAMESPACE_NAME` ([`crate::plan::pod_key`]).
 //! RUN is `/run/podkit` and LIB `/var/lib/podkit` for root, see [`place`]; `--state-dir DIR` puts both below DIR. The lock goes with its process:
 //! whoever finds it free knows that the supervisor is dead, and may take away what it left. Nothing stays after a
 //! stop, not even an empty directory of podkit's. Only of a detached pod that comes to its end by itself (or whose supervisor is
@@ -230,7 +231,7 @@ enum Found {
 /// Why a pod can't be started here.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClaimError {
-    #[error("pod {pod} runs already (its supervisor is process {holder}): stop it first")]
+    #[error("pod {} runs already (its supervisor is process {holder}): stop it first", crate::plan::of_pod_key(pod).1)]
     Runs { pod: String, holder: String },
     #[error("{}: {}", .0.display(), .1)]
     Io(PathBuf, io::Error),

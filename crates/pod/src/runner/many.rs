@@ -26,6 +26,7 @@ use super::output::{Queue, harmless};
 use super::prepare::Pods;
 use super::signals::{Ask, Signals};
 use super::{OutputFormat, RunOptions};
+use crate::plan::pod_key;
 
 /// A supervisor's own lines are at most 16 KiB of a log, which JSON may make six times as long.
 const LINE_MAX: usize = 128 * 1024;
@@ -267,7 +268,9 @@ impl Job {
         if self.state.counts_restarts() && self.look_at <= now {
             self.look_at = now + LOOK;
             let layout = Layout::new(crowd.options.state_dir.as_deref());
-            let restarts = self.state.active().map(|pod| restarts(&layout, pod)).sum();
+            let namespace = &self.state.plan().namespace;
+            let of = |pod: &str| restarts(&layout, &pod_key(namespace, pod));
+            let restarts = self.state.active().map(of).sum();
             self.state.restarted(restarts);
         }
         for pod in self.state.begin(now, suffix) {

@@ -140,9 +140,9 @@ impl RunOptions {
 }
 
 /// Takes away what there is of a pod whose supervisor has ended: its status, its logs, and what a killed one left. False when its
-/// supervisor lives: that one is to be asked.
-pub fn remove(state_dir: Option<&Path>, name: &str) -> Result<bool, Failure> {
-    prepare::remove(state_dir, name)
+/// supervisor lives: that one is to be asked. `key`: see [`Found`](crate::control::Found).
+pub fn remove(state_dir: Option<&Path>, key: &str) -> Result<bool, Failure> {
+    prepare::remove(state_dir, key)
 }
 
 /// Runs the pods of the files in the foreground, to their end; or starts them with `detach`. To be called before any thread is

@@ -203,7 +203,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         None => pods.names.first(),
         Some(only) => pods.names.iter().find(|name| *name == only),
     };
-    let Some((_, name)) = chosen.and_then(|name| name.split_once('/')) else {
+    let Some((namespace, name)) = chosen.and_then(|name| name.split_once('/')) else {
         let only = options.only_pod.as_deref().unwrap_or_default();
         return Err(Failure::Usage(format!(
             "--only-pod: there is no pod {only}"
@@ -216,7 +216,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     cgroups.warm_up();
     let layout = Layout::new(options.state_dir.as_deref()).with_machine_addresses();
     let claim = layout
-        .claim(name)
+        .claim(&plan::pod_key(namespace, name))
         .map_err(|error| Failure::Runtime(error.to_string()))?;
     layout.sweep_addresses();
     let full_name = chosen.map(String::as_str).unwrap_or_default();
@@ -285,7 +285,11 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         {
             tracing::warn!(%error, "the status of the pod could not be kept");
         }
-        outcome.exit_code
+        match outcome.exit_code {
+            // Whoever deletes a pod of a Job has not done its work, however well it took that: the Job makes another.
+            0 if options.job_pod.is_some() && outcome.deleted => 1,
+            code => code,
+        }
     });
     drop(claim);
     output.finish(OUTPUT_PATIENCE);
@@ -363,8 +367,8 @@ async fn bury_the_dead(layout: &Layout, cgroups: &Cgroups) {
     }
 }
 
-async fn remove_cgroup(cgroups: &Cgroups, name: &str) -> Result<(), String> {
-    let cgroup = cgroups.pod(&nothing_of(name)).await;
+async fn remove_cgroup(cgroups: &Cgroups, key: &str) -> Result<(), String> {
+    let cgroup = cgroups.pod(&nothing_of(key)).await;
     cgroup.remove().await.map_err(|error| error.to_string())
 }
 
@@ -376,9 +380,9 @@ fn last_state(paths: &Paths) -> Option<Value> {
 }
 
 /// Takes away what there is of a pod whose supervisor has ended; false when it lives.
-pub(super) fn remove(state_dir: Option<&Path>, name: &str) -> Result<bool, Failure> {
+pub(super) fn remove(state_dir: Option<&Path>, key: &str) -> Result<bool, Failure> {
     let layout = Layout::new(state_dir);
-    let claim = match layout.take(name) {
+    let claim = match layout.take(key) {
         Ok(claim) => claim,
         Err(ClaimError::Runs { .. }) => return Ok(false),
         Err(error) => return Err(Failure::Runtime(error.to_string())),
@@ -388,13 +392,13 @@ pub(super) fn remove(state_dir: Option<&Path>, name: &str) -> Result<bool, Failu
         .build()
         .map_err(|error| Failure::runtime("removing a pod", error))?;
     runtime
-        .block_on(remove_cgroup(&Cgroups::detect(), name))
+        .block_on(remove_cgroup(&Cgroups::detect(), key))
         .map_err(|error| Failure::runtime("removing a pod", error))?;
     drop(claim);
     Ok(true)
 }
 
-/// A pod of which only the name is known.
+/// A pod of which only the key is known: in no namespace it is its name.
 fn nothing_of(name: &str) -> PodPlan {
     PodPlan {
         namespace: String::new(),

@@ -62,6 +62,8 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             }
             wait_for_term("made")
         }
+        // follow DIR: says what its files are whenever they are others, read out of one version
+        "follow" => follow(word(1)),
         // fill PATH KIB
         "fill" => {
             let kib: usize = word(2).parse().expect("a size");
@@ -172,4 +174,29 @@ fn wait_for_term(say: &str) -> ExitCode {
     });
     println!("terminated");
     ExitCode::SUCCESS
+}
+
+/// `a` and `b` are written together: whoever reads them out of one version sees them alike.
+fn follow(dir: &str) -> ExitCode {
+    let text = |path: &str| std::fs::read_to_string(path);
+    let mut last = String::new();
+    loop {
+        let version = std::fs::read_link(format!("{dir}/..data")).expect("a version");
+        let version = format!("{dir}/{}", version.display());
+        let all = ["a", "b", "label"].map(|name| text(&format!("{version}/{name}")));
+        // A version that was replaced meanwhile is gone, or half gone.
+        if let [Ok(a), Ok(b), Ok(label)] = all {
+            if a != b {
+                println!("torn");
+            }
+            let one = text("/one").expect("the file");
+            let word = std::env::var("WORD").unwrap_or_default();
+            let now = format!("sees {a} {b} {label} one={one} env={word}");
+            if now != last {
+                println!("{now}");
+                last = now;
+            }
+        }
+        pause("1");
+    }
 }

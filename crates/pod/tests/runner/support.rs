@@ -27,6 +27,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             "--without" => options.without.push(value()),
             "--only-pod" => options.only_pod = Some(value()),
             "--job-pod" => options.job_pod = Some(value()),
+            "--watch" => options.watch = true,
             "--no-publish" => options.publish = false,
             "--backoff-ms" => {
                 options.backoff = Duration::from_millis(value().parse().expect("a number"));

@@ -101,15 +101,15 @@ fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 fn stop(params: &StopParams, machine: &Machine, pod: &Found) -> Result<&'static str, Failure> {
     let state_dir = params.state_dir.as_deref();
     let Life::Lives { pid } = pod.life else {
-        if let Some(lock) = machine.lock(&pod.name) {
+        if let Some(lock) = machine.lock(&pod.key) {
             // Its supervisor may still be clearing up. What can't be waited for is not there.
             let _gone = Machine::wait_free(&lock);
         }
-        runner::remove(state_dir, &pod.name)?;
+        runner::remove(state_dir, &pod.key)?;
         return Ok("removed");
     };
     // Opened before it is asked: its file goes with the pod.
-    let lock = machine.lock(&pod.name);
+    let lock = machine.lock(&pod.key);
     let grace_seconds = match params.force {
         true => Some(0),
         false => params.grace_period,
@@ -117,7 +117,7 @@ fn stop(params: &StopParams, machine: &Machine, pod: &Found) -> Result<&'static 
     let asked = ask(pod, &Request::Stop { grace_seconds }, params.force);
     match asked {
         Ok(()) | Err(ClientError::Gone) => {}
-        Err(_) if params.force => machine.kill(&pod.name, pid),
+        Err(_) if params.force => machine.kill(&pod.key, pid),
         Err(error) => return Err(failed(&pod.name)(error)),
     }
     if let Some(lock) = lock
@@ -130,7 +130,7 @@ fn stop(params: &StopParams, machine: &Machine, pod: &Found) -> Result<&'static 
         )));
     }
     // What a killed supervisor left; nothing, when it has ended by itself.
-    runner::remove(state_dir, &pod.name)?;
+    runner::remove(state_dir, &pod.key)?;
     Ok(match params.force {
         true => "killed",
         false => "stopped",

@@ -195,7 +195,7 @@ async fn until(machine: &Machine, pod: &Found, wish: &Wish) -> Result<(), String
 
 /// Returns when there is nothing of the pod.
 async fn gone(machine: &Machine, pod: &Found) -> Result<(), String> {
-    if let Some(lock) = machine.lock(&pod.name) {
+    if let Some(lock) = machine.lock(&pod.key) {
         let free = tokio::task::spawn_blocking(move || Machine::wait_free(&lock));
         free.await
             .map_err(|error| error.to_string())?

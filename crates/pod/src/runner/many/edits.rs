@@ -92,8 +92,9 @@ pub(super) fn follow(options: &RunOptions, pods: &Pods) -> mpsc::UnboundedReceiv
                 let Some(read) = read(options.clone()).await else {
                     return;
                 };
-                let sent = read.map_or(Ok(()), |pods| edits.send(pods));
-                if sent.is_err() {
+                if let Ok(pods) = read
+                    && edits.send(pods).is_err()
+                {
                     return;
                 }
             }

@@ -80,3 +80,35 @@ pub(super) fn jobs_complete_and_fail() {
         assert_eq!(pod.stop().0, Some(1));
     });
 }
+
+pub(super) fn a_pod_that_is_stopped_by_hand_has_not_succeeded() {
+    alone(|| {
+        let sleeps = job(
+            "byhand",
+            "backoffLimit: 3",
+            "Never",
+            "{name: app, image: podkit, args: [app, sleep]}",
+        );
+        let mut pod = Pod::start(&sleeps, &["--backoff-ms", "20"]);
+        pod.ready();
+        let name = |pod: &Pod| {
+            let line = pod.seen.last().expect("a line")["pod"].clone();
+            line.as_str().expect("a name").to_owned()
+        };
+        let first = name(&pod);
+        let state = pod.dir.path().join("state/run/pods").join(&first);
+        let state = std::fs::read(state.join("state.json")).expect("state.json");
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        let supervisor = &state["metadata"]["annotations"]["podkit.dev/supervisor"];
+        let pid = supervisor.as_str().and_then(|pid| pid.parse().ok());
+        let pid = rustix::process::Pid::from_raw(pid.expect("a pid")).expect("a pid");
+        rustix::process::kill_process(pid, Signal::TERM).expect("it lives");
+        // It took that well, and another one does its work all the same.
+        pod.ready();
+        assert_ne!(name(&pod), first);
+        let (code, lines, _) = pod.stop();
+        assert_eq!(code, Some(1), "{lines:#?}");
+        let completed = lines.iter().any(|line| line["reason"] == "Completed");
+        assert!(!completed, "{lines:#?}");
+    });
+}

@@ -2,6 +2,7 @@
 
 mod attach;
 mod bounds;
+mod edits;
 mod ends;
 mod jobs;
 mod logs;
@@ -83,6 +84,26 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("standard_output_goes_away", logs::standard_output_goes_away),
     ("several_pods", supervisor::several_pods),
     ("jobs_complete_and_fail", jobs::jobs_complete_and_fail),
+    (
+        "a_pod_that_is_stopped_by_hand_has_not_succeeded",
+        jobs::a_pod_that_is_stopped_by_hand_has_not_succeeded,
+    ),
+    (
+        "two_namespaces_have_a_pod_of_the_same_name",
+        supervisor::two_namespaces_have_a_pod_of_the_same_name,
+    ),
+    (
+        "volumes_follow_their_files",
+        edits::volumes_follow_their_files,
+    ),
+    (
+        "only_what_changed_is_restarted",
+        edits::only_what_changed_is_restarted,
+    ),
+    (
+        "pods_come_and_go_and_are_restarted_as_a_whole",
+        edits::pods_come_and_go_and_are_restarted_as_a_whole,
+    ),
     (
         "many_rounds_leak_nothing",
         supervisor::many_rounds_leak_nothing,

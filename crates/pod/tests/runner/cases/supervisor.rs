@@ -171,3 +171,31 @@ pub(super) fn many_rounds_leak_nothing() {
         assert_eq!(pod.stop().0, Some(0));
     });
 }
+
+pub(super) fn two_namespaces_have_a_pod_of_the_same_name() {
+    alone(|| {
+        let spec = "  containers:\n  - {name: app, image: podkit, args: [app, sleep]}\n";
+        let one = manifest("same", spec);
+        let other = one.replace("metadata:\n", "metadata:\n  namespace: prod\n");
+        let mut pods = Pod::start(&format!("{one}---\n{other}"), &[]);
+        for namespace in ["default", "prod"] {
+            let ready = |line: &serde_json::Value| {
+                line["type"] == "pod" && line["namespace"] == namespace && line["ready"] == true
+            };
+            if !pods.seen.iter().any(ready) {
+                pods.wait("both ready", ready);
+            }
+        }
+        let machine = podkit_pod::control::Machine::at(Some(&pods.dir.path().join("state")));
+        let address = |namespace: &str| {
+            let found = machine.pod(namespace, &full("same")).expect("it is there");
+            found.pod["status"]["podIP"]
+                .as_str()
+                .expect("an address")
+                .to_owned()
+        };
+        assert_ne!(address("default"), address("prod"));
+        let (code, lines, said) = pods.stop();
+        assert_eq!(code, Some(0), "{said} {lines:#?}");
+    });
+}
