@@ -4,15 +4,16 @@
 //! last is the same: so they need not talk.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use podkit_dataplane::watch::{Watch, places};
 use podkit_foundation::error::Failure;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::RunOptions;
 use super::super::change::{self, Change};
 use super::super::definition;
 use super::super::prepare::{self, Pods};
+use super::super::{OutputFormat, RunOptions};
 use super::{Crowd, ask_all};
 use crate::plan::PodPlan;
 
@@ -50,10 +51,13 @@ impl Edits {
                 // It is on its way out, or about to be restarted: it comes back as what it is by then.
                 Some(supervisor) if supervisor.leaves => supervisor.again = true,
                 Some(supervisor) => {
-                    let whole = before.is_some_and(|before| is_whole(before, edited));
-                    if whole {
+                    let fields = before.map(|before| whole(before, edited));
+                    let fields = fields.unwrap_or_default();
+                    if !fields.is_empty() {
                         (supervisor.again, supervisor.leaves) = (true, true);
                         ask_all([&*supervisor]);
+                        let line = restarting(crowd.options.output, edited, &fields);
+                        crowd.queue.push(line.as_bytes());
                     }
                 }
                 None if before != Some(edited) => crowd.start(name, None)?,
@@ -72,9 +76,35 @@ fn by_name(pods: &Pods) -> BTreeMap<String, PodPlan> {
         .collect()
 }
 
-fn is_whole(before: &PodPlan, edited: &PodPlan) -> bool {
-    let change = change::between(before, |_| false, edited.clone());
-    matches!(change, Change::Whole(_))
+fn whole(before: &PodPlan, edited: &PodPlan) -> Vec<&'static str> {
+    match change::between(before, |_| false, edited.clone()) {
+        Change::Whole(fields) => fields,
+        Change::Containers { .. } => Vec::new(),
+    }
+}
+
+/// The event of a pod that is restarted as a whole: told here, because its own supervisor may have been ended before it has looked.
+fn restarting(format: OutputFormat, pod: &PodPlan, fields: &[&str]) -> String {
+    let message = format!(
+        "{} changed, which no running pod can take: the whole pod is restarted",
+        fields.join(", ")
+    );
+    match format {
+        OutputFormat::Text => format!("{} * Restarting: {message}\n", pod.name),
+        OutputFormat::Json => {
+            let ts = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+            let line = serde_json::json!({
+                "ts": ts,
+                "type": "event",
+                "pod": pod.name,
+                "namespace": pod.namespace,
+                "level": "Normal",
+                "reason": "Restarting",
+                "message": message,
+            });
+            format!("{line}\n")
+        }
+    }
 }
 
 /// Sends what the files say after each edit that is a good one; the supervisors tell of the others.

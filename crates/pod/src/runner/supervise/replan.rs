@@ -101,13 +101,8 @@ impl Supervisor {
         }
         let change = change::between(&present, |id| self.machine.is_removed(id), edited);
         match change {
-            Change::Whole(fields) => {
-                let message = format!(
-                    "{} changed, which no running pod can take: the whole pod is restarted",
-                    fields.join(", ")
-                );
-                self.tell_pod(false, "Restarting", message);
-            }
+            // The process above ends this one, says so, and starts the pod anew.
+            Change::Whole(_) => {}
             Change::Containers {
                 plan,
                 changed,

@@ -139,22 +139,22 @@ pub(super) fn only_what_changed_is_restarted() {
         pod.ready();
         let app_now = pod.process("watched", "app");
         assert_ne!(app_now, app);
-        pod.edit(&text("two", "two", "", "y"));
+        pod.edit(&text("two", "two", "", "z"));
         pod.event("app", "Started");
         pod.ready();
         assert_ne!(pod.process("watched", "app"), app_now);
         assert_eq!(pod.process("watched", "adapter"), adapter_now);
         // A bad edit changes nothing.
-        pod.edit(&text("two", "two", "    argz: []\n", "y"));
+        pod.edit(&text("two", "two", "    argz: []\n", "z"));
         let refused = pod.told("ManifestRefused");
         assert!(refused.contains("argz"), "{refused}");
         // One more, and one less.
         let app = pod.process("watched", "app");
         let more = "  - {name: more, image: podkit, args: [app, sleep]}\n";
-        pod.edit(&text("two", "two", more, "y"));
+        pod.edit(&text("two", "two", more, "z"));
         pod.log("more", "sleeping");
         pod.ready();
-        pod.edit(&text("two", "two", "", "y"));
+        pod.edit(&text("two", "two", "", "z"));
         pod.state("more", "terminated");
         assert_eq!(pod.process("watched", "more"), Value::Null);
         assert_eq!(pod.process("watched", "app"), app);
