@@ -29,6 +29,7 @@ impl Pod {
 }
 
 const LIVE: &str = r#"
+  terminationGracePeriodSeconds: 1
   containers:
   - name: app
     image: podkit
