@@ -10,6 +10,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -46,10 +47,10 @@ fn judge(
     findings.extend(planned);
     let (jobs, planned) = plan::jobs(documents, options, &Facts::placeholder());
     findings.extend(planned);
+    let pods: HashMap<_, _> = documents.pods.iter().map(|pod| (name(pod), pod)).collect();
     for plan in &plans {
-        let pod = documents.pods.iter().find(|pod| is_of(plan, pod));
-        if let Some(pod) = pod {
-            let subject = Subject { plan, pod };
+        if let Some(pod) = pods.get(&(plan.namespace.as_str(), plan.name.as_str())) {
+            let subject = Subject::new(plan, pod);
             let notes = &mut Notes::new(&pod.source, &mut findings);
             images(&subject, notes);
             modules::check(&subject, commands, notes);
@@ -60,27 +61,37 @@ fn judge(
     Report::new(plans, jobs, findings, commands)
 }
 
-fn is_of(plan: &PodPlan, pod: &Object<Pod>) -> bool {
+/// Namespace and name.
+fn name(pod: &Object<Pod>) -> (&str, &str) {
     let metadata = &pod.object.metadata;
-    metadata.name.as_ref() == Some(&plan.name) && namespace_of(metadata) == plan.namespace
+    let name = metadata.name.as_deref().unwrap_or_default();
+    (namespace_of(metadata), name)
 }
 
 /// A pod with its plan.
 struct Subject<'a> {
     plan: &'a PodPlan,
-    pod: &'a Object<Pod>,
+    /// The containers of the plan, with their places in the file.
+    containers: Vec<(&'a ContainerPlan, Path)>,
 }
 
 impl<'a> Subject<'a> {
-    /// The containers of the plan, with their places in the file.
-    fn containers(&self) -> impl Iterator<Item = (&'a ContainerPlan, Path)> {
-        let spec = self.pod.object.spec.iter();
-        let places = spec.flat_map(all_containers);
-        places.filter_map(|(list, i, container)| {
-            let mut all = self.plan.containers.iter();
-            let plan = all.find(|plan| plan.name == container.name)?;
+    fn new(plan: &'a PodPlan, pod: &'a Object<Pod>) -> Self {
+        let plans = plan.containers.iter();
+        let plans: HashMap<_, _> = plans.map(|one| (one.name.as_str(), one)).collect();
+        let places = pod.object.spec.iter().flat_map(all_containers);
+        let containers = places.filter_map(|(list, i, container)| {
+            let plan = *plans.get(container.name.as_str())?;
             Some((plan, Path::root().key("spec").item(list, i)))
-        })
+        });
+        Self {
+            plan,
+            containers: containers.collect(),
+        }
+    }
+
+    fn containers(&self) -> impl Iterator<Item = (&'a ContainerPlan, &Path)> {
+        self.containers.iter().map(|(plan, at)| (*plan, at))
     }
 }
 

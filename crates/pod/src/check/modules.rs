@@ -15,8 +15,8 @@ pub(super) fn check(subject: &Subject<'_>, commands: Commands<'_>, notes: &mut N
         };
         match module(container, commands) {
             Some(module) => {
-                command_line(module, container, &at, notes);
-                needs(module, container, subject.plan, &at, notes);
+                command_line(module, container, at, notes);
+                needs(module, container, subject.plan, at, notes);
             }
             None if commands.modules.is_empty() || commands.others.contains(&word) => {}
             None => {

@@ -1,5 +1,7 @@
 //! What only shows when containers share one network: ports taken twice, and probes of ports that nobody declares.
 
+use std::collections::{HashMap, HashSet};
+
 use podkit_foundation::params::{Addr, ParamType};
 
 use super::{Commands, Subject, module, modules};
@@ -30,10 +32,12 @@ pub(super) fn check(subject: &Subject<'_>, commands: Commands<'_>, notes: &mut N
     let mut taken: Vec<Taken<'_>> = Vec::new();
     // Init containers are gone when the others run.
     for (container, at) in subject.containers().filter(|(c, _)| c.role != Role::Init) {
-        declared(container, &at, &mut taken);
-        bound(container, &at, commands, &mut taken);
+        declared(container, at, &mut taken);
+        bound(container, at, commands, &mut taken);
     }
     twice(&taken, notes);
+    let tcp = taken.iter().filter(|one| one.protocol == Protocol::Tcp);
+    let served: HashSet<u16> = tcp.map(|one| one.port).collect();
     for (container, at) in subject.containers() {
         let probes = [
             ("startupProbe", &container.startup),
@@ -47,10 +51,7 @@ pub(super) fn check(subject: &Subject<'_>, commands: Commands<'_>, notes: &mut N
                 Some(Action::Grpc { port, .. }) => ("grpc", None, *port),
                 _ => continue,
             };
-            let served = taken
-                .iter()
-                .any(|one| one.port == port && one.protocol == Protocol::Tcp);
-            if host.is_none() && !served {
+            if host.is_none() && !served.contains(&port) {
                 notes.warning(
                     &at.key(field).key(kind).key("port"),
                     format!("no container declares port {port}"),
@@ -98,22 +99,28 @@ fn bound<'a>(
 }
 
 fn twice(taken: &[Taken<'_>], notes: &mut Notes<'_>) {
-    for (i, later) in taken.iter().enumerate() {
-        let same = |one: &&Taken<'_>| one.port == later.port && one.protocol == later.protocol;
-        // A module that serves two things on one port clashes once.
-        let again = |one: &Taken<'_>| one.container == later.container && one.by != By::Declaration;
-        if later.by != By::Declaration && taken[..i].iter().filter(same).any(again) {
-            continue;
-        }
-        // What one container does with its own addresses is its own business; a port that it declares twice is not.
-        let mut earlier = taken[..i].iter().filter(same);
-        let earlier = earlier.find(|one| {
-            one.container != later.container
-                || one.by == By::Declaration && later.by == By::Declaration
-        });
-        let Some(earlier) = earlier else { continue };
-        let (port, first) = (later.port, earlier.container);
-        match (earlier.by, later.by) {
+    let mut by_port: HashMap<(u16, Protocol), Vec<&Taken<'_>>> = HashMap::new();
+    for later in taken {
+        let before = by_port.entry((later.port, later.protocol)).or_default();
+        judge(before, later, notes);
+        before.push(later);
+    }
+}
+
+/// One more of a port; `before` are those that took it already.
+fn judge(before: &[&Taken<'_>], later: &Taken<'_>, notes: &mut Notes<'_>) {
+    // A module that serves two things on one port clashes once.
+    let again = |one: &Taken<'_>| one.container == later.container && one.by != By::Declaration;
+    if later.by != By::Declaration && before.iter().any(|one| again(one)) {
+        return;
+    }
+    // What one container does with its own addresses is its own business; a port that it declares twice is not.
+    let earlier = before.iter().find(|one| {
+        one.container != later.container || one.by == By::Declaration && later.by == By::Declaration
+    });
+    let Some(earlier) = earlier else { return };
+    let (port, first) = (later.port, earlier.container);
+    match (earlier.by, later.by) {
             (By::Admin, By::Admin) => notes.error(
                 &later.at,
                 format!(
@@ -129,5 +136,4 @@ fn twice(taken: &[Taken<'_>], notes: &mut Notes<'_>) {
                 format!("port {port} is taken by container {first:?} already, and a pod has one network"),
             ),
         }
-    }
 }

@@ -108,10 +108,10 @@ impl Findings {
 
     /// Adds one.
     pub fn push(&mut self, finding: Finding) {
-        if self.list.len() < MOST {
-            self.list.push(finding);
-        } else {
+        if self.is_full() {
             *self.more.entry(finding.severity).or_default() += 1;
+        } else {
+            self.list.push(finding);
         }
     }
 
@@ -123,12 +123,21 @@ impl Findings {
         path: impl fmt::Display,
         message: impl Into<String>,
     ) {
+        if self.is_full() {
+            *self.more.entry(severity).or_default() += 1;
+            return;
+        }
         self.push(Finding {
             severity,
             place,
             path: path.to_string(),
             message: message.into(),
         });
+    }
+
+    /// Whether another is only counted: what it would say needs no thought.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= MOST
     }
 
     /// Adds those of another step.

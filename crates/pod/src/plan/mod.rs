@@ -425,7 +425,7 @@ pub struct PortPlan {
 }
 
 /// `protocol` of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// TCP.
     Tcp,
