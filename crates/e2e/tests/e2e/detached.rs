@@ -70,6 +70,40 @@ fn ps() -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Who waits for the end of a lock or a pipe that the caller had open does not wait for the pod; and what the supervisor needs for
+/// itself is not the containers'.
+#[test]
+fn a_detached_pod_holds_nothing_of_its_caller() {
+    let Some(_ground) = Ground::new() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (file, lock) = (dir.path().join("pod.yaml"), dir.path().join("lock"));
+    std::fs::write(&file, manifest(TWO)).unwrap();
+    std::fs::write(&lock, "").unwrap();
+    let script = "ulimit -Sn 512; exec 9<\"$1\"; exec \"$2\" run -d --wait \"$3\"";
+    let started = std::process::Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&lock, podkit_testkit::podkit::binary(), &file])
+        .output()
+        .unwrap();
+    let _pod = Detached { _dir: dir };
+    let said = String::from_utf8_lossy(&started.stderr);
+    assert!(started.status.success(), "{said}");
+    let pod: Value = serde_json::from_str(&ok(&["ps", "e2e", "-o", "json"])).unwrap();
+    let supervisor = pod["metadata"]["annotations"]["podkit.dev/supervisor"].as_str();
+    let open = format!("/proc/{}/fd", supervisor.expect("a supervisor"));
+    let held = std::fs::read_dir(open).unwrap().flatten();
+    let held = held.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    assert!(
+        !held.into_iter().any(|held| held == lock),
+        "the supervisor holds the caller's lock"
+    );
+    assert_eq!(
+        ok(&["exec", "e2e", "--", "sh", "-c", "ulimit -Sn"]),
+        "512\n"
+    );
+    ok(&["stop", "e2e"]);
+}
+
 #[test]
 fn a_detached_pod_is_listed_read_and_stopped() {
     let Some(ground) = Ground::new() else { return };

@@ -15,7 +15,7 @@ use super::{etc, logs, oom, state};
 use crate::cgroup::{ContainerCgroup, PodCgroup};
 use crate::image::{self, ResolvedImage};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, image_stop_signal};
-use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Signal};
+use crate::sandbox::{ContainerStart, ExitStatus, Mount, PodSandbox, Process, Rlimit, Signal};
 use crate::volume::Volumes;
 
 /// How long what a container wrote last may take to be read before its end is told.
@@ -30,6 +30,8 @@ pub(crate) struct Ground {
     pub(super) cgroup: PodCgroup,
     pub(super) volumes: Mutex<Volumes>,
     pub(crate) sandbox: PodSandbox,
+    /// The limit on open files that containers begin with.
+    pub(super) open_files: Rlimit,
 }
 
 /// A container that runs.
@@ -78,6 +80,7 @@ impl Ground {
             image::resolve(plan, &self.paths.scratch(&plan.name), ensured).map_err(|e| text(&e))?;
         let argv = image.argv(plan).map_err(|e| text(&e))?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
+        start.rlimits = vec![self.open_files];
         start.env = image.env(plan);
         if plan.stdin.tty && !start.env.iter().any(|(name, _)| name == "TERM") {
             // As container runtimes do.

@@ -28,6 +28,8 @@ use super::{OutputFormat, RunOptions};
 /// Starts the process in the background, and says which pods have begun. The exit code is its own when it has failed.
 pub(super) fn launch(options: &RunOptions) -> Result<u8, Failure> {
     let failed = |error| Failure::runtime("starting the supervisor", error);
+    // Whoever waits for the end of something that the caller has open (a lock, a pipe) does not wait for the pod.
+    crate::sys::mark_all_close_on_exec(3).map_err(failed)?;
     let from_stdin = options.files.iter().any(|file| file.as_os_str() == "-");
     let mut child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))

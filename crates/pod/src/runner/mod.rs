@@ -15,6 +15,7 @@ mod change;
 mod console;
 mod container;
 mod definition;
+mod descriptors;
 mod detach;
 mod etc;
 mod ids;

@@ -14,6 +14,7 @@ use tokio::task::LocalSet;
 use super::RunOptions;
 use super::container::Ground;
 use super::definition::{self, Definition};
+use super::descriptors;
 use super::detach;
 use super::etc;
 use super::ids;
@@ -32,7 +33,7 @@ use crate::image::{Store, upper};
 use crate::manifest::{self, Documents, Findings, Severity, nearest};
 use crate::net::{self, AddressLease, Publisher};
 use crate::plan::{self, Facts, JobPlan, JobPod, Options, PodPlan, RestartPolicy};
-use crate::sandbox::{PodSandbox, PrivateMounts, SandboxSpec, enter_private_mounts};
+use crate::sandbox::{PodSandbox, PrivateMounts, Rlimit, SandboxSpec, enter_private_mounts};
 use crate::volume::Volumes;
 
 /// The thread that starts containers, and the one that runs probes' commands meanwhile.
@@ -211,6 +212,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
     };
     // While this process has one thread.
     let mounts = enter_private_mounts().map_err(|error| Failure::Runtime(error.to_string()))?;
+    let open_files = descriptors::raise_limit();
     // Takes its time while everything else is made.
     let cgroups = Cgroups::detect();
     cgroups.warm_up();
@@ -253,6 +255,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             lease: lease.as_ref(),
             mounts: &mounts,
             cgroups: &cgroups,
+            open_files,
         };
         let apply = options.watch && options.job_pod.is_none();
         let definition = Definition::new(
@@ -424,6 +427,8 @@ struct Base<'a> {
     lease: Option<&'a AddressLease>,
     mounts: &'a PrivateMounts,
     cgroups: &'a Cgroups,
+    /// For the containers.
+    open_files: Rlimit,
 }
 
 /// Makes what the containers stand on; the ports first, because theirs is the error that people meet.
@@ -474,6 +479,7 @@ async fn prepare(
         cgroup,
         volumes: volumes.into(),
         sandbox,
+        open_files: base.open_files,
     };
     let output = output.clone();
     let supervisor = Supervisor::new(

@@ -31,6 +31,14 @@ fn pasta_carries_what_a_pod_sends() {
             return;
         }
     }
+    let tun = unprivileged(&world, || {
+        let mut open = std::fs::OpenOptions::new();
+        open.read(true).write(true).open("/dev/net/tun").is_ok()
+    });
+    if !tun {
+        eprintln!("skipped: only root may open /dev/net/tun here");
+        return;
+    }
     let far = who_is_it(&world.internet, INTERNET);
     // A user and a network namespace, as long as its standard input is open.
     let mut holder = unprivileged(&world, || {

@@ -154,7 +154,6 @@ pub(super) fn only_what_changed_is_restarted() {
         let more = "  - {name: more, image: podkit, args: [app, sleep]}\n";
         pod.edit(&text("two", "two", more, "z"));
         pod.log("more", "sleeping");
-        pod.ready();
         pod.edit(&text("two", "two", "", "z"));
         pod.state("more", "terminated");
         assert_eq!(pod.process("watched", "more"), Value::Null);

@@ -108,7 +108,11 @@ pub(super) fn a_pod_that_is_stopped_by_hand_has_not_succeeded() {
         assert_ne!(name(&pod), first);
         let (code, lines, _) = pod.stop();
         assert_eq!(code, Some(1), "{lines:#?}");
-        let completed = lines.iter().any(|line| line["reason"] == "Completed");
+        let of_job = |line: &&serde_json::Value| line["type"] == "event" && line["job"] == "byhand";
+        let completed = lines
+            .iter()
+            .filter(of_job)
+            .any(|line| line["reason"] == "Completed");
         assert!(!completed, "{lines:#?}");
     });
 }
