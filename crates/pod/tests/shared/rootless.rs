@@ -139,6 +139,10 @@ pub(crate) fn as_user(args: &[String]) -> ExitCode {
 
 /// What a case needs beside a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    dead_code,
+    reason = "not each of the test programs has a case for each"
+)]
 pub(crate) enum Needs {
     /// Nothing.
     Nothing,

@@ -16,7 +16,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::rootless::Needs;
 use crate::support::{Machine, PATIENCE, Pod, free_port, full, manifest, story};
+
+/// What a case needs that a plain user may lack. They all run without root too, but for those that are named here.
+pub(crate) fn needs(name: &str) -> Needs {
+    match name {
+        "out_of_memory" => Needs::Root("cgroups of its own"),
+        "the_network_files" => Needs::Root("a network with an address of the machine's choice"),
+        _ => Needs::Nothing,
+    }
+}
 
 type Case = fn();
 
