@@ -33,13 +33,22 @@ impl Look {
             let fields: Vec<&str> = line.split(' ').skip(2).collect();
             format!("mount {}", fields.join(" "))
         }));
-        for root in [
+        let machines = [
             "/run/podkit",
             "/var/lib/podkit",
             "/sys/fs/cgroup",
             "/dev/shm",
-        ] {
-            paths(Path::new(root), &mut |path| {
+        ];
+        // And a plain user's own.
+        let users = [
+            ("XDG_RUNTIME_DIR", "podkit"),
+            ("HOME", ".local/share/podkit"),
+        ];
+        let users = users
+            .iter()
+            .filter_map(|(name, below)| Some(Path::new(&std::env::var_os(name)?).join(below)));
+        for root in machines.iter().map(PathBuf::from).chain(users) {
+            paths(&root, &mut |path| {
                 let mut parts = path.components().map(|part| part.as_os_str());
                 let podkit = parts.any(|part| part == "podkit");
                 let ours = podkit && parts.any(|part| pods.iter().any(|pod| part == *pod));

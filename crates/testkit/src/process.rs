@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub struct Line {
 struct Log {
     lines: Mutex<Vec<Line>>,
     more: Condvar,
+    /// Pipes that were read to their end.
+    ended: AtomicUsize,
 }
 
 /// A started process. Dropping it kills it (SIGKILL, by its own id) and waits for its end.
@@ -236,9 +239,20 @@ impl Process {
         }
     }
 
-    /// Gives the readers the time to take what is still in the pipes: until nothing new came for a moment. What
-    /// the process left behind may hold the pipes open, so their end can't be waited for.
+    /// Gives the readers the time to take what is still in the pipes: to their end, or, where what the process left behind holds
+    /// them open, until nothing new came for a moment.
     fn settle(&self) {
+        const PIPES: usize = 2;
+        let patience = Instant::now() + Duration::from_millis(500);
+        while self.log.ended.load(Ordering::Acquire) < PIPES {
+            if Instant::now() > patience {
+                return self.settle_by_silence();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn settle_by_silence(&self) {
         let mut before = usize::MAX;
         loop {
             let now = self.lines().len();
@@ -314,6 +328,7 @@ fn keep(pipe: impl Read + Send + 'static, stream: Stream, started: Instant, log:
                 .push(line);
             log.more.notify_all();
         }
+        log.ended.fetch_add(1, Ordering::Release);
     });
 }
 

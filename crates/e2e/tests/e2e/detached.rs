@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 
+use podkit_testkit::machine;
 use podkit_testkit::podkit::{command, podkit};
 use podkit_testkit::process::Finished;
 use podkit_testkit::until;
@@ -301,6 +302,11 @@ fn an_interactive_command_has_a_real_terminal() {
         "echo sleeping$((1+1)); sleep 7118; echo woken$((1+2))",
     );
     wait_for(&mut ours, "sleeping2");
+    // Before it is executed the shell has given the terminal to it; a Ctrl-C between those two would end nothing.
+    until("the sleep", || {
+        let sleeps = |pid: &u32| machine::command(*pid) == "sleep 7118";
+        machine::processes().iter().any(sleeps).then_some(())
+    });
     ours.write_all(b"\x03").unwrap();
     type_line(&mut ours, "echo back$((1+3))");
     wait_for(&mut ours, "back4");

@@ -14,7 +14,7 @@ const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx"];
 /// Held while a pod is tested.
 pub(crate) struct Ground {
     // Dropped in this order: the network goes before the next test has its turn.
-    _network: OwnNetwork,
+    _network: Option<OwnNetwork>,
     before: Look,
     _turn: Turn,
 }
@@ -22,14 +22,19 @@ pub(crate) struct Ground {
 impl Ground {
     /// None, and a line that says why, when this machine can't run pods, or a program is missing.
     pub(crate) fn with(programs: &[&'static str]) -> Option<Self> {
-        let mut needs = vec![Need::Root, Need::Program("ip")];
+        // As a plain user (see `rootless`) in the network that root has made for this case.
+        let user = std::env::var_os("TESTKIT_PLAIN_USER").is_some();
+        let mut needs = match user {
+            true => Vec::new(),
+            false => vec![Need::Root, Need::Program("ip")],
+        };
         needs.extend(programs.iter().map(|name| Need::Program(name)));
         if !able(&needs) {
             return None;
         }
         let turn = Turn::alone();
         leftovers::adopt_orphans();
-        let network = OwnNetwork::enter();
+        let network = (!user).then(OwnNetwork::enter);
         let before = Look::now(PODS);
         Some(Self {
             _network: network,

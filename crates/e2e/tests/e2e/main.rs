@@ -23,6 +23,7 @@ mod lifecycle;
 mod openmetrics;
 mod probes;
 mod protection;
+mod rootless;
 mod runtime;
 mod schema;
 mod topz;
