@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     match args.get(1).map(String::as_str) {
         Some("app") => return app::main(&args[2..]),
         Some("run") => return support::run(&args[2..]),
+        Some("prepared") => return cases::prepared(&args[2..]),
         Some("as-user") => return rootless::as_user(&args[2..]),
         Some("count-ids") => return rootless::count_ids(),
         _ => {}

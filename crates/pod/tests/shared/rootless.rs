@@ -4,13 +4,14 @@
 //! executed by a child with another user id, a home, and (for the ranges) an `/etc/subuid` of its own in private mounts. When
 //! a plain user runs it, the cases run as they are, by that user's own means.
 
+use std::ffi::OsString;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// Nobody's id, on a machine that is not made to break this.
-const UID: u32 = 61_347;
+pub(crate) const UID: u32 = 61_347;
 /// The ids that they have beside, in the private `/etc/subuid`.
 const RANGE: &str = "900000:65536";
 
@@ -63,6 +64,11 @@ impl Way {
 
     /// Runs this program with `args`; whether it ended well. Its output goes where this program's goes.
     pub(crate) fn run(self, args: &[&str]) -> bool {
+        self.run_under(&[], args)
+    }
+
+    /// The same, started by a command of root's that executes its last arguments.
+    pub(crate) fn run_under(self, wrapper: &[&str], args: &[&str]) -> bool {
         let home = tempfile::tempdir().expect("a temporary directory");
         for dir in ["", "run", "tmp"] {
             let dir = home.path().join(dir);
@@ -70,11 +76,20 @@ impl Way {
             chown(&dir, Some(UID), Some(UID)).expect("root gives away");
             std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("ours");
         }
-        let mut command = match self {
-            Self::OneId => user(args),
-            Self::Ranges => with_ranges(home.path(), args),
-        };
+        let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
+        if self == Self::Ranges {
+            words.extend(ranges(home.path()));
+        }
+        words.push(
+            std::env::current_exe()
+                .expect("a program knows its path")
+                .into(),
+        );
+        words.push("as-user".into());
+        words.extend(args.iter().map(OsString::from));
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .env("HOME", home.path())
             .env("TMPDIR", home.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", home.path().join("run"))
@@ -84,14 +99,8 @@ impl Way {
     }
 }
 
-fn user(args: &[&str]) -> Command {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(args).uid(UID).gid(UID);
-    command
-}
-
-/// In private mounts, where the user has a name and ranges.
-fn with_ranges(home: &Path, args: &[&str]) -> Command {
+/// What leads into private mounts, where the user has a name and ranges.
+fn ranges(home: &Path) -> Vec<OsString> {
     let files = home.join("etc");
     for dir in [&files, &home.join("etc.all")] {
         std::fs::create_dir(dir).expect("a new directory");
@@ -111,28 +120,15 @@ fn with_ranges(home: &Path, args: &[&str]) -> Command {
     }
     // The whole directory: a mount on each file would be one that the user can't take off.
     let script = "cp -a /etc/. \"$0.all\" && cp \"$0\"/* \"$0.all\" && mount --bind \"$0.all\" /etc && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command
-        .args([
-            "--mount",
-            "--propagation",
-            "private",
-            "--",
-            "sh",
-            "-c",
-            script,
-        ])
-        .arg(&files)
-        .arg(std::env::current_exe().expect("a program knows its path"))
-        .arg("as-user")
-        .args(args);
-    command
+    let words = ["unshare", "--mount", "--propagation", "private", "--"];
+    let words = words.into_iter().chain(["sh", "-c", script]);
+    words.map(OsString::from).chain([files.into()]).collect()
 }
 
 /// `as-user ARGS...`: the same as the user.
 pub(crate) fn as_user(args: &[String]) -> ExitCode {
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let error = user(&args).exec();
+    let mut command = Command::new("/proc/self/exe");
+    let error = command.args(args).uid(UID).gid(UID).exec();
     eprintln!("as the user: {error}");
     ExitCode::FAILURE
 }

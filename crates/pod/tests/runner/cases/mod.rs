@@ -9,6 +9,9 @@ mod logs;
 mod network;
 mod order;
 mod supervisor;
+mod user;
+
+pub(crate) use user::prepared;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,6 +27,8 @@ pub(crate) fn needs(name: &str) -> Needs {
     match name {
         "out_of_memory" => Needs::Root("cgroups of its own"),
         "the_network_files" => Needs::Root("a network with an address of the machine's choice"),
+        "a_way_out_for_a_plain_user" => Needs::Root("a network of its own to be without root in"),
+        "a_plain_user_with_cgroups" => Needs::Root("cgroups to give to a plain user"),
         _ => Needs::Nothing,
     }
 }
@@ -93,6 +98,11 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     ("a_port_that_is_taken", network::a_port_that_is_taken),
     ("standard_output_goes_away", logs::standard_output_goes_away),
     ("several_pods", supervisor::several_pods),
+    (
+        "a_way_out_for_a_plain_user",
+        user::a_way_out_for_a_plain_user,
+    ),
+    ("a_plain_user_with_cgroups", user::a_plain_user_with_cgroups),
     ("jobs_complete_and_fail", jobs::jobs_complete_and_fail),
     (
         "a_pod_that_is_stopped_by_hand_has_not_succeeded",
