@@ -232,6 +232,15 @@ impl Pod {
         })
     }
 
+    /// Waits until so many containers have begun to sleep since the start. A pod is ready before: a SIGTERM that meets the first
+    /// process of a PID namespace without a handler does nothing.
+    pub(crate) fn sleeping(&mut self, times: usize) {
+        let sleeps = |line: &Value| line["type"] == "log" && line["line"] == "sleeping";
+        while self.seen.iter().filter(|line| sleeps(line)).count() < times {
+            self.wait("sleeping", sleeps);
+        }
+    }
+
     pub(crate) fn ready(&mut self) {
         self.wait("ready pod", |line| {
             line["type"] == "pod" && line["ready"] == true

@@ -174,10 +174,12 @@ pub(super) fn pods_come_and_go_and_are_restarted_as_a_whole() {
         let other = |line: &Value| line["pod"] == full("other");
         let mut pod = Pod::start(&text("first", ""), &["--watch"]);
         pod.ready();
+        pod.sleeping(1);
         let uid = |pod: &Pod| pod.state_json("first")["metadata"]["uid"].clone();
         let before = uid(&pod);
         pod.edit(&(text("first", "") + "---\n" + &text("other", "")));
         pod.wait("the other pod", |line| other(line) && line["ready"] == true);
+        pod.sleeping(2);
         assert_eq!(uid(&pod), before);
         pod.edit(&text("first", ""));
         pod.wait("its end", |line| other(line) && line["type"] == "end");
@@ -189,6 +191,7 @@ pub(super) fn pods_come_and_go_and_are_restarted_as_a_whole() {
         );
         pod.wait("its end", |line| line["type"] == "end");
         pod.ready();
+        pod.sleeping(3);
         assert_ne!(uid(&pod), before);
         let (code, lines, said) = pod.stop();
         assert_eq!(code, Some(0), "{said} {lines:#?}");

@@ -91,6 +91,7 @@ pub(super) fn a_pod_that_is_stopped_by_hand_has_not_succeeded() {
         );
         let mut pod = Pod::start(&sleeps, &["--backoff-ms", "20"]);
         pod.ready();
+        pod.sleeping(1);
         let name = |pod: &Pod| {
             let line = pod.seen.last().expect("a line")["pod"].clone();
             line.as_str().expect("a name").to_owned()
@@ -105,6 +106,7 @@ pub(super) fn a_pod_that_is_stopped_by_hand_has_not_succeeded() {
         rustix::process::kill_process(pid, Signal::TERM).expect("it lives");
         // It took that well, and another one does its work all the same.
         pod.ready();
+        pod.sleeping(2);
         assert_ne!(name(&pod), first);
         let (code, lines, _) = pod.stop();
         assert_eq!(code, Some(1), "{lines:#?}");
