@@ -8,6 +8,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::certs::{Authority, Pair};
 use crate::net::free_addr;
 use crate::process::{Process, run};
 use crate::until;
@@ -66,16 +67,55 @@ pub struct Registry {
     _process: Process,
 }
 
+/// Who may come in.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Door<'a> {
+    /// TLS with this certificate; plain HTTP without one.
+    pub pair: Option<&'a Pair>,
+    /// With TLS: only clients with a certificate of this authority.
+    pub clients: Option<&'a Authority>,
+    /// A line of htpasswd (bcrypt): only who knows that password.
+    pub password: Option<&'a str>,
+}
+
 impl Registry {
-    /// Starts one that keeps what it is given below `dir`, and waits until it listens.
+    /// Starts one that keeps what it is given below `dir`, open to all, and waits until it listens.
     pub fn start(dir: &Path) -> Self {
+        Self::behind(dir, Door::default())
+    }
+
+    /// The same behind a door. What was put into another one with this `dir` is there.
+    pub fn behind(dir: &Path, door: Door<'_>) -> Self {
         let addr = free_addr();
         let config = dir.join("registry.yml");
-        let text = format!(
+        let mut http = format!("addr: {addr}");
+        if let Some(pair) = door.pair {
+            let (cert, key) = pair.write(dir, "registry");
+            http += &format!(
+                ", tls: {{certificate: {}, key: {}",
+                cert.display(),
+                key.display()
+            );
+            if let Some(clients) = door.clients {
+                let path = dir.join("clients.pem");
+                fs::write(&path, clients.pem()).expect("the directory is the test's");
+                http += &format!(", clientcas: [{}]", path.display());
+            }
+            http += "}";
+        }
+        let mut text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {addr}}}\n",
+             storage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{{http}}}\n",
             dir.join("registry").display()
         );
+        if let Some(password) = door.password {
+            let path = dir.join("htpasswd");
+            fs::write(&path, format!("{password}\n")).expect("the directory is the test's");
+            text += &format!(
+                "auth: {{htpasswd: {{realm: test, path: {}}}}}\n",
+                path.display()
+            );
+        }
         fs::write(&config, text).expect("the directory is the test's");
         let mut command = Command::new("docker-registry");
         let process = Process::spawn("docker-registry", command.arg("serve").arg(config));
@@ -87,6 +127,11 @@ impl Registry {
             addr,
             _process: process,
         }
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Puts a docker-archive into it, its layers packed by gzip; gives the image's name there.

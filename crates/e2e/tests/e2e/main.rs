@@ -23,6 +23,7 @@ mod lifecycle;
 mod openmetrics;
 mod probes;
 mod protection;
+mod registries;
 mod rootless;
 mod runtime;
 mod schema;
