@@ -3,6 +3,7 @@
 //!
 //! The server that is measured has core 0; the load generator and the upstream have core 1.
 
+mod http;
 mod image;
 mod pod;
 mod report;
@@ -10,7 +11,7 @@ mod size;
 mod tls;
 mod topz;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::build::release;
 
@@ -46,6 +47,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
     };
     let binary = release()?;
     match name {
+        "http" => http::run(&binary, effort),
         "tls" => tls::run(&binary, effort),
         "image" => image::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
@@ -56,8 +58,16 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             topz::run(&binary, effort)?;
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
+            http::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
-        _ => bail!("\"{name}\" is not a benchmark: image, pod, tls, topz, size, all"),
+        _ => bail!("\"{name}\" is not a benchmark: http, image, pod, tls, topz, size, all"),
     }
+}
+
+/// Puts the calling thread on the core of the load.
+fn pin_this_thread() -> Result<()> {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(LOAD_CORE);
+    rustix::thread::sched_setaffinity(None, &cores).context("sched_setaffinity")
 }
