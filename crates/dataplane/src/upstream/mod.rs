@@ -12,12 +12,14 @@ mod limits;
 mod pool;
 mod resolve;
 mod target;
+mod wire;
 
 pub use connect::ConnectError;
 pub use limits::UpstreamLimits;
 pub use pool::{Pool, UpstreamMetrics};
 pub use resolve::lookup;
 pub use target::Target;
+pub use wire::Wire;
 
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,8 @@ use super::connect::{ConnectError, dial_tcp, dial_unix};
 use super::limits::UpstreamLimits;
 use super::resolve::{Addresses, Names};
 use super::target::Target;
-use crate::net::{Buf, Socket, Transport};
+use super::wire::Wire;
+use crate::net::{Buf, Transport};
 
 /// What is counted about upstream connections.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    socket: Socket,
+    socket: Wire,
     since: Instant,
 }
 
@@ -95,7 +96,7 @@ impl Pool {
     }
 
     /// A kept connection on which nothing has come since: not the end either, as far as epoll has told.
-    pub fn take(&self) -> Option<Socket> {
+    pub fn take(&self) -> Option<Wire> {
         let mut idle = self.idle.borrow_mut();
         while let Some(mut kept) = idle.pop() {
             if is_quiet(&mut kept.socket) {
@@ -107,7 +108,7 @@ impl Pool {
     }
 
     /// Keeps a connection on which a whole answer was read, if there is room. `now` is when.
-    pub fn keep(&self, socket: Socket, now: Instant) {
+    pub fn keep(&self, socket: Wire, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.limits.upstream_idle as usize {
             return;
@@ -125,7 +126,7 @@ impl Pool {
     }
 
     /// Opens a connection within `--connect-timeout`.
-    pub async fn connect(&self) -> Result<Socket, ConnectError> {
+    pub async fn connect(&self) -> Result<Wire, ConnectError> {
         // Boxed: it is rare and large, and would make every connection's task so.
         let dial = Box::pin(tokio::time::timeout(
             self.limits.connect_timeout,
@@ -140,12 +141,12 @@ impl Pool {
         result
     }
 
-    async fn dial(&self) -> Result<Socket, ConnectError> {
+    async fn dial(&self) -> Result<Wire, ConnectError> {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         match &self.target.addr() {
-            Addr::Unix(path) => Ok(dial_unix(path).await?),
-            Addr::Port(port) => Ok(dial_tcp(SocketAddr::new(loopback, *port)).await?),
-            Addr::Ip(ip, port) => Ok(dial_tcp(SocketAddr::new(*ip, *port)).await?),
+            Addr::Unix(path) => Ok(dial_unix(path).await?.into()),
+            Addr::Port(port) => Ok(dial_tcp(SocketAddr::new(loopback, *port)).await?.into()),
+            Addr::Ip(ip, port) => Ok(dial_tcp(SocketAddr::new(*ip, *port)).await?.into()),
             Addr::Name(name, port) => {
                 let ips = self.resolve(name).await?;
                 self.dial_any(&ips, *port).await
@@ -154,7 +155,7 @@ impl Pool {
     }
 
     /// Tries the addresses in turn. Each but the last gets a part of the time.
-    async fn dial_any(&self, ips: &[IpAddr], port: u16) -> Result<Socket, ConnectError> {
+    async fn dial_any(&self, ips: &[IpAddr], port: u16) -> Result<Wire, ConnectError> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         // Only addresses of the preferred family share the load; the others are for when those fail.
@@ -168,7 +169,7 @@ impl Pool {
         let mut last = ConnectError::Name("no address".to_owned());
         for ip in order {
             match tokio::time::timeout(share, dial_tcp(SocketAddr::new(ip, port))).await {
-                Ok(Ok(socket)) => return Ok(socket),
+                Ok(Ok(socket)) => return Ok(socket.into()),
                 Ok(Err(error)) => last = error.into(),
                 Err(_) => last = ConnectError::Timeout,
             }
@@ -219,9 +220,9 @@ impl Pool {
 }
 
 /// Nothing came on it. A read that filled its buffer leaves tokio unsure, so what it claims is there is read.
-fn is_quiet(socket: &mut Socket) -> bool {
+fn is_quiet(socket: &mut Wire) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    match socket.poll_read_ready(&mut cx) {
+    match socket.poll_readable(&mut cx) {
         Poll::Pending => true,
         Poll::Ready(Err(_)) => false,
         Poll::Ready(Ok(())) => {

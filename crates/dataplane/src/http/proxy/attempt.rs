@@ -13,7 +13,8 @@ use super::{Fault, Proxy};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Method, Scanner};
 use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport, tunnel};
+use crate::net::{Buf, Transport, tunnel};
+use crate::upstream::Wire;
 
 /// Interim answers that are forwarded for one request; more are an upstream that has lost its way.
 const MAX_INTERIM: u32 = 32;
@@ -34,7 +35,7 @@ impl Proxy {
         asked: Asked,
         out: &Buf,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         kept: bool,
     ) -> Result<Answered, Fail> {
         let limits = self.pool.limits();
@@ -117,7 +118,7 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         out: &Buf,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
     ) -> Result<(), SendFail> {
         let bytes = out.filled();
         let mut sent = 0;
@@ -151,7 +152,7 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         input: &mut Option<Buf>,
         scanner: &mut Scanner,
     ) -> Result<Option<usize>, Fail> {
@@ -269,7 +270,7 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         relay: &mut Relay,
     ) -> Result<(), Fail> {
         let limits = &self.settings.limits;
@@ -316,7 +317,7 @@ impl Proxy {
     async fn tunnel<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         input: Option<Buf>,
         mut out: Buf,
     ) -> Result<Answered, Fail> {
@@ -367,7 +368,7 @@ struct SendFail {
 /// Reads what the upstream has sent behind `input`; takes a buffer only when there is something.
 fn poll_more(
     cx: &mut Context<'_>,
-    upstream: &mut Socket,
+    upstream: &mut Wire,
     input: &mut Option<Buf>,
     room: usize,
 ) -> Poll<io::Result<usize>> {

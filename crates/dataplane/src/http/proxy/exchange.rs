@@ -12,8 +12,8 @@ use super::{Fault, Proxy};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::Method;
 use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport};
-use crate::upstream::ConnectError;
+use crate::net::{Buf, Transport};
+use crate::upstream::{ConnectError, Wire};
 
 /// What must be known of a request until its answer was sent.
 #[derive(Debug, Clone, Copy)]
@@ -213,7 +213,7 @@ impl Proxy {
         &self,
         conn: &Conn<T>,
         asked: Asked,
-        upstream: Socket,
+        upstream: Wire,
         answered: Answered,
     ) -> After {
         let now = Instant::now();
@@ -229,7 +229,7 @@ impl Proxy {
         answered.after
     }
 
-    async fn connect(&self) -> Result<Socket, Fail> {
+    async fn connect(&self) -> Result<Wire, Fail> {
         self.pool.connect().await.map_err(|error| {
             let fault = match &error {
                 ConnectError::Exhausted(_) => Fault::Podkit,

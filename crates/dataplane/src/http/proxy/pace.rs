@@ -10,7 +10,8 @@ use super::exchange::Fail;
 use super::pump::{Pump, PumpError};
 use crate::http::HttpLimits;
 use crate::http::conn::{Conn, Cut};
-use crate::net::{Socket, Transport};
+use crate::net::Transport;
+use crate::upstream::Wire;
 
 /// Keeps them while a body is pumped.
 pub(super) struct Pace {
@@ -36,7 +37,7 @@ impl Pace {
         cx: &mut Context<'_>,
         conn: &mut Conn<T>,
         slot: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         proxy: &Proxy,
     ) -> Result<(), Fail> {
         let Some(pump) = slot else {
