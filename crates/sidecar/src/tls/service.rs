@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
-use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings};
+use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
     Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept, tunnel,
@@ -15,7 +15,7 @@ use podkit_dataplane::net::{
 use podkit_dataplane::tls::{
     Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
 };
-use podkit_dataplane::upstream::{Pool, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::upstream::{Cluster, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamSet as _, Values};
 
@@ -194,9 +194,12 @@ impl Plan {
 
     fn front(&self) -> Front {
         let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
-        let pool = Pool::new(self.target.clone(), limits, metrics);
+        let target = self.target.clone();
         let onward = match self.params.mode {
-            Mode::Tcp => Onward::Tcp(pool, self.upstream_limits.tunnel_timeout),
+            Mode::Tcp => {
+                let idle = limits.tunnel_timeout;
+                Onward::Tcp(Pool::new(target, limits, metrics), idle)
+            }
             Mode::Http => {
                 let hsts = self
                     .params
@@ -208,8 +211,10 @@ impl Plan {
                     port: self.public_port,
                     trust_forwarded: self.params.trust_forwarded,
                     response_fields: hsts.unwrap_or_default(),
+                    retries: Retries::NONE,
                 };
-                Onward::Http(Proxy::new(settings, pool, self.http_metrics.clone()))
+                let cluster = Cluster::of(target, limits, metrics);
+                Onward::Http(Proxy::new(settings, cluster, self.http_metrics.clone()))
             }
         };
         Front {

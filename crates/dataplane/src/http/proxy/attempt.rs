@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
-use super::exchange::{After, Asked, Fail};
+use super::exchange::{After, Fail, Sent, Try};
 use super::pace::Pace;
 use super::pump::Pump;
 use super::relay::{Relay, RelayError, Waits};
@@ -32,19 +32,30 @@ impl Proxy {
     pub(super) async fn attempt<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        asked: Asked,
+        try_on: Try<'_>,
         out: &Buf,
         pump: &mut Option<Pump>,
         upstream: &mut Wire,
         kept: bool,
     ) -> Result<Answered, Fail> {
-        let limits = self.pool.limits();
+        let limits = self.cluster.limits();
+        let (asked, name) = (try_on.asked, try_on.picked.endpoint().name());
         let whole = pump.is_none();
-        conn.timer.arm(asked.since + limits.response_timeout);
+        // All of it went out at once, so that all of it can go out again.
+        let harmless = whole && asked.method.is_idempotent();
+        conn.timer.arm(try_on.deadline);
         if let Err(failed) = self.send_head(conn, out, upstream).await {
             match failed {
                 // Nothing of it went out.
-                SendFail { sent: 0, .. } if kept => return Err(Fail::Stale),
+                SendFail {
+                    sent: 0,
+                    timeout: false,
+                } if kept => return Err(Fail::Stale),
+                SendFail { sent: 0, timeout } => {
+                    let status = if timeout { 504 } else { 502 };
+                    let why = "the upstream takes no request";
+                    return Err(Fail::Again(Sent::Nothing, Fault::Upstream, status, why));
+                }
                 SendFail { timeout: true, .. } => {
                     let why = "the upstream takes no request";
                     return Err(Fail::Tell(Fault::Upstream, 504, why));
@@ -59,24 +70,28 @@ impl Proxy {
         loop {
             let got = self
                 .receive_head(conn, pump, upstream, &mut input, &mut scanner)
-                .await?;
+                .await;
+            // Neither an interim answer nor the begin of one came.
+            let nothing = interim == 0 && input.is_none();
             let len = match got {
-                Some(len) => len,
-                None if kept && whole && asked.method.is_idempotent() && input.is_none() => {
-                    return Err(Fail::Stale);
+                Ok(Some(len)) => len,
+                Ok(None) if kept && harmless && nothing => return Err(Fail::Stale),
+                Ok(None) => {
+                    let why = "the upstream closed without an answer";
+                    return Err(match harmless && nothing {
+                        true => Fail::Again(Sent::Harmless, Fault::Upstream, 502, why),
+                        false => Fail::Tell(Fault::Upstream, 502, why),
+                    });
                 }
-                None => {
-                    return Err(Fail::Tell(
-                        Fault::Upstream,
-                        502,
-                        "the upstream closed without an answer",
-                    ));
+                Err(Fail::Tell(fault, 504, why)) if harmless && nothing => {
+                    return Err(Fail::Again(Sent::Harmless, fault, 504, why));
                 }
+                Err(fail) => return Err(fail),
             };
             let bare_lf = scanner.saw_bare_lf();
             scanner = Scanner::default();
             let (head, out) =
-                self.take_response(conn, &mut input, len, bare_lf, asked, pump.is_none())?;
+                self.take_response(conn, &mut input, len, bare_lf, try_on, pump.is_none())?;
             if head.status == 101 && !whole && pump.is_some() {
                 let why = "the upstream changed to another protocol in the middle of a request";
                 return Err(Fail::Tell(Fault::Upstream, 502, why));
@@ -101,7 +116,7 @@ impl Proxy {
                 continue;
             }
             let mut relay = Relay::new(head.body, head.framing, out, input);
-            self.relay(conn, pump, upstream, &mut relay).await?;
+            self.relay(conn, pump, upstream, &mut relay, name).await?;
             let complete = pump.is_none();
             return Ok(Answered {
                 status: head.status,
@@ -211,10 +226,11 @@ impl Proxy {
         input: &mut Option<Buf>,
         len: usize,
         bare_lf: bool,
-        asked: Asked,
+        try_on: Try<'_>,
         complete: bool,
     ) -> Result<(Taken, Buf), Fail> {
         let limits = &self.settings.limits;
+        let asked = try_on.asked;
         let wrong = |why| Fail::Tell(Fault::Upstream, 502, why);
         let Some(have) = input else {
             return Err(wrong("the upstream's answer is empty"));
@@ -222,7 +238,7 @@ impl Proxy {
         let bytes = &have.filled()[..len];
         let mut head = self.response.borrow_mut();
         if let Err(reject) = head.parse(bytes, limits.fields(), asked.method == Method::Head) {
-            tracing::debug!(upstream = %self.pool.target().addr(), why = %reject, "the answer is not valid");
+            tracing::debug!(upstream = try_on.picked.endpoint().name(), why = %reject, "the answer is not valid");
             return Err(wrong("the upstream's answer is not valid HTTP"));
         }
         let status = head.status();
@@ -272,6 +288,7 @@ impl Proxy {
         pump: &mut Option<Pump>,
         upstream: &mut Wire,
         relay: &mut Relay,
+        name: &str,
     ) -> Result<(), Fail> {
         let limits = &self.settings.limits;
         let mut pace = Pace::new(pump.as_ref());
@@ -283,7 +300,7 @@ impl Proxy {
                     return Poll::Ready(Err(Fail::Client(cut)));
                 }
                 Poll::Ready(Err(RelayError::Upstream(why))) => {
-                    tracing::debug!(upstream = %self.pool.target().addr(), why, "an answer is incomplete");
+                    tracing::debug!(upstream = name, why, "an answer is incomplete");
                     return Poll::Ready(Err(Fail::Broken(Fault::Upstream)));
                 }
                 Poll::Pending => {}
@@ -299,7 +316,7 @@ impl Proxy {
                 waited = Some(waits);
                 conn.timer.arm_for(match waits.0 {
                     Waits::Client => limits.idle_timeout,
-                    Waits::Upstream => self.pool.limits().response_timeout,
+                    Waits::Upstream => self.cluster.limits().response_timeout,
                 });
             }
             if conn.timer.expired(cx) {
@@ -326,7 +343,7 @@ impl Proxy {
             out.put(input.filled());
         }
         let from_client = conn.take_input();
-        let idle = self.pool.limits().tunnel_timeout;
+        let idle = self.cluster.limits().tunnel_timeout;
         let worker = std::rc::Rc::clone(&conn.worker);
         // How it ends is the two sides' business; a tunnel has no answer that could be cut short.
         drop(

@@ -11,9 +11,9 @@ use super::rewrite::{Client, put_error, put_request};
 use super::{Fault, Proxy};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::Method;
-use crate::http::reject::Reject;
+use crate::http::reject::{Reject, reason};
 use crate::net::{Buf, Transport};
-use crate::upstream::{ConnectError, Wire};
+use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
 
 /// What must be known of a request until its answer was sent.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +24,7 @@ pub(super) struct Asked {
     pub(super) wants_upgrade: bool,
     /// All of it has come, body included.
     pub(super) whole: bool,
+    pub(super) wanted: Wanted,
     pub(super) since: Instant,
 }
 
@@ -40,6 +41,17 @@ pub(super) enum Fail {
     Broken(Fault),
     /// Nothing came back on a kept connection: the upstream had closed it.
     Stale,
+    /// Nothing of an answer came, and it may be sent again; otherwise the client is told as by `Tell`.
+    Again(Sent, Fault, u16, &'static str),
+}
+
+/// What of a request may have reached an upstream that failed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Nothing: any other endpoint may get it.
+    Nothing,
+    /// All of it, and its method says that it may be sent again (RFC 9110 section 9.2.2).
+    Harmless,
 }
 
 /// What comes after an answer.
@@ -104,7 +116,7 @@ impl Proxy {
                     self.metrics.fault(fault);
                     return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
                 }
-                Err(Fail::Stale) => unreachable!("tried again by exchange"),
+                Err(Fail::Stale | Fail::Again(..)) => unreachable!("tried again by exchange"),
             }
         }
     }
@@ -160,17 +172,12 @@ impl Proxy {
             keep_alive: head.keep_alive(),
             wants_upgrade: head.upgrade().is_some(),
             whole: true,
+            wanted: Wanted::default(),
             since,
         };
         let mut pump = Pump::new(head.body(), limits)?;
         let mut out = Buf::small();
-        put_request(
-            &mut out,
-            &mut head,
-            bytes,
-            client,
-            self.pool.target().host(),
-        );
+        put_request(&mut out, &mut head, bytes, client, self.cluster.host());
         let mut used = len;
         if let Some(some) = &mut pump {
             used += some.put_first(&input[len..], &mut out, limits)?;
@@ -183,7 +190,7 @@ impl Proxy {
         Ok((asked, out, pump))
     }
 
-    /// Sends the request and relays the answer; once more on a new connection when a kept one was closed.
+    /// Sends the request to an endpoint and relays the answer; to another one when that fails and it may be sent again.
     async fn exchange<T: Transport>(
         &self,
         conn: &mut Conn<T>,
@@ -191,31 +198,100 @@ impl Proxy {
         out: Buf,
         mut pump: Option<Pump>,
     ) -> Result<After, Fail> {
-        if let Some(mut upstream) = self.pool.take() {
-            match self
-                .attempt(conn, asked, &out, &mut pump, &mut upstream, true)
+        self.budget.earn();
+        let mut tried = Tried::default();
+        let mut now = asked.since;
+        let mut last = None;
+        loop {
+            let Some(picked) = self.cluster.pick(asked.wanted, &tried, now) else {
+                let none = Fail::Tell(Fault::Upstream, 503, "no upstream is there");
+                return Err(last.unwrap_or(none));
+            };
+            let result = self
+                .exchange_with(&picked, conn, asked, &out, &mut pump, now)
+                .await;
+            let (sent, fault, status, why) = match result {
+                Err(Fail::Again(sent, fault, status, why)) => (sent, fault, status, why),
+                other => return other,
+            };
+            now = Instant::now();
+            tried.add(&picked);
+            let may = tried.count() <= self.settings.retries.most as usize
+                && now < asked.since + self.cluster.limits().response_timeout
+                && (sent == Sent::Nothing || self.budget.spend(now));
+            if !may {
+                return Err(Fail::Tell(fault, status, why));
+            }
+            last = Some(Fail::Tell(fault, status, why));
+            self.metrics.retries.inc();
+        }
+    }
+
+    /// Sends the request to one endpoint: on a kept connection first, and once more on a new one when that was closed.
+    async fn exchange_with<T: Transport>(
+        &self,
+        picked: &Picked,
+        conn: &mut Conn<T>,
+        asked: Asked,
+        out: &Buf,
+        pump: &mut Option<Pump>,
+        now: Instant,
+    ) -> Result<After, Fail> {
+        let all = asked.since + self.cluster.limits().response_timeout;
+        let deadline = match self.settings.retries.try_timeout {
+            Some(patience) => all.min(now + patience),
+            None => all,
+        };
+        let try_on = Try {
+            picked,
+            asked,
+            deadline,
+        };
+        let mut result = Err(Fail::Stale);
+        if let Some(mut upstream) = picked.pool().take() {
+            result = self
+                .attempt(conn, try_on, out, pump, &mut upstream, true)
                 .await
-            {
-                Err(Fail::Stale) => self.metrics.retries.inc(),
-                Ok(answered) => return Ok(self.done(conn, asked, upstream, answered)),
-                Err(fail) => return Err(fail),
+                .map(|answered| (upstream, answered));
+            if matches!(result, Err(Fail::Stale)) {
+                self.metrics.retries.inc();
             }
         }
-        let mut upstream = self.connect().await?;
-        let answered = self
-            .attempt(conn, asked, &out, &mut pump, &mut upstream, false)
-            .await?;
-        Ok(self.done(conn, asked, upstream, answered))
+        if matches!(result, Err(Fail::Stale)) {
+            result = match self.connect(picked).await {
+                Ok(mut upstream) => self
+                    .attempt(conn, try_on, out, pump, &mut upstream, false)
+                    .await
+                    .map(|answered| (upstream, answered)),
+                Err(fail) => Err(fail),
+            };
+        }
+        match result {
+            Ok((upstream, answered)) => Ok(self.done(conn, try_on, upstream, answered)),
+            Err(fail) => {
+                let why = match &fail {
+                    Fail::Tell(Fault::Upstream, _, why)
+                    | Fail::Again(_, Fault::Upstream, _, why) => Some(*why),
+                    Fail::Broken(Fault::Upstream) => Some("an answer was broken off"),
+                    _ => None,
+                };
+                if let Some(why) = why {
+                    self.cluster.failed(picked, why, Instant::now());
+                }
+                Err(fail)
+            }
+        }
     }
 
     /// Counts the answer, and keeps the upstream's connection when it can be used again.
     fn done<T: Transport>(
         &self,
         conn: &Conn<T>,
-        asked: Asked,
+        try_on: Try<'_>,
         upstream: Wire,
         answered: Answered,
     ) -> After {
+        let Try { picked, asked, .. } = try_on;
         let now = Instant::now();
         conn.timer.arm(now + self.settings.limits.idle_timeout);
         // How long a tunnel lasted says nothing about answers.
@@ -223,19 +299,24 @@ impl Proxy {
             self.metrics
                 .answer(answered.status, now.duration_since(asked.since));
         }
+        match answered.status {
+            // What a proxy or an application that is going down says.
+            502..=504 => self.cluster.failed(picked, reason(answered.status), now),
+            _ => picked.succeeded(),
+        }
         if answered.reusable {
-            self.pool.keep(upstream, now);
+            picked.pool().keep(upstream, now);
         }
         answered.after
     }
 
-    async fn connect(&self) -> Result<Wire, Fail> {
-        self.pool.connect().await.map_err(|error| {
+    async fn connect(&self, picked: &Picked) -> Result<Wire, Fail> {
+        picked.pool().connect().await.map_err(|error| {
             let fault = match &error {
                 ConnectError::Exhausted(_) => Fault::Podkit,
                 _ => Fault::Upstream,
             };
-            tracing::debug!(upstream = %self.pool.target().addr(), why = %error, "can't connect");
+            tracing::debug!(upstream = picked.endpoint().name(), why = %error, "can't connect");
             let told = match &error {
                 ConnectError::Timeout => "the upstream did not accept the connection in time",
                 ConnectError::Refused => "the upstream accepts no connections",
@@ -243,7 +324,15 @@ impl Proxy {
                 ConnectError::Name(_) => "the upstream's name can't be resolved",
                 ConnectError::Failed(_) => "the upstream can't be reached",
             };
-            Fail::Tell(fault, error.status(), told)
+            Fail::Again(Sent::Nothing, fault, error.status(), told)
         })
     }
+}
+
+/// One try: where, what, and until when the head of the answer must be there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Try<'a> {
+    pub(super) picked: &'a Picked,
+    pub(super) asked: Asked,
+    pub(super) deadline: Instant,
 }

@@ -20,7 +20,7 @@ pub struct HttpMetrics {
     classes: [Counter; 5],
     faults: [Counter; 3],
     seconds: Histogram,
-    /// Requests sent again after a kept connection turned out to be closed.
+    /// Requests sent again, on a new connection or to another upstream.
     pub(super) retries: Counter,
     /// Connections that became tunnels.
     upgrades: Counter,
@@ -51,7 +51,7 @@ impl HttpMetrics {
             name: "podkit_http_retries_total",
             kind: "counter",
             labels: &[],
-            doc: "Requests sent again on another connection, since the kept one was closed by the upstream.",
+            doc: "Requests sent again: on a new connection since the kept one was closed by the upstream, or to another upstream.",
         },
         Metric {
             name: "podkit_http_upgrades_total",

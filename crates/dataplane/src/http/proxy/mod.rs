@@ -1,10 +1,13 @@
-//! Forwards requests to an upstream.
+//! Forwards requests to the endpoints of a cluster.
 //!
 //! ```text
 //!  client ─► Conn ─ head ─► put_request ─► out ──────────────► upstream      one send, the body's begin included
 //!              ╰──── body ─► Pump ───────────────────────────►
 //!         ◄──────────────────────── Relay ◄─ put_response ◄─ head, body     one send, when the body is small
 //! ```
+//!
+//! For each request the cluster picks an endpoint; when that fails before anything of an answer went to the client, and the
+//! request was not sent or may be sent twice, another one is tried (`exchange`).
 //!
 //! A request on kept connections costs four system calls and no allocation: receive, send, receive, send. The answer may
 //! come while the body is still being sent. What the upstream breaks off is broken off for the client too: never a body
@@ -16,6 +19,7 @@ mod metrics;
 mod pace;
 mod pump;
 mod relay;
+mod retry;
 mod rewrite;
 
 use std::cell::RefCell;
@@ -25,9 +29,11 @@ use crate::http::conn::{Conn, Cut};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::limits::HttpLimits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
-use crate::upstream::Pool;
+use crate::upstream::Cluster;
 
 pub use metrics::{Fault, HttpMetrics};
+use retry::Budget;
+pub use retry::Retries;
 
 /// How a listener forwards.
 #[derive(Debug, Clone)]
@@ -42,13 +48,16 @@ pub struct ProxySettings {
     pub trust_forwarded: bool,
     /// Whole field lines (`Name: value\r\n`) added to every response, such as HSTS (which then replaces the upstream's).
     pub response_fields: String,
+    /// When a request is sent again.
+    pub retries: Retries,
 }
 
 /// A worker's forwarding.
 #[derive(Debug)]
 pub struct Proxy {
     settings: ProxySettings,
-    pool: Rc<Pool>,
+    cluster: Rc<Cluster>,
+    budget: Budget,
     metrics: HttpMetrics,
     /// Room for heads, used by one request at a time: parsing and rewriting never wait.
     request: RefCell<RequestHead>,
@@ -56,11 +65,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Forwards to what `pool` connects to.
-    pub fn new(settings: ProxySettings, pool: Rc<Pool>, metrics: HttpMetrics) -> Rc<Self> {
+    /// Forwards to the endpoints of `cluster`.
+    pub fn new(settings: ProxySettings, cluster: Rc<Cluster>, metrics: HttpMetrics) -> Rc<Self> {
         Rc::new(Self {
+            budget: Budget::new(settings.retries),
             settings,
-            pool,
+            cluster,
             metrics,
             request: RefCell::default(),
             response: RefCell::default(),

@@ -13,7 +13,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::net::Connections;
 use crate::net::memory::{End, pair};
-use crate::upstream::{Target, UpstreamLimits, UpstreamMetrics};
+use crate::upstream::{Cluster, Target, UpstreamLimits, UpstreamMetrics};
 
 /// What the upstream does on one connection, in order.
 #[derive(Debug, Clone)]
@@ -89,15 +89,16 @@ impl Rig {
             drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
             let target = Target::of(Addr::Unix(path));
             let limits: UpstreamLimits = self.params();
-            let pool = Pool::new(target, limits, UpstreamMetrics::new(&registry));
+            let cluster = Cluster::of(target, limits, UpstreamMetrics::new(&registry));
             let settings = ProxySettings {
                 limits: self.params(),
                 scheme: "https",
                 port: Some(8443),
                 trust_forwarded: self.trusted,
                 response_fields: self.fields.to_owned(),
+                retries: Retries::NONE,
             };
-            let proxy = Proxy::new(settings, pool, metrics.clone());
+            let proxy = Proxy::new(settings, cluster, metrics.clone());
             let (near, far) = pair(&self.pieces, 256 * 1024);
             let serving = tokio::task::spawn_local(async move {
                 let peer = Peer::from(std::net::SocketAddr::from(([10, 0, 0, 7], 1234)));
