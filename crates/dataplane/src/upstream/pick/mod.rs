@@ -17,6 +17,8 @@
 //! Load is compared as requests in flight per weight.
 
 mod hash;
+#[cfg(test)]
+mod tests;
 
 pub use hash::{Entry, Hashing, Table, fnv, mix};
 
