@@ -24,7 +24,7 @@ mod server;
 mod set;
 mod source;
 mod stream;
-mod watch;
+pub(crate) mod watch;
 
 pub use certificate::{Certificate, date};
 pub use client::{ClientAuth, ClientRules, forwarded_client_cert};

@@ -123,7 +123,7 @@ impl Watch {
         let inotify = open().inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "no inotify (fs.inotify.max_user_instances?): certificate files are read every 5 s instead"
+                "no inotify (fs.inotify.max_user_instances?): files are read every 5 s instead"
             );
         });
         Self {

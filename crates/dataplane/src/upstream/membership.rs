@@ -98,6 +98,8 @@ struct Shared {
     epoch: AtomicU64,
     next_id: AtomicU32,
     view: Mutex<Arc<View>>,
+    /// Told when the list has changed: who checks the endpoints must know.
+    listed: tokio::sync::Notify,
 }
 
 impl Membership {
@@ -109,6 +111,7 @@ impl Membership {
             epoch: AtomicU64::new(1),
             next_id: AtomicU32::new(0),
             view: Mutex::default(),
+            listed: tokio::sync::Notify::new(),
         }))
     }
 
@@ -191,7 +194,13 @@ impl Membership {
         *view = Arc::new(View { endpoints, tables });
         drop(view);
         self.changed();
+        self.0.listed.notify_one();
         (came, went)
+    }
+
+    /// Returns when the list has changed since this was called last. For one caller.
+    pub(super) async fn list_changed(&self) {
+        self.0.listed.notified().await;
     }
 
     fn endpoint(&self, one: &Found) -> Endpoint {

@@ -10,7 +10,9 @@
 
 mod cluster;
 mod connect;
+mod discover;
 mod endpoint;
+mod health;
 mod limits;
 mod membership;
 pub mod pick;
@@ -21,7 +23,9 @@ mod wire;
 
 pub use cluster::{Cluster, Picked, Tried, Wanted};
 pub use connect::ConnectError;
+pub use discover::Discovery;
 pub use endpoint::{Endpoint, EndpointCounts, Readiness, State};
+pub use health::{Check, Checks, HealthParams};
 pub use limits::UpstreamLimits;
 pub use membership::{Ejection, Found, Membership, Settings, View};
 pub use pool::{Pool, UpstreamMetrics};

@@ -27,7 +27,7 @@ mod values;
 
 pub use addr::{Addr, Scheme, Upstream, Where};
 pub use decl::{Param, ParamSet};
-pub use types::{ParamShape, ParamType, Rate, Size};
+pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
 pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
 
 #[cfg(test)]
