@@ -4,16 +4,18 @@
 //! atomic add for what is in flight. Nothing is allocated, no lock is taken.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::affinity::{Affinity, Tag};
 use super::endpoint::Endpoint;
 use super::limits::UpstreamLimits;
 use super::membership::{Membership, View};
-use super::pick::{Ask, Balance, Candidate, mix};
+use super::pick::{Ask, Balance, Candidate};
 use super::pool::{Pool, UpstreamMetrics};
 use super::target::Target;
 
@@ -74,6 +76,7 @@ pub struct Cluster {
     metrics: UpstreamMetrics,
     /// The Host of a request whose client named none.
     host: String,
+    affinity: Option<Affinity>,
     seen: Cell<u64>,
     /// When to look again though nothing was changed: an ejection is over, or one has warmed up.
     again: Cell<Option<Instant>>,
@@ -85,6 +88,8 @@ pub struct Cluster {
 struct Local {
     view: Arc<View>,
     members: Vec<Rc<Member>>,
+    /// Ids by the value of a session's cookie.
+    sessions: HashMap<Tag, u32>,
     balance: Balance,
     /// There is one, and it is usable.
     only: bool,
@@ -95,29 +100,37 @@ struct Local {
 struct Member {
     endpoint: Arc<Endpoint>,
     pool: Rc<Pool>,
+    /// The field line that gives a session to it; empty without affinity.
+    cookie: String,
 }
 
 impl Cluster {
-    /// A worker's part of `membership`. `host`: the Host of a request whose client named none.
+    /// A worker's part of `membership`. `host`: the Host of a request whose client named none; `affinity`: the cookies by which
+    /// sessions stay with an endpoint.
     pub fn new(
         membership: Membership,
         limits: UpstreamLimits,
         metrics: UpstreamMetrics,
         host: String,
+        affinity: Option<Affinity>,
     ) -> Rc<Self> {
         let local = Local {
             view: Arc::default(),
             members: Vec::new(),
+            sessions: HashMap::new(),
             balance: Balance::new(membership.settings().rules, &[]),
             only: false,
         };
         // Workers that drew alike would all run to the same endpoint.
-        let seed = mix(std::process::id().into()) ^ mix(std::ptr::from_ref(&local) as u64);
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed).ok();
+        let seed = u64::from_le_bytes(seed);
         Rc::new(Self {
             membership,
             limits,
             metrics,
             host,
+            affinity,
             seen: Cell::new(0),
             again: Cell::new(None),
             local: RefCell::new(local),
@@ -128,7 +141,7 @@ impl Cluster {
     /// One endpoint, which nothing checks and which is never left out.
     pub fn of(target: Target, limits: UpstreamLimits, metrics: UpstreamMetrics) -> Rc<Self> {
         let host = target.host().to_owned();
-        Self::new(Membership::of(target), limits, metrics, host)
+        Self::new(Membership::of(target), limits, metrics, host, None)
     }
 
     /// The bounds.
@@ -149,24 +162,21 @@ impl Cluster {
     /// Where a request goes; counted there as in flight until what is returned is dropped. None when there is no endpoint
     /// that was not tried. `now` is when it is asked.
     pub fn pick(&self, wanted: Wanted, tried: &Tried, now: Instant) -> Option<Picked> {
-        let stale = self.seen.get() != self.membership.epoch()
-            || self.again.get().is_some_and(|again| again <= now);
-        if stale {
-            self.look(now);
-        }
+        self.keep_up(now);
         let mut local = self.local.borrow_mut();
         let Local {
             view,
             members,
             balance,
             only,
+            ..
         } = &mut *local;
         let at = if *only && tried.is_empty() {
             0
         } else {
             let session = wanted
                 .sticky
-                .and_then(|id| self.session(members, id, tried, now));
+                .and_then(|id| self.member_of(members, id, tried, now));
             match session {
                 Some(at) => at,
                 None => {
@@ -190,8 +200,29 @@ impl Cluster {
         self.membership.failed(&picked.0.endpoint, why, now);
     }
 
+    /// The cookies by which sessions stay with an endpoint, if they do.
+    pub fn affinity(&self) -> Option<&Affinity> {
+        self.affinity.as_ref()
+    }
+
+    /// The id of the endpoint that a session's cookie names, while there is such a one.
+    pub fn session(&self, cookie: &[u8], now: Instant) -> Option<u32> {
+        let tag: &Tag = cookie.try_into().ok()?;
+        self.keep_up(now);
+        self.local.borrow().sessions.get(tag).copied()
+    }
+
+    /// Takes over what has changed, if anything has.
+    fn keep_up(&self, now: Instant) {
+        let stale = self.seen.get() != self.membership.epoch()
+            || self.again.get().is_some_and(|again| again <= now);
+        if stale {
+            self.look(now);
+        }
+    }
+
     /// The endpoint of a session, drained or not, as long as it is well.
-    fn session(
+    fn member_of(
         &self,
         members: &[Rc<Member>],
         id: u32,
@@ -233,6 +264,10 @@ impl Cluster {
                         self.limits.clone(),
                         self.metrics.clone(),
                     ),
+                    cookie: match &self.affinity {
+                        Some(affinity) => affinity.field(&affinity.tag(endpoint.name())),
+                        None => String::new(),
+                    },
                 }),
             }
         };
@@ -259,10 +294,18 @@ impl Cluster {
         let candidates: Vec<Candidate> = members.iter().map(candidate).collect();
         self.again.set(again);
         let only = matches!(candidates[..], [one] if one.weight > 0 && !one.drained);
+        let sessions = match &self.affinity {
+            Some(affinity) => members
+                .iter()
+                .map(|one| (affinity.tag(one.endpoint.name()), one.endpoint.id()))
+                .collect(),
+            None => HashMap::new(),
+        };
         // Connections of who is gone close with its last request.
         *local = Local {
             view,
             members,
+            sessions,
             balance: Balance::new(settings.rules, &candidates),
             only,
         };
@@ -282,6 +325,11 @@ impl Picked {
     /// This worker's connections to it.
     pub fn pool(&self) -> &Rc<Pool> {
         &self.0.pool
+    }
+
+    /// The field line that gives a session to it; empty without affinity.
+    pub fn cookie(&self) -> &str {
+        &self.0.cookie
     }
 
     /// It has answered.

@@ -60,9 +60,18 @@ struct State {
 /// What a name was resolved to. Targets are made of it and of the upstream that names it.
 #[derive(Debug, Clone)]
 struct Answer {
-    /// Address, and what an SRV record says: weight, priority, the name.
-    members: Vec<(Addr, Option<(u16, u16)>, String)>,
+    members: Vec<Resolved>,
     until: Instant,
+}
+
+/// One address of a name.
+#[derive(Debug, Clone)]
+struct Resolved {
+    addr: Addr,
+    /// Weight and priority, when an SRV record says them.
+    share: Option<(u16, u16)>,
+    /// The name that has the address.
+    name: String,
 }
 
 impl Discovery {
@@ -259,9 +268,9 @@ impl Discovery {
         let mut found = Vec::new();
         for upstream in self.listed() {
             let state = self.lock();
-            let (key, srv) = match &upstream.place {
-                Where::Dns(name, port) => (format!("dns:{name}:{port}"), false),
-                Where::Srv(name) => (format!("srv:{name}"), true),
+            let key = match &upstream.place {
+                Where::Dns(name, port) => format!("dns:{name}:{port}"),
+                Where::Srv(name) => format!("srv:{name}"),
                 _ => {
                     found.extend(self.found(&upstream, upstream.weight, upstream.priority));
                     continue;
@@ -269,10 +278,11 @@ impl Discovery {
             };
             let members = state.names.get(&key).map(|answer| answer.members.clone());
             drop(state);
-            for (addr, share, name) in members.unwrap_or_default() {
+            for Resolved { addr, share, name } in members.unwrap_or_default() {
+                // RFC 2782: a weight of 0 is a very small chance, not none.
                 let (weight, priority) = match share {
-                    Some((weight, priority)) if srv => (weight.max(1), priority),
-                    _ => (upstream.weight, upstream.priority),
+                    Some((weight, priority)) => (weight.max(1), priority),
+                    None => (upstream.weight, upstream.priority),
                 };
                 let server_name = upstream.server_name.clone();
                 let member = Upstream {
@@ -406,7 +416,11 @@ async fn ask(place: &Where) -> Result<Answer, String> {
     match place {
         Where::Dns(name, port) => {
             let found = names.lookup(name).await?;
-            let member = |ip| (Addr::Ip(ip, *port), None, name.clone());
+            let member = |ip| Resolved {
+                addr: Addr::Ip(ip, *port),
+                share: None,
+                name: name.clone(),
+            };
             Ok(Answer {
                 members: found.ips.into_iter().map(member).collect(),
                 until: found.until,
@@ -421,9 +435,10 @@ async fn ask(place: &Where) -> Result<Answer, String> {
                     continue;
                 };
                 until = until.min(found.until);
-                members.extend(found.ips.into_iter().map(|ip| {
-                    let share = Some((record.weight, record.priority));
-                    (Addr::Ip(ip, record.port), share, record.target.clone())
+                members.extend(found.ips.into_iter().map(|ip| Resolved {
+                    addr: Addr::Ip(ip, record.port),
+                    share: Some((record.weight, record.priority)),
+                    name: record.target.clone(),
                 }));
             }
             match members.is_empty() {

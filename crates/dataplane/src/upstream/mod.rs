@@ -8,6 +8,7 @@
 //! Names are resolved by hickory (`/etc/hosts`, `/etc/resolv.conf`) and again when their time to live is over: the static
 //! binary can't load glibc's resolver.
 
+mod affinity;
 mod cluster;
 mod connect;
 mod discover;
@@ -21,6 +22,7 @@ mod resolve;
 mod target;
 mod wire;
 
+pub use affinity::{Affinity, AffinityCookie};
 pub use cluster::{Cluster, Picked, Tried, Wanted};
 pub use connect::ConnectError;
 pub use discover::Discovery;

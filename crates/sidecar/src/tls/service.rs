@@ -212,6 +212,9 @@ impl Plan {
                     trust_forwarded: self.params.trust_forwarded,
                     response_fields: hsts.unwrap_or_default(),
                     retries: Retries::NONE,
+                    key: None,
+                    make_traceparent: None,
+                    access_log: None,
                 };
                 let cluster = Cluster::of(target, limits, metrics);
                 Onward::Http(Proxy::new(settings, cluster, self.http_metrics.clone()))

@@ -25,6 +25,8 @@ pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) after: After,
     pub(super) reusable: bool,
+    /// Bytes that went to the client.
+    pub(super) bytes: u64,
 }
 
 impl Proxy {
@@ -125,6 +127,7 @@ impl Proxy {
                     false => After::Close,
                 },
                 reusable: head.reusable && complete && relay.is_clean(),
+                bytes: relay.progress(),
             });
         }
     }
@@ -270,6 +273,11 @@ impl Proxy {
                 (true, _) => None,
             },
             more: self.settings.response_fields.as_bytes(),
+            // A session that is new, or whose endpoint is lost.
+            cookie: match asked.wanted.sticky == Some(try_on.picked.endpoint().id()) {
+                true => b"",
+                false => try_on.picked.cookie().as_bytes(),
+            },
             bare_lf,
         };
         let mut out = Buf::small();
@@ -361,6 +369,7 @@ impl Proxy {
             status: 101,
             after: After::Close,
             reusable: false,
+            bytes: 0,
         })
     }
 }

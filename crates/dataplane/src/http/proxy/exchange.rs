@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::attempt::Answered;
+use super::choice::{cookie, target};
 use super::pump::Pump;
 use super::rewrite::{Client, put_error, put_request};
-use super::{Fault, Proxy};
+use super::{Fault, Proxy, trace};
 use crate::http::conn::{Conn, Cut};
-use crate::http::head::Method;
+use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
 use crate::net::{Buf, Transport};
 use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
@@ -70,6 +72,7 @@ impl Proxy {
     ) -> Result<(), Cut> {
         let limits = &self.settings.limits;
         let mut first = true;
+        let entry = self.lines.as_ref().map(|_| Entry::new(client.addr()));
         loop {
             let len = match conn.head(limits, first).await {
                 Ok(len) => len,
@@ -82,15 +85,25 @@ impl Proxy {
             };
             first = false;
             let since = Instant::now();
-            let (asked, out, pump) = match self.take_request(conn, len, client, since) {
-                Ok(taken) => taken,
-                Err(reject) => {
-                    self.tell(conn, None, Fault::Client, reject.status(), reject)
-                        .await?;
-                    return Ok(());
+            let (asked, out, pump) =
+                match self.take_request(conn, len, client, since, entry.as_ref()) {
+                    Ok(taken) => taken,
+                    Err(reject) => {
+                        self.tell(conn, None, Fault::Client, reject.status(), reject)
+                            .await?;
+                        return Ok(());
+                    }
+                };
+            let result = self.exchange(conn, asked, out, pump, entry.as_ref()).await;
+            if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+                match &result {
+                    Err(Fail::Tell(_, status, _)) => entry.answered(*status, 0),
+                    Err(Fail::Reject(reject)) => entry.answered(reject.status(), 0),
+                    _ => {}
                 }
-            };
-            match self.exchange(conn, asked, out, pump).await {
+                lines.put(entry, since.elapsed());
+            }
+            match result {
                 Ok(After::Next) => {}
                 Ok(After::Close) => return Ok(()),
                 Err(Fail::Tell(fault, status, why)) => {
@@ -160,6 +173,7 @@ impl Proxy {
         len: usize,
         client: &Client,
         since: Instant,
+        entry: Option<&Entry>,
     ) -> Result<(Asked, Buf, Option<Pump>), Reject> {
         let limits = &self.settings.limits;
         let mut head = self.request.borrow_mut();
@@ -172,12 +186,34 @@ impl Proxy {
             keep_alive: head.keep_alive(),
             wants_upgrade: head.upgrade().is_some(),
             whole: true,
-            wanted: Wanted::default(),
+            wanted: self.wanted(&head, bytes, client, since),
             since,
         };
         let mut pump = Pump::new(head.body(), limits)?;
         let mut out = Buf::small();
-        put_request(&mut out, &mut head, bytes, client, self.cluster.host());
+        let told = trace::valid(&head, bytes);
+        let made = match self.settings.make_traceparent {
+            Some(percent) if told.is_none() => {
+                trace::drop_fields(&mut head);
+                Some(self.ids.make(percent))
+            }
+            _ => None,
+        };
+        let made = made.as_ref().map(<[u8; trace::BYTES]>::as_slice);
+        if let Some(entry) = entry {
+            let trace = told.or(made).and_then(trace::trace_id);
+            let host = head.authority().map_or(&[][..], |span| span.bytes(bytes));
+            let method = head.method_token().bytes(bytes);
+            entry.begin(method, host, target(&head, bytes), trace);
+        }
+        put_request(
+            &mut out,
+            &mut head,
+            bytes,
+            client,
+            self.cluster.host(),
+            made,
+        );
         let mut used = len;
         if let Some(some) = &mut pump {
             used += some.put_first(&input[len..], &mut out, limits)?;
@@ -190,6 +226,18 @@ impl Proxy {
         Ok((asked, out, pump))
     }
 
+    /// What decides where the request goes.
+    fn wanted(&self, head: &RequestHead, bytes: &[u8], client: &Client, now: Instant) -> Wanted {
+        let key = self.settings.key.as_ref();
+        Wanted {
+            key: key.and_then(|key| key.hash(head, bytes, client)),
+            sticky: self.cluster.affinity().and_then(|affinity| {
+                let value = cookie(head, bytes, affinity.cookie())?;
+                self.cluster.session(value, now)
+            }),
+        }
+    }
+
     /// Sends the request to an endpoint and relays the answer; to another one when that fails and it may be sent again.
     async fn exchange<T: Transport>(
         &self,
@@ -197,6 +245,7 @@ impl Proxy {
         asked: Asked,
         out: Buf,
         mut pump: Option<Pump>,
+        entry: Option<&Entry>,
     ) -> Result<After, Fail> {
         self.budget.earn();
         let mut tried = Tried::default();
@@ -207,9 +256,16 @@ impl Proxy {
                 let none = Fail::Tell(Fault::Upstream, 503, "no upstream is there");
                 return Err(last.unwrap_or(none));
             };
-            let result = self
-                .exchange_with(&picked, conn, asked, &out, &mut pump, now)
-                .await;
+            if let Some(entry) = entry {
+                entry.tried(picked.endpoint().name());
+            }
+            let try_on = Try {
+                picked: &picked,
+                asked,
+                deadline: self.deadline(asked, now),
+                entry,
+            };
+            let result = self.exchange_with(try_on, conn, &out, &mut pump).await;
             let (sent, fault, status, why) = match result {
                 Err(Fail::Again(sent, fault, status, why)) => (sent, fault, status, why),
                 other => return other,
@@ -227,26 +283,22 @@ impl Proxy {
         }
     }
 
+    /// Until when the head of an answer must be there, for a try that begins now.
+    fn deadline(&self, asked: Asked, now: Instant) -> Instant {
+        let all = asked.since + self.cluster.limits().response_timeout;
+        let patience = self.settings.retries.try_timeout;
+        patience.map_or(all, |patience| all.min(now + patience))
+    }
+
     /// Sends the request to one endpoint: on a kept connection first, and once more on a new one when that was closed.
     async fn exchange_with<T: Transport>(
         &self,
-        picked: &Picked,
+        try_on: Try<'_>,
         conn: &mut Conn<T>,
-        asked: Asked,
         out: &Buf,
         pump: &mut Option<Pump>,
-        now: Instant,
     ) -> Result<After, Fail> {
-        let all = asked.since + self.cluster.limits().response_timeout;
-        let deadline = match self.settings.retries.try_timeout {
-            Some(patience) => all.min(now + patience),
-            None => all,
-        };
-        let try_on = Try {
-            picked,
-            asked,
-            deadline,
-        };
+        let picked = try_on.picked;
         let mut result = Err(Fail::Stale);
         if let Some(mut upstream) = picked.pool().take() {
             result = self
@@ -292,6 +344,9 @@ impl Proxy {
         answered: Answered,
     ) -> After {
         let Try { picked, asked, .. } = try_on;
+        if let Some(entry) = try_on.entry {
+            entry.answered(answered.status, answered.bytes);
+        }
         let now = Instant::now();
         conn.timer.arm(now + self.settings.limits.idle_timeout);
         // How long a tunnel lasted says nothing about answers.
@@ -330,9 +385,10 @@ impl Proxy {
 }
 
 /// One try: where, what, and until when the head of the answer must be there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Try<'a> {
     pub(super) picked: &'a Picked,
     pub(super) asked: Asked,
     pub(super) deadline: Instant,
+    pub(super) entry: Option<&'a Entry>,
 }

@@ -13,7 +13,9 @@
 //! come while the body is still being sent. What the upstream breaks off is broken off for the client too: never a body
 //! that looks complete and is not.
 
+mod access;
 mod attempt;
+mod choice;
 mod exchange;
 mod metrics;
 mod pace;
@@ -21,6 +23,7 @@ mod pump;
 mod relay;
 mod retry;
 mod rewrite;
+mod trace;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,9 +34,12 @@ use crate::http::limits::HttpLimits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
 use crate::upstream::Cluster;
 
+pub use access::{AccessLog, AccessTo};
+pub use choice::KeySource;
 pub use metrics::{Fault, HttpMetrics};
 use retry::Budget;
 pub use retry::Retries;
+pub use trace::Traceparent;
 
 /// How a listener forwards.
 #[derive(Debug, Clone)]
@@ -50,6 +56,12 @@ pub struct ProxySettings {
     pub response_fields: String,
     /// When a request is sent again.
     pub retries: Retries,
+    /// What decides where a request goes, for `--policy hash`.
+    pub key: Option<KeySource>,
+    /// Make a traceparent where none comes, sampled in so many of a hundred.
+    pub make_traceparent: Option<u16>,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// A worker's forwarding.
@@ -58,6 +70,8 @@ pub struct Proxy {
     settings: ProxySettings,
     cluster: Rc<Cluster>,
     budget: Budget,
+    ids: trace::Ids,
+    lines: Option<Rc<access::Lines>>,
     metrics: HttpMetrics,
     /// Room for heads, used by one request at a time: parsing and rewriting never wait.
     request: RefCell<RequestHead>,
@@ -69,6 +83,8 @@ impl Proxy {
     pub fn new(settings: ProxySettings, cluster: Rc<Cluster>, metrics: HttpMetrics) -> Rc<Self> {
         Rc::new(Self {
             budget: Budget::new(settings.retries),
+            ids: trace::Ids::new(),
+            lines: settings.access_log.clone().map(access::Lines::new),
             settings,
             cluster,
             metrics,

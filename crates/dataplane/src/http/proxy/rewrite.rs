@@ -26,6 +26,16 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// The client's address, as text.
+    pub(super) fn addr(&self) -> Option<&str> {
+        self.addr.as_deref()
+    }
+
+    /// What requests say of clients is believed.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// `port`: where the client connected; `more`: whole field lines to be added to every request.
     pub(super) fn new(
         peer: Peer,
@@ -66,13 +76,15 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     write!(out, "{name}: {value}\r\n").expect("writing to a String can't fail");
 }
 
-/// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none.
+/// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none; `traceparent`
+/// is added.
 pub(super) fn put_request(
     out: &mut Buf,
     head: &mut RequestHead,
     bytes: &[u8],
     client: &Client,
     host: &str,
+    traceparent: Option<&[u8]>,
 ) {
     let (target, absolute) = match head.target() {
         Target::Origin(span) | Target::Asterisk(span) => (span.bytes(bytes), false),
@@ -111,6 +123,9 @@ pub(super) fn put_request(
     }
     out.put(b"\r\n");
     put_via(out, head.minor());
+    if let Some(value) = traceparent {
+        put_field(out, "traceparent", value);
+    }
     if let Some(protocol) = head.upgrade() {
         out.put(b"Connection: upgrade\r\n");
         put_field(out, "Upgrade", protocol.bytes(bytes));
@@ -179,6 +194,8 @@ pub(super) struct ResponseOptions<'a> {
     pub(super) connection: Option<&'static str>,
     /// Whole field lines, such as HSTS.
     pub(super) more: &'a [u8],
+    /// The field line of the session's cookie, when it has a new one.
+    pub(super) cookie: &'a [u8],
     /// A line of the head ended with a bare LF.
     pub(super) bare_lf: bool,
 }
@@ -207,6 +224,9 @@ pub(super) fn put_response(
         }
     }
     put_via(out, head.minor());
+    if head.status() >= 200 || head.status() == 101 {
+        out.put(options.cookie);
+    }
     if head.status() == 101 {
         out.put(b"Connection: upgrade\r\n");
         if let Some(protocol) = head.upgrade() {

@@ -97,6 +97,9 @@ impl Rig {
                 trust_forwarded: self.trusted,
                 response_fields: self.fields.to_owned(),
                 retries: Retries::NONE,
+                key: None,
+                make_traceparent: None,
+                access_log: None,
             };
             let proxy = Proxy::new(settings, cluster, metrics.clone());
             let (near, far) = pair(&self.pieces, 256 * 1024);
