@@ -1,8 +1,9 @@
-//! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), TLS (`tls`), upstreams and their
+//! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), HTTP/2 (`http2`), TLS (`tls`), upstreams and their
 //! pools (`upstream`), the admin server that every module has (`admin`), and the driver of a module's life (`module`).
 
 pub mod admin;
 pub mod http;
+pub mod http2;
 pub mod module;
 pub mod net;
 pub mod tls;

@@ -35,7 +35,7 @@ pub use params::{MinVersion, TlsParams};
 pub use rules::{AllowRules, CnRule, SanRule};
 pub use server::{HTTP1, InForce, ServerTls, View};
 pub use source::Source;
-pub use stream::{Handshake, TlsStream};
+pub use stream::{Handshake, Keys, Side, TlsStream};
 
 #[cfg(test)]
 mod tests;

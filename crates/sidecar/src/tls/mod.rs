@@ -19,6 +19,7 @@ mod service;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
+use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
 use podkit_dataplane::tls::{self, TlsParams};
@@ -40,7 +41,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     group: Group::Sidecars,
     summary: "HTTPS in front of an HTTP service; TLS termination",
     about: "Terminates TLS (1.2 and 1.3, hybrid post-quantum key exchange) in front of an application in the same pod, \
-            over loopback or a unix socket. HTTP/1.1 with the client's address, scheme and certificate told to the \
+            over loopback or a unix socket. HTTP/1.1 and HTTP/2 (by ALPN) with the client's address, scheme and certificate told to the \
             application; or any TCP protocol.\n\n\
             Certificates are watched: files, and the directories that the kubelet swaps. Chain and key are checked as a unit; \
             what is no good is refused with the reason in the log, in `podkit_tls_certificate_refused` and on `/`, and what \
@@ -55,6 +56,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         Params::PARAMS,
         TlsParams::PARAMS,
         HttpLimits::PARAMS,
+        Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
     ],
     ports: &[

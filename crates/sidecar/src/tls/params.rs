@@ -1,6 +1,7 @@
 //! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
 
 use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::upstream::{Target, UpstreamLimits};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, Origin, Param, ParamError, ParamSet as _, Upstream, Values};
@@ -93,6 +94,7 @@ impl Params {
                 // The connections' own, whatever they carry.
                 "max_connections" | "head_timeout" | "connect_timeout" | "tunnel_timeout" => false,
                 "trust_forwarded" => true,
+                _ if is_in(Http2Limits::PARAMS) => true,
                 _ if is_in(HttpLimits::PARAMS) => self.redirect_from.is_none(),
                 _ => is_in(UpstreamLimits::PARAMS),
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
 use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
+use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
     Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept, tunnel,
@@ -27,10 +28,12 @@ use super::redirect::Redirect;
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
     let target = params.target()?;
     let protocols = match params.mode {
+        Mode::Http if http2.http2 => HTTP2,
         Mode::Http => HTTP1,
         // Whatever the application speaks, it is not ours to choose.
         Mode::Tcp => &[],
@@ -54,6 +57,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             public_port: params.redirect_port.or(listening),
             params,
             limits,
+            http2,
             upstream_limits,
             target,
             tls,
@@ -72,6 +76,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 struct Plan {
     params: Params,
     limits: HttpLimits,
+    http2: Http2Limits,
     upstream_limits: UpstreamLimits,
     target: Target,
     tls: ServerTls,
@@ -207,6 +212,7 @@ impl Plan {
                     .map(|hsts| format!("Strict-Transport-Security: {}\r\n", hsts.value()));
                 let settings = ProxySettings {
                     limits: self.limits.clone(),
+                    http2: self.http2.clone(),
                     scheme: "https",
                     port: self.public_port,
                     trust_forwarded: self.params.trust_forwarded,
@@ -274,6 +280,7 @@ impl Serve for Front {
                 return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
             }
         };
+        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
         let mut stream = match handshake.into_stream() {
             Ok(stream) => stream,
             Err(error) => {
@@ -283,6 +290,12 @@ impl Serve for Front {
         match &self.onward {
             Onward::Http(proxy) => {
                 let fields = client.as_ref().map(client_field).unwrap_or_default();
+                if http2 {
+                    // Boxed, so that the others' tasks have no room for it.
+                    let serve = proxy.serve_http2(stream, None, peer, worker, fields.as_bytes());
+                    Box::pin(serve).await;
+                    return drop(guard);
+                }
                 proxy
                     .serve_on(stream, peer, worker, fields.as_bytes())
                     .await;

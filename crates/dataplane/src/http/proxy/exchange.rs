@@ -14,6 +14,7 @@ use super::{Fault, Proxy, trace};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
+use crate::http2::PREFACE;
 use crate::net::{Buf, Transport};
 use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
 
@@ -83,6 +84,12 @@ impl Proxy {
                 }
                 Err(cut) => return Err(cut),
             };
+            if first
+                && self.takes_preface()
+                && conn.input().starts_with(&PREFACE[..len.min(PREFACE.len())])
+            {
+                return Err(Cut::Http2);
+            }
             first = false;
             let since = Instant::now();
             let (asked, out, pump) =

@@ -24,6 +24,10 @@ pub struct HttpMetrics {
     pub(super) retries: Counter,
     /// Connections that became tunnels.
     upgrades: Counter,
+    /// Connections of HTTP/2.
+    pub(super) http2_connections: Counter,
+    /// Those of them that were closed for what they flooded us with.
+    pub(super) floods: Counter,
 }
 
 impl HttpMetrics {
@@ -59,12 +63,24 @@ impl HttpMetrics {
             labels: &[],
             doc: "Connections that became tunnels (WebSocket).",
         },
+        Metric {
+            name: "podkit_http2_connections_total",
+            kind: "counter",
+            labels: &[],
+            doc: "Connections of clients that speak HTTP/2.",
+        },
+        Metric {
+            name: "podkit_http2_floods_total",
+            kind: "counter",
+            labels: &[],
+            doc: "Connections of HTTP/2 that were closed for more frames of control than --h2-max-control-frames.",
+        },
     ];
 
     /// Handles to the families in `metrics`.
     pub fn new(metrics: &Registry) -> Self {
-        let [requests, errors, seconds, retries, upgrades] = Self::METRICS else {
-            unreachable!("five families are declared above")
+        let [requests, errors, seconds, retries, upgrades, http2, floods] = Self::METRICS else {
+            unreachable!("seven families are declared above")
         };
         let class = |word| metrics.counter(requests.name, requests.doc, &[("class", word)]);
         let fault = |word| metrics.counter(errors.name, errors.doc, &[("fault", word)]);
@@ -74,6 +90,8 @@ impl HttpMetrics {
             seconds: metrics.histogram(seconds.name, seconds.doc, Histogram::LATENCY, &[]),
             retries: metrics.counter(retries.name, retries.doc, &[]),
             upgrades: metrics.counter(upgrades.name, upgrades.doc, &[]),
+            http2_connections: metrics.counter(http2.name, http2.doc, &[]),
+            floods: metrics.counter(floods.name, floods.doc, &[]),
         }
     }
 

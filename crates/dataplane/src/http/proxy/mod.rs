@@ -18,6 +18,7 @@ mod attempt;
 mod choice;
 mod exchange;
 mod metrics;
+mod multi;
 mod pace;
 mod pump;
 mod relay;
@@ -31,6 +32,7 @@ use std::rc::Rc;
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::limits::HttpLimits;
+use crate::http2::Http2Limits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
 use crate::upstream::Cluster;
 
@@ -46,6 +48,8 @@ pub use trace::Traceparent;
 pub struct ProxySettings {
     /// The bounds.
     pub limits: HttpLimits,
+    /// Whether HTTP/2 is served, and its bounds.
+    pub http2: Http2Limits,
     /// What clients speak to this listener: `http` or `https`.
     pub scheme: &'static str,
     /// The port that clients connected to, for `X-Forwarded-Port`.
@@ -101,30 +105,46 @@ impl Proxy {
     /// Serves a connection to its end. `request_fields`: whole field lines added to each of its requests.
     ///
     /// Not an `async fn`: that would keep room for `io` twice in every connection's task.
-    pub fn serve_on<T: Transport>(
-        &self,
+    pub fn serve_on<T: Transport + Unpin>(
+        self: &Rc<Self>,
         io: T,
         peer: Peer,
         worker: Rc<Worker>,
         request_fields: &[u8],
     ) -> impl Future<Output = ()> + use<'_, T> {
-        let settings = &self.settings;
-        let client = rewrite::Client::new(
-            peer,
-            settings.scheme,
-            settings.port,
-            settings.trust_forwarded,
-            request_fields,
-        );
+        let client = self.client(peer, request_fields);
         let mut conn = Conn::new(io, worker);
         async move {
             match self.requests(&mut conn, &client).await {
+                Err(Cut::Http2) => {
+                    let first = conn.take_input();
+                    let Conn { io, worker, .. } = conn;
+                    let fields = client.own_fields().to_vec();
+                    // Boxed: most connections are not, and should not have room for it.
+                    Box::pin(self.serve_http2(io, first, peer, worker, &fields)).await;
+                }
                 Ok(()) => conn.finish().await,
                 Err(Cut::Closed) => conn.close().await,
                 // A client whose message was refused was told where that was found.
                 Err(Cut::Timeout | Cut::Broken(_) | Cut::Rejected(_)) => conn.io.abort(),
             }
         }
+    }
+
+    fn client(&self, peer: Peer, request_fields: &[u8]) -> rewrite::Client {
+        let settings = &self.settings;
+        rewrite::Client::new(
+            peer,
+            settings.scheme,
+            settings.port,
+            settings.trust_forwarded,
+            request_fields,
+        )
+    }
+
+    /// A client may begin with HTTP/2 without having agreed on it by ALPN (RFC 9113 section 3.3).
+    fn takes_preface(&self) -> bool {
+        self.settings.http2.http2 && self.settings.scheme == "http"
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) struct Client {
     scheme: &'static str,
     /// `X-Forwarded-…` of the request is believed and added to.
     trusted: bool,
+    /// Bytes at the end of the fields that were given.
+    own: usize,
+    /// It speaks HTTP/2.
+    http2: bool,
 }
 
 impl Client {
@@ -68,7 +72,22 @@ impl Client {
             addr,
             scheme,
             trusted,
+            own: more.len(),
+            http2: false,
         }
+    }
+
+    /// The same, speaking HTTP/2.
+    pub(super) fn of_http2(self) -> Self {
+        Self {
+            http2: true,
+            ..self
+        }
+    }
+
+    /// The field lines that were given.
+    pub(super) fn own_fields(&self) -> &[u8] {
+        &self.fields[self.fields.len() - self.own..]
     }
 }
 
@@ -122,7 +141,13 @@ pub(super) fn put_request(
         out.put(b"\"");
     }
     out.put(b"\r\n");
-    put_via(out, head.minor());
+    match client.http2 {
+        true => out.put(
+            b"Via: 2.0 podkit
+",
+        ),
+        false => put_via(out, head.minor()),
+    }
     if let Some(value) = traceparent {
         put_field(out, "traceparent", value);
     }

@@ -92,6 +92,7 @@ impl Rig {
             let cluster = Cluster::of(target, limits, UpstreamMetrics::new(&registry));
             let settings = ProxySettings {
                 limits: self.params(),
+                http2: self.params(),
                 scheme: "https",
                 port: Some(8443),
                 trust_forwarded: self.trusted,
