@@ -273,6 +273,7 @@ impl Proxy {
                 (true, _) => None,
             },
             more: self.settings.response_fields.as_bytes(),
+            staged: try_on.staged,
             // A session that is new, or whose endpoint is lost.
             cookie: match asked.wanted.sticky == Some(try_on.picked.endpoint().id()) {
                 true => b"",

@@ -1,6 +1,7 @@
 //! One request and its answer, after another.
 
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,11 +10,12 @@ use super::access::Entry;
 use super::attempt::Answered;
 use super::choice::{cookie, target};
 use super::pump::Pump;
-use super::rewrite::{Client, put_error, put_request};
+use super::rewrite::{Client, put_reply, put_request};
 use super::{Fault, Proxy, trace};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
+use crate::http::stage::{Passage, Reply, Verdict, View, Waited};
 use crate::http2::PREFACE;
 use crate::net::{Buf, Transport};
 use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
@@ -74,11 +76,13 @@ impl Proxy {
         let limits = &self.settings.limits;
         let mut first = true;
         let entry = self.lines.as_ref().map(|_| Entry::new(client.addr()));
+        let mut passage = Passage::new(&self.stages);
         loop {
+            passage.end();
             let len = match conn.head(limits, first).await {
                 Ok(len) => len,
                 Err(Cut::Rejected(reject)) => {
-                    self.tell(conn, None, Fault::Client, reject.status(), reject)
+                    self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
                         .await?;
                     return Ok(());
                 }
@@ -92,16 +96,44 @@ impl Proxy {
             }
             first = false;
             let since = Instant::now();
-            let (asked, out, pump) =
-                match self.take_request(conn, len, client, since, entry.as_ref()) {
-                    Ok(taken) => taken,
-                    Err(reject) => {
-                        self.tell(conn, None, Fault::Client, reject.status(), reject)
-                            .await?;
-                        return Ok(());
+            let coming = Coming {
+                len,
+                client,
+                since,
+                entry: entry.as_ref(),
+            };
+            let taken = self.take_passed(conn, coming, &mut passage).await;
+            let (asked, result) = match taken {
+                Ok(Taken::Wait(_)) => unreachable!("waited for by take_passed"),
+                Ok(Taken::Forward(asked, out, pump)) => {
+                    let result = self
+                        .exchange(conn, asked, out, pump, entry.as_ref(), passage.fields())
+                        .await;
+                    (asked, result)
+                }
+                Ok(Taken::Answer(asked, reply)) => {
+                    let after = self
+                        .reply(conn, Some(asked), &reply, passage.fields())
+                        .await?;
+                    if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+                        let bytes = match asked.method {
+                            Method::Head => 0,
+                            _ => reply.body.len() as u64,
+                        };
+                        entry.answered(reply.status, bytes);
+                        lines.put(entry, since.elapsed());
                     }
-                };
-            let result = self.exchange(conn, asked, out, pump, entry.as_ref()).await;
+                    match after {
+                        After::Next => continue,
+                        After::Close => return Ok(()),
+                    }
+                }
+                Err(reject) => {
+                    self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
+                        .await?;
+                    return Ok(());
+                }
+            };
             if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
                 match &result {
                     Err(Fail::Tell(_, status, _)) => entry.answered(*status, 0),
@@ -114,7 +146,10 @@ impl Proxy {
                 Ok(After::Next) => {}
                 Ok(After::Close) => return Ok(()),
                 Err(Fail::Tell(fault, status, why)) => {
-                    if self.tell(conn, Some(asked), fault, status, why).await? == After::Close {
+                    let after = self
+                        .tell(conn, Some(asked), &passage, fault, status, why)
+                        .await?;
+                    if after == After::Close {
                         return Ok(());
                     }
                 }
@@ -124,7 +159,7 @@ impl Proxy {
                         ..asked
                     };
                     let status = reject.status();
-                    self.tell(conn, Some(asked), Fault::Client, status, reject)
+                    self.tell(conn, Some(asked), &passage, Fault::Client, status, reject)
                         .await?;
                     return Ok(());
                 }
@@ -146,11 +181,28 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         asked: Option<Asked>,
+        passage: &Passage,
         fault: Fault,
         status: u16,
         why: impl std::fmt::Display,
     ) -> Result<After, Cut> {
         self.metrics.fault(fault);
+        let reply = Reply {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: format!("{why}\n").into_bytes().into(),
+        };
+        self.reply(conn, asked, &reply, passage.fields()).await
+    }
+
+    /// Sends an answer of our own.
+    async fn reply<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        asked: Option<Asked>,
+        reply: &Reply,
+        staged: &[u8],
+    ) -> Result<After, Cut> {
         let limits = &self.settings.limits;
         let mut out = Buf::small();
         let method = asked.map_or(Method::Other, |asked| asked.method);
@@ -159,29 +211,46 @@ impl Proxy {
             true => After::Next,
             false => After::Close,
         };
-        put_error(
-            &mut out,
-            status,
-            &why.to_string(),
-            method,
-            after == After::Close,
-        );
+        put_reply(&mut out, reply, staged, method, after == After::Close);
         conn.send(&[out.filled()], limits.idle_timeout).await?;
         let took = asked.map_or(Duration::ZERO, |asked| asked.since.elapsed());
-        self.metrics.answer(status, took);
+        self.metrics.answer(reply.status, took);
         conn.timer.arm_for(limits.idle_timeout);
         Ok(after)
     }
 
-    /// Parses the head of `len` bytes and writes it for the upstream, the body's begin behind it. Waits for nothing.
+    /// Takes the request that has come through the stages.
+    async fn take_passed<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        coming: Coming<'_>,
+        passage: &mut Passage,
+    ) -> Result<Taken, Reject> {
+        let mut reply = None;
+        loop {
+            match self.take_request(conn, coming, passage, reply.take())? {
+                // Nothing is used up yet: the head is parsed again, which is rare enough.
+                Taken::Wait(wait) => reply = passage.resume(wait.await),
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    /// Parses the head, lets it pass the stages and writes it for the upstream, the body's begin behind it. `reply`: what a
+    /// stage that waited answers.
     fn take_request<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        len: usize,
-        client: &Client,
-        since: Instant,
-        entry: Option<&Entry>,
-    ) -> Result<(Asked, Buf, Option<Pump>), Reject> {
+        coming: Coming<'_>,
+        passage: &mut Passage,
+        mut reply: Option<Reply>,
+    ) -> Result<Taken, Reject> {
+        let Coming {
+            len,
+            client,
+            since,
+            entry,
+        } = coming;
         let limits = &self.settings.limits;
         let mut head = self.request.borrow_mut();
         let input = conn.input();
@@ -197,6 +266,20 @@ impl Proxy {
             since,
         };
         let mut pump = Pump::new(head.body(), limits)?;
+        if reply.is_none() && !passage.is_free() {
+            let view = View {
+                head: &head,
+                bytes,
+                peer: client.peer(),
+                scheme: client.scheme(),
+                now: since,
+            };
+            match passage.go(&view) {
+                Verdict::Pass => {}
+                Verdict::Answer(made) => reply = Some(made),
+                Verdict::Wait(wait) => return Ok(Taken::Wait(wait)),
+            }
+        }
         let mut out = Buf::small();
         let told = trace::valid(&head, bytes);
         let made = match self.settings.make_traceparent {
@@ -230,7 +313,11 @@ impl Proxy {
         }
         asked.whole = pump.is_none();
         conn.consume(used);
-        Ok((asked, out, pump))
+        Ok(match reply {
+            // What was written for the upstream, the body's begin too, goes nowhere.
+            Some(reply) => Taken::Answer(asked, reply),
+            None => Taken::Forward(asked, out, pump),
+        })
     }
 
     /// What decides where the request goes.
@@ -253,6 +340,7 @@ impl Proxy {
         out: Buf,
         mut pump: Option<Pump>,
         entry: Option<&Entry>,
+        staged: &[u8],
     ) -> Result<After, Fail> {
         self.budget.earn();
         let mut tried = Tried::default();
@@ -271,6 +359,7 @@ impl Proxy {
                 asked,
                 deadline: self.deadline(asked, now),
                 entry,
+                staged,
             };
             let result = self.exchange_with(try_on, conn, &out, &mut pump).await;
             let (sent, fault, status, why) = match result {
@@ -398,4 +487,26 @@ pub(super) struct Try<'a> {
     pub(super) asked: Asked,
     pub(super) deadline: Instant,
     pub(super) entry: Option<&'a Entry>,
+    /// Whole field lines of the stages, for the answer.
+    pub(super) staged: &'a [u8],
+}
+
+/// A request whose head has come.
+#[derive(Clone, Copy)]
+struct Coming<'a> {
+    /// Bytes of the head.
+    len: usize,
+    client: &'a Client,
+    since: Instant,
+    entry: Option<&'a Entry>,
+}
+
+/// A request that was read.
+enum Taken {
+    /// To be forwarded: what is sent first, and what moves the rest of the body.
+    Forward(Asked, Buf, Option<Pump>),
+    /// A stage answers it.
+    Answer(Asked, Reply),
+    /// A stage waits.
+    Wait(Pin<Box<dyn Future<Output = Waited>>>),
 }

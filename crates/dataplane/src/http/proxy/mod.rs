@@ -32,6 +32,7 @@ use std::rc::Rc;
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::limits::HttpLimits;
+use crate::http::stage::Stages;
 use crate::http2::Http2Limits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
 use crate::upstream::Cluster;
@@ -76,6 +77,7 @@ pub struct Proxy {
     budget: Budget,
     ids: trace::Ids,
     lines: Option<Rc<access::Lines>>,
+    stages: Stages,
     metrics: HttpMetrics,
     /// Room for heads, used by one request at a time: parsing and rewriting never wait.
     request: RefCell<RequestHead>,
@@ -85,7 +87,18 @@ pub struct Proxy {
 impl Proxy {
     /// Forwards to the endpoints of `cluster`.
     pub fn new(settings: ProxySettings, cluster: Rc<Cluster>, metrics: HttpMetrics) -> Rc<Self> {
+        Self::staged(settings, Stages::none(), cluster, metrics)
+    }
+
+    /// Forwards what passes `stages` to the endpoints of `cluster`.
+    pub fn staged(
+        settings: ProxySettings,
+        stages: Stages,
+        cluster: Rc<Cluster>,
+        metrics: HttpMetrics,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            stages,
             budget: Budget::new(settings.retries),
             ids: trace::Ids::new(),
             lines: settings.access_log.clone().map(access::Lines::new),

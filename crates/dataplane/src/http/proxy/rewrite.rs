@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crate::http::date::put_date;
 use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target};
+use crate::http::stage::Reply;
 use crate::net::{Buf, Peer};
 
 /// Who we are in Via (RFC 9110 section 7.6.3).
@@ -18,6 +19,7 @@ pub(super) struct Client {
     fields: Vec<u8>,
     /// `Forwarded: for=…;proto=…`, to be followed by the host.
     forwarded: String,
+    peer: Peer,
     /// The client's address, as it is appended to lists.
     addr: Option<String>,
     scheme: &'static str,
@@ -33,6 +35,16 @@ impl Client {
     /// The client's address, as text.
     pub(super) fn addr(&self) -> Option<&str> {
         self.addr.as_deref()
+    }
+
+    /// Who is connected.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What is spoken: `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// What requests say of clients is believed.
@@ -69,6 +81,7 @@ impl Client {
         Self {
             fields,
             forwarded: format!("for={node};proto={scheme}"),
+            peer,
             addr,
             scheme,
             trusted,
@@ -219,6 +232,8 @@ pub(super) struct ResponseOptions<'a> {
     pub(super) connection: Option<&'static str>,
     /// Whole field lines, such as HSTS.
     pub(super) more: &'a [u8],
+    /// Whole field lines of the stages that the request passed.
+    pub(super) staged: &'a [u8],
     /// The field line of the session's cookie, when it has a new one.
     pub(super) cookie: &'a [u8],
     /// A line of the head ended with a bare LF.
@@ -243,6 +258,7 @@ pub(super) fn put_response(
     put_fields(out, &head.fields, bytes, head.byte_len(), options.bare_lf);
     if head.status() >= 200 {
         out.put(options.more);
+        out.put(options.staged);
         // RFC 9110 section 6.6.1.
         if !head.has_date() {
             put_date(out);
@@ -266,23 +282,31 @@ pub(super) fn put_response(
     out.put(b"\r\n");
 }
 
-/// A small answer of our own.
-pub(super) fn put_error(out: &mut Buf, status: u16, text: &str, method: Method, close: bool) {
+/// A small answer of our own. `staged`: whole field lines of the stages that the request passed.
+pub(super) fn put_reply(out: &mut Buf, reply: &Reply, staged: &[u8], method: Method, close: bool) {
+    let status = reply.status;
     out.put(b"HTTP/1.1 ");
     out.put_decimal(status.into());
     out.put(b" ");
     out.put(crate::http::reason(status).as_bytes());
     out.put(b"\r\n");
     put_date(out);
-    out.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-    out.put_decimal(text.len() as u64 + 1);
-    out.put(match close {
-        true => b"\r\nConnection: close\r\n\r\n",
-        false => b"\r\n\r\n",
-    });
-    if method != Method::Head {
-        out.put(text.as_bytes());
-        out.put(b"\n");
+    out.put(staged);
+    // RFC 9110 section 8.6: an answer that has no body has no length either.
+    let may_have_body = !matches!(status, 204 | 304);
+    if may_have_body {
+        out.put(b"Content-Type: ");
+        out.put(reply.content_type.as_bytes());
+        out.put(b"\r\nContent-Length: ");
+        out.put_decimal(reply.body.len() as u64);
+        out.put(b"\r\n");
+    }
+    if close {
+        out.put(b"Connection: close\r\n");
+    }
+    out.put(b"\r\n");
+    if may_have_body && method != Method::Head {
+        out.put(&reply.body);
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
+mod staged;
+
 use super::*;
 use crate::net::Connections;
 use crate::net::memory::{End, pair};
@@ -36,6 +38,7 @@ struct Rig {
     variables: Vec<(&'static str, &'static str)>,
     trusted: bool,
     fields: &'static str,
+    stages: fn() -> Stages,
 }
 
 impl Rig {
@@ -46,6 +49,7 @@ impl Rig {
             variables: Vec::new(),
             trusted: false,
             fields: "",
+            stages: Stages::none,
         }
     }
 
@@ -102,7 +106,7 @@ impl Rig {
                 make_traceparent: None,
                 access_log: None,
             };
-            let proxy = Proxy::new(settings, cluster, metrics.clone());
+            let proxy = Proxy::staged(settings, (self.stages)(), cluster, metrics.clone());
             let (near, far) = pair(&self.pieces, 256 * 1024);
             let serving = tokio::task::spawn_local(async move {
                 let peer = Peer::from(std::net::SocketAddr::from(([10, 0, 0, 7], 1234)));
