@@ -115,7 +115,7 @@ impl Params {
             many => {
                 return Err(wrong(format!(
                     "{} are given, and tls stands in front of one application; {expected}, once (several are for \
-                     podkit balance, which is not there yet)",
+                     podkit balance)",
                     many.len()
                 )));
             }

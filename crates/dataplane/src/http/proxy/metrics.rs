@@ -100,6 +100,11 @@ impl HttpMetrics {
         self.classes.iter().map(Counter::get).sum()
     }
 
+    /// Requests that were sent again so far.
+    pub fn retried(&self) -> u64 {
+        self.retries.get()
+    }
+
     /// Errors so far by fault: client, upstream, podkit.
     pub fn faulted(&self) -> [u64; 3] {
         [0, 1, 2].map(|at: usize| self.faults[at].get())

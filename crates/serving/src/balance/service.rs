@@ -1,0 +1,333 @@
+//! The module: parameters in, listeners bound, endpoints found and checked, workers that forward.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics, Proxy, ProxySettings, Traceparent};
+use podkit_dataplane::module::{Route, Section, Service, Setup};
+use podkit_dataplane::net::{
+    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
+};
+use podkit_dataplane::tls::{
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
+};
+use podkit_dataplane::upstream::{
+    Affinity, Checks, Cluster, Discovery, HealthParams, Membership, UpstreamLimits, UpstreamMetrics,
+};
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{ParamError, ParamSet as _, Values};
+
+use super::page;
+use super::params::{Params, idle_tls_flag};
+
+/// Checks the parameters, reads the files, binds the listeners.
+pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
+    let params = Params::checked(values)?;
+    let limits = HttpLimits::from_values(values)?;
+    let upstream_limits = UpstreamLimits::from_values(values)?;
+    let health = HealthParams::from_values(values)?;
+    let tls_params = TlsParams::from_values(values)?;
+    let tls = match (Params::has_tls(&tls_params), idle_tls_flag(values)) {
+        (true, _) => Some(ServerTls::new(&tls_params, HTTP1, &setup.metrics)?),
+        (false, Some(field)) => {
+            let why = "needs a certificate: --cert, --cert-dir or --self-signed";
+            return Err(ParamError::new(field, why).into());
+        }
+        (false, None) => None,
+    };
+    let affinity = affinity(&params, tls.is_some())?;
+    let membership = Membership::new(params.settings(&health));
+    let discovery = Discovery::new(
+        "upstream",
+        "balance",
+        &params.upstream,
+        params.max_upstreams as usize,
+        membership.clone(),
+    )?;
+    let access_log = match &params.access_log {
+        None => None,
+        Some(to) => Some(
+            AccessLog::open(to, &setup.metrics)
+                .map_err(|cause| Failure::runtime("opening --access-log", cause))?,
+        ),
+    };
+    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let listeners = params
+        .listen
+        .iter()
+        .map(bind)
+        .collect::<Result<Vec<_>, _>>()?;
+    membership.export(&setup.metrics);
+    Ok(Rc::new(Balance {
+        plan: Arc::new(Plan {
+            host: host(&params),
+            params,
+            limits,
+            upstream_limits,
+            membership,
+            affinity,
+            access_log,
+            tls,
+            listeners,
+            upstream_metrics: UpstreamMetrics::new(&setup.metrics),
+            http_metrics: HttpMetrics::new(&setup.metrics),
+        }),
+        discovery,
+        health,
+        setup: setup.clone(),
+        workers: RefCell::new(None),
+    }))
+}
+
+fn affinity(params: &Params, secure: bool) -> Result<Option<Affinity>, Failure> {
+    let Some(cookie) = &params.affinity else {
+        return Ok(None);
+    };
+    let file = params.affinity_secret_file.as_deref();
+    let affinity = Affinity::new(cookie, file, secure).map_err(|why| {
+        let shown = file.map(|file| format!("{}: ", file.display()));
+        ParamError::new(
+            "affinity_secret_file",
+            format!("{}{why}", shown.unwrap_or_default()),
+        )
+    })?;
+    if file.is_none() {
+        tracing::info!(
+            "--affinity-secret-file is not given: session cookies are good until the next start, and for this replica only"
+        );
+    }
+    Ok(Some(affinity))
+}
+
+/// The Host of a request whose client named none, which only HTTP/1.0 may do.
+fn host(params: &Params) -> String {
+    let first = params.listen.first().map(ToString::to_string);
+    match first {
+        Some(addr) if !addr.starts_with([':', '/']) && !addr.starts_with("unix:") => addr,
+        _ => "localhost".to_owned(),
+    }
+}
+
+/// What each worker is made from.
+#[derive(Debug)]
+struct Plan {
+    params: Params,
+    limits: HttpLimits,
+    upstream_limits: UpstreamLimits,
+    membership: Membership,
+    affinity: Option<Affinity>,
+    access_log: Option<AccessLog>,
+    tls: Option<ServerTls>,
+    listeners: Vec<Listener>,
+    host: String,
+    upstream_metrics: UpstreamMetrics,
+    http_metrics: HttpMetrics,
+}
+
+/// The running module.
+struct Balance {
+    plan: Arc<Plan>,
+    discovery: Discovery,
+    health: HealthParams,
+    setup: Setup,
+    workers: RefCell<Option<Workers>>,
+}
+
+impl Service for Balance {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let connections = Connections::at_most(plan.limits.connections());
+        let workers = Workers::start(
+            "balance",
+            self.setup.workers,
+            &self.setup.lifecycle,
+            &self.setup.metrics,
+            &connections,
+            move |worker| plan.start(worker),
+        )?;
+        *self.workers.borrow_mut() = Some(workers);
+        if let Some(tls) = &self.plan.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
+        drop(tokio::task::spawn_local(self.discovery.clone().watch()));
+        let checks = Checks::new(
+            self.plan.membership.clone(),
+            self.health.clone(),
+            &self.plan.upstream_limits,
+        );
+        drop(tokio::task::spawn_local(checks.watch()));
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        // Each is tried whatever becomes of the other.
+        let tls = self
+            .plan
+            .tls
+            .as_ref()
+            .map_or(Ok(()), |tls| tls.reload().map(drop));
+        let upstreams = self.discovery.reload();
+        tls.and(upstreams)
+    }
+
+    fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let now = tokio::time::Instant::now();
+        let mut checks = vec![("upstreams", self.plan.membership.usable(now))];
+        if let Some(tls) = &self.plan.tls {
+            checks.push(("certificate", tls.usable()));
+        }
+        checks
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let plan = &self.plan;
+        let shown = plan.membership.shown(tokio::time::Instant::now());
+        let mut sections = vec![
+            page::upstreams(&shown, &self.discovery.problems()),
+            page::live(&plan.http_metrics, &plan.limits, &self.setup.lifecycle),
+        ];
+        if let Some(tls) = &plan.tls {
+            sections.push(page::certificates(&tls.view()));
+        }
+        sections
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        let (membership, discovery) = (self.plan.membership.clone(), self.discovery.clone());
+        vec![
+            Route {
+                path: "/upstreams",
+                answer: Rc::new(move |_| {
+                    let shown = membership.shown(tokio::time::Instant::now());
+                    page::json(&shown, &discovery.problems())
+                }),
+            },
+            Route {
+                path: "/live",
+                answer: Rc::new(|_| page::html()),
+            },
+            Route {
+                path: "/live.js",
+                answer: Rc::new(|_| page::script()),
+            },
+        ]
+    }
+
+    fn actions(&self) -> Vec<Route> {
+        let membership = self.plan.membership.clone();
+        vec![Route {
+            path: "/upstreams/",
+            answer: Rc::new(move |query| {
+                page::drain(&membership, query.path, tokio::time::Instant::now())
+            }),
+        }]
+    }
+}
+
+impl Plan {
+    /// On a worker's thread: its accept loops.
+    fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
+        let cluster = Cluster::new(
+            self.membership.clone(),
+            self.upstream_limits.clone(),
+            self.upstream_metrics.clone(),
+            self.host.clone(),
+            self.affinity.clone(),
+        );
+        let settings = ProxySettings {
+            limits: self.limits.clone(),
+            scheme: if self.tls.is_some() { "https" } else { "http" },
+            port: self.listeners.iter().find_map(Listener::port),
+            trust_forwarded: self.params.trust_forwarded,
+            response_fields: String::new(),
+            retries: self.params.retries(),
+            key: self.params.key.clone(),
+            make_traceparent: match self.params.traceparent {
+                Traceparent::Pass => None,
+                Traceparent::Make => Some(self.params.trace_sampled.0),
+            },
+            access_log: self.access_log.clone(),
+        };
+        let proxy = Proxy::new(settings, cluster, self.http_metrics.clone());
+        match &self.tls {
+            None => self.listen(worker, &proxy),
+            Some(tls) => {
+                let front = Front {
+                    tls: tls.clone(),
+                    patience: self.limits.head_timeout,
+                    proxy,
+                };
+                self.listen(worker, &Rc::new(front))
+            }
+        }
+    }
+
+    fn listen<S: Serve>(&self, worker: &Rc<Worker>, serve: &Rc<S>) -> std::io::Result<()> {
+        for listener in &self.listeners {
+            let accepting = accepting(listener.take()?, Rc::clone(worker), Rc::clone(serve));
+            drop(tokio::task::spawn_local(accepting));
+        }
+        Ok(())
+    }
+}
+
+async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
+    if let Err(error) = accept(port, worker, serve).await {
+        tracing::error!(why = %error, "a listener ended");
+    }
+}
+
+/// What a worker does with a connection that comes by TLS.
+struct Front {
+    tls: ServerTls,
+    /// For the handshake.
+    patience: Duration,
+    proxy: Rc<Proxy>,
+}
+
+impl Serve for Front {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            socket,
+            peer,
+            worker,
+            guard,
+        } = accepted;
+        let handshake = TlsStream::accept(socket, self.tls.config(), &worker, self.patience);
+        let handshake = match handshake.await {
+            Ok(handshake) => handshake,
+            Err(error) => {
+                let reason = Reason::of_io(&error);
+                self.tls.failed(reason);
+                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
+            }
+        };
+        let client = match self.tls.accepted(handshake.connection()) {
+            Ok(client) => client,
+            Err(reason) => {
+                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
+            }
+        };
+        let stream = match handshake.into_stream() {
+            Ok(stream) => stream,
+            Err(error) => {
+                return tracing::error!(%peer, why = %error, "a connection can't be protected");
+            }
+        };
+        let fields = client.as_ref().map(client_field).unwrap_or_default();
+        self.proxy
+            .serve_on(stream, peer, worker, fields.as_bytes())
+            .await;
+        drop(guard);
+    }
+}
+
+fn client_field(client: &Certificate) -> String {
+    format!(
+        "X-Forwarded-Client-Cert: {}\r\n",
+        forwarded_client_cert(client)
+    )
+}
