@@ -1,9 +1,10 @@
 //! Upstreams: what is dialled for a client, and the connections that are kept for the next one.
 //!
 //! A [`Cluster`] is a worker's view of the endpoints among which requests are shared out; which endpoints there are and how
-//! they fare is the [`Membership`], of which a process has one. Each worker has a [`Pool`] of its own for each endpoint: no lock, and a connection's bytes stay in one core's cache. The connection
-//! that was used last is used first, so that under light load the others grow old and are closed. Whether a kept connection
-//! is still good is read off what epoll has already told, without a system call.
+//! they fare is the [`Membership`], of which a process has one. Each worker has a [`Pool`] of its own for each endpoint: no
+//! lock, and a connection's bytes stay in one core's cache. The connection that was used last is used first, so that under light
+//! load the others grow old and are closed. Whether a kept connection is still good is read off what epoll has already told,
+//! without a system call.
 //!
 //! Names are resolved by hickory (`/etc/hosts`, `/etc/resolv.conf`) and again when their time to live is over: the static
 //! binary can't load glibc's resolver.
@@ -37,5 +38,7 @@ pub use resolve::lookup;
 pub use target::Target;
 pub use wire::Wire;
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

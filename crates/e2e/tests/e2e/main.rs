@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod balance;
 mod check;
 mod compose_tls;
 mod contract;

@@ -18,6 +18,7 @@ mod service;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
+use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
 use podkit_dataplane::tls::{self, TlsParams};
@@ -40,7 +41,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     group: Group::Serving,
     summary: "load balancing by readiness; session affinity",
     about: "Shares requests out among upstreams that are ready: by load, in turn, at random, or by a key of the request; \
-            HTTP/1.1, WebSocket, in front of addresses, DNS names, SRV records or a watched file.\n\n\
+            HTTP/1.1, HTTP/2, WebSocket, in front of addresses, DNS names, SRV records or a watched file.\n\n\
             An upstream gets requests when its check passes (`--ready`), is left out for a while when it fails requests \
             (`--eject-after`), and is never left out with all the others. A request that an upstream did not get, or that may \
             be repeated, goes to another one, within `--retry-budget`; nothing is repeated once a byte of an answer went to \
@@ -56,6 +57,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         HealthParams::PARAMS,
         TlsParams::PARAMS,
         HttpLimits::PARAMS,
+        Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
     ],
     ports: &[Port {

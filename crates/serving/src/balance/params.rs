@@ -30,13 +30,13 @@ podkit_foundation::params! {
         /// How a request finds its upstream.
         ///
         /// `p2c`: the less loaded of two drawn at random, by weight. `least`: the least loaded. `round-robin`: smooth, by weight.
-        /// `random`: by weight. `hash`: by `--key`, the same key to the same upstream. Load is requests in flight per weight.
+        /// `random`: by weight. `hash`: by `--hash-key`, the same key to the same upstream. Load is requests in flight per weight.
         policy: Policy { default: Some("p2c") },
         /// With `--policy hash`: cookie:NAME, header:NAME, query:NAME, ip or path.
         ///
         /// A request without it goes by `p2c`. `ip` is the client's address; with `--trust-forwarded` the last one in
         /// X-Forwarded-For.
-        key: Option<KeySource> {},
+        hash_key: Option<KeySource> {},
         /// With `--policy hash`: how keys find their upstream when upstreams come and go.
         ///
         /// `maglev`: the fastest and evenest; about twice the keys move that must. `ketama`: a ring; only keys of the upstream that came or
@@ -114,13 +114,13 @@ impl Params {
             })
         };
         let hashes = params.policy == Policy::Hash;
-        if hashes && params.key.is_none() {
+        if hashes && params.hash_key.is_none() {
             let why =
                 "--policy hash needs it; expected cookie:NAME, header:NAME, query:NAME, ip or path";
-            return Err(wrong("key", why));
+            return Err(wrong("hash_key", why));
         }
         if !hashes
-            && let Some(field) = ["key", "hash", "load_bound"]
+            && let Some(field) = ["hash_key", "hash", "load_bound"]
                 .into_iter()
                 .find(|it| given(it))
         {

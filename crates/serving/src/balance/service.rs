@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics, Proxy, ProxySettings, Traceparent};
+use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Route, Section, Service, Setup};
 use podkit_dataplane::net::{
     Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
@@ -27,11 +28,15 @@ use super::params::{Params, idle_tls_flag};
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let health = HealthParams::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
     let tls = match (Params::has_tls(&tls_params), idle_tls_flag(values)) {
-        (true, _) => Some(ServerTls::new(&tls_params, HTTP1, &setup.metrics)?),
+        (true, _) => {
+            let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
+            Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?)
+        }
         (false, Some(field)) => {
             let why = "needs a certificate: --cert, --cert-dir or --self-signed";
             return Err(ParamError::new(field, why).into());
@@ -66,6 +71,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             host: host(&params),
             params,
             limits,
+            http2,
             upstream_limits,
             membership,
             affinity,
@@ -116,6 +122,7 @@ fn host(params: &Params) -> String {
 struct Plan {
     params: Params,
     limits: HttpLimits,
+    http2: Http2Limits,
     upstream_limits: UpstreamLimits,
     membership: Membership,
     affinity: Option<Affinity>,
@@ -239,12 +246,13 @@ impl Plan {
         );
         let settings = ProxySettings {
             limits: self.limits.clone(),
+            http2: self.http2.clone(),
             scheme: if self.tls.is_some() { "https" } else { "http" },
             port: self.listeners.iter().find_map(Listener::port),
             trust_forwarded: self.params.trust_forwarded,
             response_fields: String::new(),
             retries: self.params.retries(),
-            key: self.params.key.clone(),
+            key: self.params.hash_key.clone(),
             make_traceparent: match self.params.traceparent {
                 Traceparent::Pass => None,
                 Traceparent::Make => Some(self.params.trace_sampled.0),
@@ -311,6 +319,7 @@ impl Serve for Front {
                 return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
             }
         };
+        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
         let stream = match handshake.into_stream() {
             Ok(stream) => stream,
             Err(error) => {
@@ -318,9 +327,19 @@ impl Serve for Front {
             }
         };
         let fields = client.as_ref().map(client_field).unwrap_or_default();
-        self.proxy
-            .serve_on(stream, peer, worker, fields.as_bytes())
-            .await;
+        match http2 {
+            true => {
+                let serve = self
+                    .proxy
+                    .serve_http2(stream, None, peer, worker, fields.as_bytes());
+                // Boxed, so that the others' tasks have no room for it.
+                Box::pin(serve).await;
+            }
+            false => {
+                let serve = self.proxy.serve_on(stream, peer, worker, fields.as_bytes());
+                serve.await;
+            }
+        }
         drop(guard);
     }
 }

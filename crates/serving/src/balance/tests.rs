@@ -29,10 +29,10 @@ fn what_does_not_go_together_is_one_line() {
         assert!(line.contains(expected), "{args:?}: {line}");
     };
     check(&[], "fine");
-    check(&[("policy", "hash"), ("key", "cookie:id")], "fine");
+    check(&[("policy", "hash"), ("hash-key", "cookie:id")], "fine");
     check(
         &[("policy", "hash")],
-        "--key (PODKIT_KEY): --policy hash needs it",
+        "--hash-key (PODKIT_HASH_KEY): --policy hash needs it",
     );
     check(
         &[("hash", "ketama")],
@@ -42,7 +42,11 @@ fn what_does_not_go_together_is_one_line() {
     check(&[("load-bound", "1")], "more than 1");
     check(&[("affinity-secret-file", "/x")], "needs --affinity");
     check(
-        &[("affinity", "cookie"), ("policy", "hash"), ("key", "ip")],
+        &[
+            ("affinity", "cookie"),
+            ("policy", "hash"),
+            ("hash-key", "ip"),
+        ],
         "can't go with --policy hash",
     );
     check(&[("trace-sampled", "5%")], "needs --traceparent make");

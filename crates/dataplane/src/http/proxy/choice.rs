@@ -6,7 +6,7 @@ use super::rewrite::Client;
 use crate::http::head::{Known, RequestHead, Target};
 use crate::upstream::pick::fnv;
 
-/// `--key`.
+/// `--hash-key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// The value of a cookie.

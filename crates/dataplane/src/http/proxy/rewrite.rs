@@ -155,10 +155,7 @@ pub(super) fn put_request(
     }
     out.put(b"\r\n");
     match client.http2 {
-        true => out.put(
-            b"Via: 2.0 podkit
-",
-        ),
+        true => out.put(b"Via: 2.0 podkit\r\n"),
         false => put_via(out, head.minor()),
     }
     if let Some(value) = traceparent {

@@ -115,7 +115,7 @@ fn case(surface: &Value) -> Case {
             None,
         ),
         "topz" => (vec![listen], false, false, None, None),
-        "tls" => {
+        "tls" | "balance" => {
             let application = free_addr();
             let args = [
                 format!("--listen={application}"),
