@@ -87,7 +87,7 @@ impl Discovery {
         let wrong = |why: String| Failure::from(ParamError::new(field, why));
         if upstreams.is_empty() {
             return Err(wrong(
-                "names no upstream; expected host:port, :port, unix:/path, dns:name:port, srv:_name._tcp.domain or \
+                "is required; expected host:port, :port, unix:/path, dns:name:port, srv:_name._tcp.domain or \
                  file:/path"
                     .to_owned(),
             ));

@@ -25,4 +25,5 @@ mod openmetrics;
 mod probes;
 mod protection;
 mod runtime;
+mod sessions;
 mod topz;

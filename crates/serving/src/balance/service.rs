@@ -32,6 +32,14 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let health = HealthParams::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
+    let membership = Membership::new(params.settings(&health));
+    let discovery = Discovery::new(
+        "upstream",
+        "balance",
+        &params.upstream,
+        params.max_upstreams as usize,
+        membership.clone(),
+    )?;
     let tls = match (Params::has_tls(&tls_params), idle_tls_flag(values)) {
         (true, _) => {
             let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
@@ -44,14 +52,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         (false, None) => None,
     };
     let affinity = affinity(&params, tls.is_some())?;
-    let membership = Membership::new(params.settings(&health));
-    let discovery = Discovery::new(
-        "upstream",
-        "balance",
-        &params.upstream,
-        params.max_upstreams as usize,
-        membership.clone(),
-    )?;
     let access_log = match &params.access_log {
         None => None,
         Some(to) => Some(

@@ -67,7 +67,7 @@ fn what_is_not_there_is_one_line() {
     check("file:here", "file: takes an absolute path");
     check("file:/x;weight=2", "options and schemes go into the file");
     check("file:/nonexistent/x", "No such file");
-    assert!(discovery(&[]).unwrap_err().contains("names no upstream"));
+    assert!(discovery(&[]).unwrap_err().contains("is required"));
 }
 
 #[test]
