@@ -8,7 +8,7 @@
 //! - *p2c*: the less loaded of two drawn at random (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing",
 //!   2001). Within a constant of the best there is, costs two reads however many endpoints there are, and no herd runs to
 //!   the one that looks idle to all workers at once; so it is the default.
-//! - *least*: the least loaded of all; ties go round.
+//! - *least*: the least loaded of all; those that are alike take turns as in round-robin.
 //! - *round-robin*: smooth weighted, as nginx has had it since 1.3: each turn all gain their weight, the richest is taken and pays
 //!   the sum; so weights 5, 1, 1 give a a b a c a a.
 //! - *random*: by weight.
@@ -19,6 +19,8 @@
 mod hash;
 #[cfg(test)]
 mod tests;
+
+use std::cmp::Ordering;
 
 pub use hash::{Entry, Hashing, Table, fnv, mix};
 
@@ -102,8 +104,6 @@ struct Level {
     sums: Vec<u64>,
     /// The balances of round-robin.
     credit: Vec<i64>,
-    /// Where ties of `least` begin.
-    turn: usize,
 }
 
 /// What is asked of a pick.
@@ -212,7 +212,6 @@ impl Level {
             weights: Vec::new(),
             sums: Vec::new(),
             credit: Vec::new(),
-            turn: 0,
         }
     }
 
@@ -236,14 +235,13 @@ impl Level {
         }
         let position = match (rules.policy, ask.key) {
             (Policy::Hash, Some(key)) => return self.by_key(rules, key, ask, tables),
-            (Policy::RoundRobin, _) => self.in_turn(ask),
+            (Policy::RoundRobin, _) => {
+                self.in_turn(|level, at| ask.fresh || !(ask.tried)(level.members[at]))
+            }
             (Policy::Random, _) if ask.fresh => Some(self.draw(random())),
             (Policy::P2c | Policy::Hash, _) if ask.fresh => Some(self.of_two(ask, random)),
             // One that was tried is left out: the whole list is looked at, which is rare.
-            (Policy::Random | Policy::P2c | Policy::Hash | Policy::Least, _) => {
-                self.turn = self.turn.wrapping_add(1);
-                self.least(ask)
-            }
+            (Policy::Random | Policy::P2c | Policy::Hash | Policy::Least, _) => self.least(ask),
         };
         position.map(|at| self.members[at])
     }
@@ -265,38 +263,34 @@ impl Level {
         if second == first {
             second = (first + 1) % self.members.len();
         }
-        match self.lighter(ask, second, first) {
-            true => second,
-            false => first,
+        match self.compare(ask, second, first) {
+            Ordering::Less => second,
+            Ordering::Equal | Ordering::Greater => first,
         }
     }
 
-    /// The load of `a` with this request would be less than that of `b`, each per weight.
-    fn lighter(&self, ask: &Ask<'_>, a: usize, b: usize) -> bool {
-        let load = |at: usize| u64::from((ask.load)(self.members[at])) + 1;
-        load(a) * self.weights[b] < load(b) * self.weights[a]
+    /// Compares what is in flight per weight. Without this request: where nothing is in flight all are equal, and what decides
+    /// then (the draw, the turn) is fair by weight; with it the heaviest would win every time.
+    fn compare(&self, ask: &Ask<'_>, a: usize, b: usize) -> Ordering {
+        let load = |at: usize| u64::from((ask.load)(self.members[at]));
+        (load(a) * self.weights[b]).cmp(&(load(b) * self.weights[a]))
     }
 
-    fn least(&self, ask: &Ask<'_>) -> Option<usize> {
-        let count = self.members.len();
-        let mut best: Option<usize> = None;
-        for step in 0..count {
-            let at = (self.turn.wrapping_add(step)) % count;
-            if !ask.fresh && (ask.tried)(self.members[at]) {
-                continue;
-            }
-            best = match best {
-                Some(best) if !self.lighter(ask, at, best) => Some(best),
-                _ => Some(at),
-            };
-        }
-        best
+    /// The least loaded; those that are alike take turns by weight.
+    fn least(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let open = |one: u32| ask.fresh || !(ask.tried)(one);
+        let all = (0..self.members.len()).filter(|at| open(self.members[*at]));
+        let least = all.min_by(|a, b| self.compare(ask, *a, *b))?;
+        self.in_turn(|level, at| {
+            open(level.members[at]) && level.compare(ask, at, least) == Ordering::Equal
+        })
     }
 
-    fn in_turn(&mut self, ask: &Ask<'_>) -> Option<usize> {
+    /// Smooth weighted round-robin among those that `open` accepts.
+    fn in_turn(&mut self, open: impl Fn(&Self, usize) -> bool) -> Option<usize> {
         let (mut best, mut whole): (Option<usize>, i64) = (None, 0);
         for at in 0..self.members.len() {
-            if !ask.fresh && (ask.tried)(self.members[at]) {
+            if !open(self, at) {
                 continue;
             }
             let weight = i64::try_from(self.weights[at]).unwrap_or(i64::MAX);

@@ -74,14 +74,12 @@ fn shares_are_as_the_weights() {
     for (count, weight) in random.iter().zip([5.0, 1.0, 1.0, 3.0]) {
         assert!(near(*count, weight * 10_000.0, 0.05), "{random:?}");
     }
-    // Without load the heavier wins every tie, so p2c and least favour it; none is starved.
-    let equal = [ready(2), ready(2), ready(2)];
-    for policy in [Policy::P2c, Policy::Least] {
-        let shares = counts(rules(policy), &equal, 30_000);
-        assert!(
-            shares.iter().all(|count| near(*count, 10_000.0, 0.05)),
-            "{policy:?} {shares:?}"
-        );
+    // Where nothing is in flight, as between few requests, shares are by weight too.
+    let least = counts(rules(Policy::Least), &candidates, 1000);
+    assert_eq!(least, [500, 100, 100, 300]);
+    let p2c = counts(rules(Policy::P2c), &candidates, 100_000);
+    for (count, weight) in p2c.iter().zip([5.0, 1.0, 1.0, 3.0]) {
+        assert!(near(*count, weight * 10_000.0, 0.05), "{p2c:?}");
     }
 }
 
