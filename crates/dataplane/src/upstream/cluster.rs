@@ -22,9 +22,6 @@ use super::target::Target;
 /// How often shares are looked at again while an endpoint is warming up.
 const WARMING: Duration = Duration::from_millis(200);
 
-/// Weights are multiplied by it, so that a tenth of a weight of 1 is a number.
-const SCALE: f64 = 1000.0;
-
 /// Endpoints that were tried for one request, at most so many.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Tried {
@@ -278,18 +275,12 @@ impl Cluster {
         let mut look_at = |at: Instant| again = Some(again.map_or(at, |again| again.min(at)));
         let candidate = |one: &Rc<Member>| {
             let endpoint = &one.endpoint;
-            let warmth = endpoint.warmth(millis, settings.slow_start);
             if endpoint.ejected_until() > millis {
                 look_at(self.membership.instant(endpoint.ejected_until()));
-            } else if warmth < 1.0 {
+            } else if endpoint.warmth(millis, settings.slow_start) < 1.0 {
                 look_at(now + WARMING);
             }
-            Candidate {
-                weight: (f64::from(endpoint.weight()) * warmth * SCALE) as u32,
-                priority: endpoint.priority(),
-                usable: endpoint.is_usable(millis),
-                drained: endpoint.is_drained(),
-            }
+            endpoint.candidate(millis, settings.slow_start)
         };
         let candidates: Vec<Candidate> = members.iter().map(candidate).collect();
         self.again.set(again);

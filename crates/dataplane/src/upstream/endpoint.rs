@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use podkit_foundation::telemetry::metrics::Counter;
 
+use super::pick::Candidate;
 use super::target::Target;
+
+/// Weights are multiplied by it, so that a tenth of a weight of 1 is a number.
+const SCALE: f64 = 1000.0;
 
 /// What the checks say of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +244,17 @@ impl Endpoint {
             return 1.0;
         }
         (now.saturating_sub(since) as f64 / whole as f64).max(0.1)
+    }
+
+    /// What picking knows of it at `now`.
+    pub(super) fn candidate(&self, now: u64, slow_start: Duration) -> Candidate {
+        let weight = f64::from(self.weight()) * self.warmth(now, slow_start) * SCALE;
+        Candidate {
+            weight: weight as u32,
+            priority: self.priority(),
+            usable: self.is_usable(now),
+            drained: self.is_drained(),
+        }
     }
 
     /// Where it stands at `now`.

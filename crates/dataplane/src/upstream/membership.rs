@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Readiness, State};
-use super::pick::{Policy, Rules, Table, fnv};
+use super::pick::{Balance, Candidate, Policy, Rules, Table, fnv};
 use super::target::Target;
 
 /// When and for how long an endpoint that fails requests is left out.
@@ -152,6 +152,18 @@ impl Membership {
     /// Where an endpoint stands at `now`.
     pub fn state(&self, endpoint: &Endpoint, now: Instant) -> State {
         endpoint.state(self.millis(now), self.0.settings.slow_start)
+    }
+
+    /// Too few endpoints are usable at `now`, so that all are used.
+    pub fn panics(&self, now: Instant) -> bool {
+        let (millis, settings) = (self.millis(now), &self.0.settings);
+        let view = self.view();
+        let candidates: Vec<Candidate> = view
+            .endpoints
+            .iter()
+            .map(|one| one.candidate(millis, settings.slow_start))
+            .collect();
+        Balance::new(settings.rules, &candidates).panics()
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<View>> {

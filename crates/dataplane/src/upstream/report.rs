@@ -75,6 +75,12 @@ impl Membership {
             labels: &["upstream", "result"],
             doc: "Checks of --ready by upstream: passed; failed.",
         },
+        Metric {
+            name: "podkit_upstream_panic",
+            kind: "gauge",
+            labels: &[],
+            doc: "1 while too few upstreams take requests, so that all are used.",
+        },
     ];
 
     /// Every endpoint at `now`, in the order in which they were found.
@@ -137,9 +143,12 @@ impl Membership {
         let membership = self.clone();
         registry.collect(move |encoder| {
             let shown = membership.shown(Instant::now());
-            let [usable, in_flight, requests, ejections, checks] = Self::METRICS else {
-                unreachable!("five families are declared above")
+            let [usable, in_flight, requests, ejections, checks, panic] = Self::METRICS else {
+                unreachable!("six families are declared above")
             };
+            encoder.family(panic.name, Kind::Gauge, panic.doc);
+            let panics = membership.panics(Instant::now());
+            encoder.sample(panic.name, &[], f64::from(u8::from(panics)));
             encoder.family(usable.name, Kind::Gauge, usable.doc);
             for one in &shown {
                 let takes = one.state == State::Ready.word() || one.state == State::Warming.word();

@@ -35,8 +35,12 @@ pub(super) fn script() -> Answer {
 }
 
 /// The upstreams, and what is wrong with their sources.
-pub(super) fn json(shown: &[Shown], problems: &[String]) -> Answer {
-    let body = json!({"upstreams": shown, "problems": problems});
+pub(super) fn json(membership: &Membership, problems: &[String], now: Instant) -> Answer {
+    let body = json!({
+        "upstreams": membership.shown(now),
+        "panic": membership.panics(now),
+        "problems": problems,
+    });
     let mut body = body.to_string().into_bytes();
     body.push(b'\n');
     answer(200, "application/json", body)
@@ -88,7 +92,7 @@ fn decoded(text: &str) -> Option<String> {
 }
 
 /// The upstreams for `/`.
-pub(super) fn upstreams(shown: &[Shown], problems: &[String]) -> Section {
+pub(super) fn upstreams(membership: &Membership, problems: &[String], now: Instant) -> Section {
     let columns = [
         "Upstream",
         "State",
@@ -113,16 +117,24 @@ pub(super) fn upstreams(shown: &[Shown], problems: &[String]) -> Section {
             one.ejected.to_string(),
         ]
     };
+    let mut alerts = Vec::new();
+    if membership.panics(now) {
+        alerts.push(
+            "Too few upstreams take requests, so that all are used (--panic-share).".to_owned(),
+        );
+    }
+    if !problems.is_empty() {
+        alerts.push(format!(
+            "Upstreams are not followed, the former ones stay: {}.",
+            problems.join("; ")
+        ));
+    }
+    let shown = membership.shown(now);
     Section {
         title: "Upstreams".to_owned(),
         columns: columns.map(str::to_owned).to_vec(),
         rows: shown.iter().map(row).collect(),
-        alert: (!problems.is_empty()).then(|| {
-            format!(
-                "Upstreams are not followed, the former ones stay: {}.",
-                problems.join("; ")
-            )
-        }),
+        alert: (!alerts.is_empty()).then(|| alerts.join(" ")),
     }
 }
 

@@ -191,9 +191,9 @@ impl Service for Balance {
 
     fn page(&self) -> Vec<Section> {
         let plan = &self.plan;
-        let shown = plan.membership.shown(tokio::time::Instant::now());
+        let now = tokio::time::Instant::now();
         let mut sections = vec![
-            page::upstreams(&shown, &self.discovery.problems()),
+            page::upstreams(&plan.membership, &self.discovery.problems(), now),
             page::live(&plan.http_metrics, &plan.limits, &self.setup.lifecycle),
         ];
         if let Some(tls) = &plan.tls {
@@ -208,8 +208,8 @@ impl Service for Balance {
             Route {
                 path: "/upstreams",
                 answer: Rc::new(move |_| {
-                    let shown = membership.shown(tokio::time::Instant::now());
-                    page::json(&shown, &discovery.problems())
+                    let now = tokio::time::Instant::now();
+                    page::json(&membership, &discovery.problems(), now)
                 }),
             },
             Route {

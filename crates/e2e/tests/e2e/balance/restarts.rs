@@ -115,6 +115,7 @@ fn when_all_are_away_the_answer_says_so_and_one_that_comes_back_is_used() {
     let answer = rig.get("/");
     assert_eq!(answer.status, 503);
     assert_eq!(answer.text(), "the upstream accepts no connections\n");
+    assert_eq!(rig.balance.admin("/upstreams").json()["panic"], true);
     let ready = rig.balance.admin("/readyz");
     assert_eq!(ready.status, 503);
     assert!(
@@ -126,6 +127,7 @@ fn when_all_are_away_the_answer_says_so_and_one_that_comes_back_is_used() {
     rig.wait_states("one is back", |states| states[2] == "ready");
     assert_eq!(rig.shares(20, |_| rig.get("/")), [0, 0, 20]);
     assert_eq!(rig.balance.admin("/readyz").status, 200);
+    assert_eq!(rig.balance.metric("podkit_upstream_panic"), Some(0.0));
 }
 
 #[test]

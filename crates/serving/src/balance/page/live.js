@@ -54,7 +54,8 @@
     return td;
   };
 
-  const show = ({ upstreams, problems }) => {
+  const show = ({ upstreams, problems, panic }) => {
+    if (panic && upstreams.length) problems = ["too few upstreams take requests, so that all are used", ...problems];
     const seen = take(upstreams, performance.now());
     const rows = upstreams.map((one) => {
       const row = document.createElement("tr");
