@@ -133,3 +133,73 @@ fn a_name_is_every_address_it_has() {
         watching.abort();
     }));
 }
+
+#[test]
+fn records_are_taken_as_they_say_and_a_name_server_that_is_away_changes_nothing() {
+    let sources = [
+        "srv:_http._tcp.shop;weight=9",
+        "dns:app:80;weight=3;priority=1",
+    ];
+    let (discovery, membership) = discovery(&sources).unwrap();
+    let shares = || -> Vec<String> {
+        let view = membership.view();
+        let show = |one: &Arc<super::super::Endpoint>| {
+            format!("{} {} {}", one.name(), one.weight(), one.priority())
+        };
+        view.endpoints.iter().map(show).collect()
+    };
+    let resolved = |ip: [u8; 4], port, share| Resolved {
+        addr: Addr::Ip(ip.into(), port),
+        share,
+        name: "n".to_owned(),
+    };
+    let soon = Instant::now() + Duration::from_secs(9);
+    let answer = |members| {
+        Ok(Answer {
+            members,
+            until: soon,
+        })
+    };
+    // A weight of 0 is a small share, not none (RFC 2782); a port that can't be dialled is left out.
+    let records = vec![
+        resolved([10, 0, 0, 1], 8080, Some((0, 2))),
+        resolved([10, 0, 0, 2], 8081, Some((5, 0))),
+        resolved([10, 0, 0, 3], 0, Some((5, 0))),
+    ];
+    let srv = "srv:_http._tcp.shop".to_owned();
+    assert_eq!(discovery.take_answer(srv.clone(), answer(records)), soon);
+    let addresses = vec![resolved([10, 0, 0, 9], 80, None)];
+    discovery.take_answer("dns:app:80".to_owned(), answer(addresses));
+    discovery.tell();
+    let expected = ["10.0.0.1:8080 1 2", "10.0.0.2:8081 5 0", "10.0.0.9:80 3 1"];
+    assert_eq!(shares(), expected);
+    let again = discovery.take_answer(srv, Err("no answer in time".to_owned()));
+    assert!(again > Instant::now());
+    discovery.tell();
+    assert_eq!(shares(), expected);
+    assert_eq!(
+        discovery.problems(),
+        ["srv:_http._tcp.shop: no answer in time"]
+    );
+}
+
+#[test]
+fn no_more_than_the_bound_are_used() {
+    let (discovery, membership) = discovery(&["dns:app:80"]).unwrap();
+    let members = (1..=12).map(|last| Resolved {
+        addr: Addr::Ip([10, 0, 0, last].into(), 80),
+        share: None,
+        name: "app".to_owned(),
+    });
+    let answer = Answer {
+        members: members.collect(),
+        until: Instant::now() + Duration::from_secs(9),
+    };
+    discovery.take_answer("dns:app:80".to_owned(), Ok(answer));
+    discovery.tell();
+    assert_eq!(names(&membership).len(), 10);
+    assert_eq!(
+        discovery.problems(),
+        ["--max-upstreams: 12 are found, the first 10 are used"]
+    );
+}

@@ -79,7 +79,9 @@ fn a_file_is_followed_and_a_mistake_in_it_changes_nothing() {
     rig.wait_states("it was found ready", |states| states == ["ready", "ready"]);
     assert_eq!(rig.shares(20, |_| rig.get("/")), [10, 0, 10]);
     // The first one stayed: it has its counts.
-    assert_eq!(rig.shown()[0]["answered"], 30);
+    until("all is counted", || {
+        (rig.shown()[0]["answered"] == 30).then_some(())
+    });
     write(&first);
     until("one is left", || (rig.shown().len() == 1).then_some(()));
     assert_eq!(rig.shares(20, |_| rig.get("/")), [20, 0, 0]);
