@@ -12,7 +12,7 @@ use crate::net::{Buf, SMALL_BYTES};
 
 /// Bytes of a DATA frame's payload, in one of the buffers that this thread lends.
 #[derive(Debug)]
-pub(super) struct Payload(Buf);
+pub(crate) struct Payload(Buf);
 
 impl bytes::Buf for Payload {
     fn remaining(&self) -> usize {

@@ -13,7 +13,7 @@ use super::flood::Flood;
 use crate::net::{Buf, Transport};
 
 /// The connection's bytes, both ways. Bytes are held only while h2 has no room for them.
-pub(super) struct Io<T> {
+pub(crate) struct Io<T> {
     inner: T,
     /// Read and not yet given on.
     held: Option<Buf>,
@@ -39,6 +39,18 @@ impl<T: Transport> Io<T> {
             held,
             flood,
             flooded,
+        }
+    }
+}
+
+impl<T> Io<T> {
+    /// Of a client, to an upstream that was configured: nothing is counted.
+    pub(crate) fn to_upstream(inner: T) -> Self {
+        Self {
+            inner,
+            held: None,
+            flood: None,
+            flooded: Rc::default(),
         }
     }
 }

@@ -12,6 +12,7 @@
 //! take. A head costs a copy and a parse more, about a microsecond. What was rejected: a second way through the proxy
 //! for HTTP/2 (two places for each rule).
 
+mod exchange;
 mod flood;
 mod halves;
 mod io;
@@ -20,7 +21,10 @@ mod request;
 mod serve;
 mod stream;
 
+pub use exchange::Exchange;
 pub(crate) use flood::PREFACE;
+pub(crate) use halves::Payload;
+pub(crate) use io::Io;
 pub use limits::Http2Limits;
 pub(crate) use serve::{End, Open, serve};
 pub(crate) use stream::Stream;

@@ -30,7 +30,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Open(Rc<Cell<usize>>);
 
 impl Open {
-    fn count(open: &Rc<Cell<usize>>) -> Self {
+    pub(crate) fn count(open: &Rc<Cell<usize>>) -> Self {
         open.set(open.get() + 1);
         Self(Rc::clone(open))
     }
@@ -86,6 +86,7 @@ pub(crate) async fn serve<T: Transport + Unpin>(
     let Some(connection) = handshake(io, &timer, worker, limits, http).await else {
         return End::Closed;
     };
+    timer.disarm();
     let mut life = Life {
         connection,
         timer,

@@ -15,6 +15,7 @@ use super::affinity::{Affinity, Tag};
 use super::endpoint::Endpoint;
 use super::limits::UpstreamLimits;
 use super::membership::{Membership, View};
+use super::outward::Outward;
 use super::pick::{Ask, Balance, Candidate};
 use super::pool::{Pool, UpstreamMetrics};
 use super::target::Target;
@@ -136,9 +137,14 @@ impl Cluster {
     }
 
     /// One endpoint, which nothing checks and which is never left out.
-    pub fn of(target: Target, limits: UpstreamLimits, metrics: UpstreamMetrics) -> Rc<Self> {
+    pub fn of(
+        target: Target,
+        limits: UpstreamLimits,
+        metrics: UpstreamMetrics,
+        outward: Outward,
+    ) -> Rc<Self> {
         let host = target.host().to_owned();
-        Self::new(Membership::of(target), limits, metrics, host, None)
+        Self::new(Membership::of(target, outward), limits, metrics, host, None)
     }
 
     /// The bounds.
@@ -260,6 +266,7 @@ impl Cluster {
                         endpoint.target().clone(),
                         self.limits.clone(),
                         self.metrics.clone(),
+                        self.membership.outward().clone(),
                     ),
                     cookie: match &self.affinity {
                         Some(affinity) => affinity.field(&affinity.tag(endpoint.name())),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Readiness, State};
+use super::outward::Outward;
 use super::pick::{Balance, Candidate, Policy, Rules, Table, fnv};
 use super::target::Target;
 
@@ -93,6 +94,7 @@ pub struct Membership(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
+    outward: Outward,
     began: Instant,
     /// Changes when the list or a state does.
     epoch: AtomicU64,
@@ -103,10 +105,16 @@ struct Shared {
 }
 
 impl Membership {
-    /// Without endpoints yet.
+    /// Without endpoints yet, which are spoken to in the clear.
     pub fn new(settings: Settings) -> Self {
+        Self::speaking(settings, Outward::default())
+    }
+
+    /// Without endpoints yet.
+    pub fn speaking(settings: Settings, outward: Outward) -> Self {
         Self(Arc::new(Shared {
             settings,
+            outward,
             began: Instant::now(),
             epoch: AtomicU64::new(1),
             next_id: AtomicU32::new(0),
@@ -116,14 +124,19 @@ impl Membership {
     }
 
     /// With one endpoint that nothing checks and that is never left out.
-    pub fn of(target: Target) -> Self {
-        let membership = Self::new(Settings::default());
+    pub fn of(target: Target, outward: Outward) -> Self {
+        let membership = Self::speaking(Settings::default(), outward);
         membership.set(&[Found {
             target,
             weight: 1,
             priority: 0,
         }]);
         membership
+    }
+
+    /// How connections are opened.
+    pub fn outward(&self) -> &Outward {
+        &self.0.outward
     }
 
     /// What is the same for all.

@@ -17,6 +17,8 @@ mod endpoint;
 mod health;
 mod limits;
 mod membership;
+mod mux;
+mod outward;
 pub mod pick;
 mod pool;
 mod report;
@@ -32,10 +34,11 @@ pub use endpoint::{Endpoint, EndpointCounts, Readiness, State};
 pub use health::{Check, Checks, HealthParams};
 pub use limits::UpstreamLimits;
 pub use membership::{Ejection, Found, Membership, Settings, View};
+pub use outward::Outward;
 pub use pool::{Pool, UpstreamMetrics};
 pub use report::{Shown, Unknown};
 pub use resolve::lookup;
-pub use target::Target;
+pub use target::{Speech, Target};
 pub use wire::Wire;
 
 #[cfg(test)]

@@ -3,13 +3,19 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
+use crate::http2::Exchange;
 use crate::net::{Buf, Socket, Transport};
+use crate::tls::TlsStream;
 
 /// A connection to an upstream that carries HTTP/1.1 (or plain bytes).
 #[derive(Debug)]
 pub enum Wire {
     /// In the clear.
     Plain(Socket),
+    /// By TLS.
+    Tls(Box<TlsStream>),
+    /// A stream of HTTP/2, which carries one request.
+    Http2(Box<Exchange>),
 }
 
 impl From<Socket> for Wire {
@@ -18,11 +24,25 @@ impl From<Socket> for Wire {
     }
 }
 
+impl Wire {
+    /// The upstream has said that it did not look at the request.
+    pub(crate) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Http2(exchange) if exchange.is_unprocessed())
+    }
+
+    /// It can carry another request.
+    pub(super) fn can_be_kept(&self) -> bool {
+        !matches!(self, Self::Http2(_))
+    }
+}
+
 /// The same call on whatever it is.
 macro_rules! each {
     ($wire:expr, $io:ident => $call:expr) => {
         match $wire {
             Wire::Plain($io) => $call,
+            Wire::Tls($io) => $call,
+            Wire::Http2($io) => $call,
         }
     };
 }

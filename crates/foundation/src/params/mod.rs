@@ -21,11 +21,13 @@
 //! turns those into typed fields or one [`ParamError`] line.
 
 mod addr;
+mod cidr;
 mod decl;
 mod types;
 mod values;
 
 pub use addr::{Addr, Scheme, Upstream, Where};
+pub use cidr::Cidr;
 pub use decl::{Param, ParamSet};
 pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
 pub use values::{Origin, ParamError, Raw, Values, unknown_variables};

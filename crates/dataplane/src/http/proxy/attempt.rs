@@ -78,6 +78,14 @@ impl Proxy {
             let len = match got {
                 Ok(Some(len)) => len,
                 Ok(None) if kept && harmless && nothing => return Err(Fail::Stale),
+                // It says so itself, and so it may go elsewhere (RFC 9113 section 8.7).
+                Ok(None) if whole && nothing && upstream.is_unprocessed() => {
+                    if kept {
+                        return Err(Fail::Stale);
+                    }
+                    let why = "the upstream refuses the request";
+                    return Err(Fail::Again(Sent::Nothing, Fault::Upstream, 503, why));
+                }
                 Ok(None) => {
                     let why = "the upstream closed without an answer";
                     return Err(match harmless && nothing {

@@ -473,6 +473,7 @@ impl Proxy {
                 ConnectError::Refused => "the upstream accepts no connections",
                 ConnectError::Exhausted(_) => "no more connections can be opened",
                 ConnectError::Name(_) => "the upstream's name can't be resolved",
+                ConnectError::Tls(_) => "the upstream can't be trusted by TLS",
                 ConnectError::Failed(_) => "the upstream can't be reached",
             };
             Fail::Again(Sent::Nothing, fault, error.status(), told)

@@ -93,7 +93,12 @@ impl Rig {
             drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
             let target = Target::of(Addr::Unix(path));
             let limits: UpstreamLimits = self.params();
-            let cluster = Cluster::of(target, limits, UpstreamMetrics::new(&registry));
+            let cluster = Cluster::of(
+                target,
+                limits,
+                UpstreamMetrics::new(&registry),
+                crate::upstream::Outward::default(),
+            );
             let settings = ProxySettings {
                 limits: self.params(),
                 http2: self.params(),

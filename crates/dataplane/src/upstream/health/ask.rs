@@ -17,9 +17,14 @@ const FIELDS: usize = 100;
 /// Whether the endpoint behind `pool` is ready, or why not. The caller bounds the time.
 pub(super) async fn ask(pool: &Pool, params: &HealthParams) -> Result<(), String> {
     let connect = async || pool.connect().await.map_err(|error| error.to_string());
+    let alone = async || {
+        pool.connect_alone(None)
+            .await
+            .map_err(|error| error.to_string())
+    };
     match &params.ready {
         Check::Off => Ok(()),
-        Check::Tcp => connect().await.map(drop),
+        Check::Tcp => alone().await.map(drop),
         Check::Http(path) => {
             let host = params
                 .ready_host
@@ -37,7 +42,7 @@ pub(super) async fn ask(pool: &Pool, params: &HealthParams) -> Result<(), String
                 .ready_host
                 .as_deref()
                 .unwrap_or_else(|| pool.target().host());
-            grpc::check(connect().await?, host, service).await
+            grpc::check(alone().await?, host, service).await
         }
     }
 }

@@ -163,7 +163,12 @@ impl Checks {
         let (membership, params) = (self.membership.clone(), Rc::clone(&self.params));
         // Counted apart: these are nobody's requests.
         let metrics = UpstreamMetrics::new(&Registry::default());
-        let pool = Pool::new(endpoint.target().clone(), self.limits.clone(), metrics);
+        let pool = Pool::new(
+            endpoint.target().clone(),
+            self.limits.clone(),
+            metrics,
+            self.membership.outward().clone(),
+        );
         async move {
             let mut streak = Streak::default();
             let mut first = true;

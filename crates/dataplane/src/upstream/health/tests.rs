@@ -97,7 +97,12 @@ fn asked(ready: &str, answer: &'static [u8]) -> (Result<(), String>, String) {
             stream.write_all(answer).await.unwrap();
         });
         let target = Target::of(Addr::Ip(addr.ip(), addr.port()));
-        let pool = Pool::new(target, limits(), UpstreamMetrics::new(&Registry::default()));
+        let pool = Pool::new(
+            target,
+            limits(),
+            UpstreamMetrics::new(&Registry::default()),
+            crate::upstream::Outward::default(),
+        );
         let result = ask::ask(&pool, &params(ready)).await;
         let got = got.borrow().replace(&addr.to_string(), "ADDR");
         (result, got)
@@ -134,7 +139,12 @@ fn a_check_by_tcp_wants_a_connection_only() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap();
             let target = Target::of(Addr::Ip(addr.ip(), addr.port()));
-            let pool = Pool::new(target, limits(), UpstreamMetrics::new(&Registry::default()));
+            let pool = Pool::new(
+                target,
+                limits(),
+                UpstreamMetrics::new(&Registry::default()),
+                crate::upstream::Outward::default(),
+            );
             let up = ask::ask(&pool, &params("tcp")).await;
             drop(listener);
             (up, ask::ask(&pool, &params("tcp")).await)
@@ -164,7 +174,12 @@ fn a_check_by_grpc_asks_the_health_service() {
                 }
             });
             let target = Target::of(Addr::Ip(addr.ip(), addr.port()));
-            let pool = Pool::new(target, limits(), UpstreamMetrics::new(&Registry::default()));
+            let pool = Pool::new(
+                target,
+                limits(),
+                UpstreamMetrics::new(&Registry::default()),
+                crate::upstream::Outward::default(),
+            );
             ask::ask(&pool, &params(service)).await
         })
     };
