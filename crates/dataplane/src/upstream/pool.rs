@@ -279,7 +279,8 @@ impl Pool {
             return Ok((Wire::Plain(socket), false));
         };
         let Some(tls) = &self.outward.tls else {
-            let why = io::Error::other("TLS to upstreams is not configured");
+            let why =
+                io::Error::other("an https:// upstream that a file names needs --upstream-ca");
             return Err(ConnectError::Failed(why));
         };
         let shake = TlsStream::connect(socket, tls.config(inside), name.clone());

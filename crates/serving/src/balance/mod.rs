@@ -21,7 +21,7 @@ use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
-use podkit_dataplane::tls::{self, TlsParams};
+use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{HealthParams, Membership, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
@@ -59,6 +59,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
+        UpstreamTlsParams::PARAMS,
     ],
     ports: &[Port {
         param: "listen",
@@ -130,13 +131,14 @@ static SPEC: ModuleSpec = ModuleSpec {
     metrics: &METRICS,
 };
 
-const SETS: [&[Metric]; 6] = [
+const SETS: [&[Metric]; 7] = [
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,
     Membership::METRICS,
     AccessLog::METRICS,
     &tls::METRICS,
+    &tls::ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

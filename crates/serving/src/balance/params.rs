@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podkit_dataplane::http::proxy::{AccessTo, KeySource, Retries, Traceparent};
-use podkit_dataplane::tls::TlsParams;
+use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::pick::{Hashing, Policy, Rules};
 use podkit_dataplane::upstream::{AffinityCookie, Check, Ejection, HealthParams, Settings, Tried};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
-    Addr, Factor, Origin, ParamError, ParamSet as _, Percent, Upstream, Values,
+    Addr, Cidr, Factor, Origin, ParamError, ParamSet as _, Percent, Scheme, Upstream, Values, Where,
 };
 
 podkit_foundation::params! {
@@ -17,6 +17,11 @@ podkit_foundation::params! {
     pub struct Params {
         /// Where clients come; repeatable. HTTPS with `--cert`, `--cert-dir` or `--self-signed`, else HTTP.
         listen: Vec<Addr> { default: Some(":8080") },
+        /// Balancers in front, as blocks of addresses, whose connections begin with a header of the PROXY protocol (v1 or v2);
+        /// repeatable.
+        ///
+        /// Its source is the client from then on. Who comes over a unix socket is a balancer too. Others are served as who they are.
+        accept_proxy: Vec<Cidr> {},
         /// Where requests go; repeatable: host:port, unix:/path, dns:name:port, srv:_name._tcp.domain, file:/path.
         ///
         /// `dns:` is every A and AAAA record, looked up again when their time to live is over (a headless Service); `srv:` also takes
@@ -98,6 +103,15 @@ podkit_foundation::params! {
 }
 
 impl Params {
+    /// TLS may be spoken to some of the upstreams: one says so, or a file may when it is known whom to trust. (The system may have
+    /// no authorities, as in podkit's own image; a file without `https://` must not ask for them.)
+    pub(super) fn may_have_tls_upstreams(&self, tls: &UpstreamTlsParams) -> bool {
+        self.upstream.iter().any(|upstream| {
+            upstream.scheme == Scheme::Https
+                || (tls.upstream_ca.is_some() && matches!(upstream.place, Where::File(_)))
+        })
+    }
+
     /// The typed parameters, checked against each other.
     pub fn checked(values: &Values) -> Result<Self, Failure> {
         let params = Self::from_values(values)?;

@@ -10,13 +10,15 @@ use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics, Proxy, ProxySettings
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Route, Section, Service, Setup};
 use podkit_dataplane::net::{
-    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
+    AcceptProxy, Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
 };
 use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, UpstreamTlsParams,
+    forwarded_client_cert,
 };
 use podkit_dataplane::upstream::{
-    Affinity, Checks, Cluster, Discovery, HealthParams, Membership, UpstreamLimits, UpstreamMetrics,
+    Affinity, Checks, Cluster, Discovery, HealthParams, Membership, Outward, UpstreamLimits,
+    UpstreamMetrics,
 };
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
@@ -32,7 +34,19 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let health = HealthParams::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
-    let membership = Membership::new(params.settings(&health));
+    let upstream_tls = UpstreamTlsParams::from_values(values)?;
+    let upstream_tls = match params.may_have_tls_upstreams(&upstream_tls) {
+        true => Some(UpstreamTls::new(&upstream_tls, &setup.metrics)?),
+        false => {
+            upstream_tls.refuse_unused()?;
+            None
+        }
+    };
+    let outward = Outward {
+        tls: upstream_tls.clone(),
+        raw: false,
+    };
+    let membership = Membership::speaking(params.settings(&health), outward);
     let discovery = Discovery::new(
         "upstream",
         "balance",
@@ -77,6 +91,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             affinity,
             access_log,
             tls,
+            upstream_tls,
             listeners,
             upstream_metrics: UpstreamMetrics::new(&setup.metrics),
             http_metrics: HttpMetrics::new(&setup.metrics),
@@ -128,6 +143,7 @@ struct Plan {
     affinity: Option<Affinity>,
     access_log: Option<AccessLog>,
     tls: Option<ServerTls>,
+    upstream_tls: Option<UpstreamTls>,
     listeners: Vec<Listener>,
     host: String,
     upstream_metrics: UpstreamMetrics,
@@ -159,6 +175,9 @@ impl Service for Balance {
         if let Some(tls) = &self.plan.tls {
             drop(tokio::task::spawn_local(tls.clone().watch()));
         }
+        if let Some(tls) = &self.plan.upstream_tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
         drop(tokio::task::spawn_local(self.discovery.clone().watch()));
         let checks = Checks::new(
             self.plan.membership.clone(),
@@ -176,8 +195,10 @@ impl Service for Balance {
             .tls
             .as_ref()
             .map_or(Ok(()), |tls| tls.reload().map(drop));
+        let upstream_tls = self.plan.upstream_tls.as_ref();
+        let upstream_tls = upstream_tls.map_or(Ok(()), |tls| tls.reload().map(drop));
         let upstreams = self.discovery.reload();
-        tls.and(upstreams)
+        tls.and(upstream_tls).and(upstreams)
     }
 
     fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
@@ -274,9 +295,21 @@ impl Plan {
     }
 
     fn listen<S: Serve>(&self, worker: &Rc<Worker>, serve: &Rc<S>) -> std::io::Result<()> {
+        let trusted = &self.params.accept_proxy;
         for listener in &self.listeners {
-            let accepting = accepting(listener.take()?, Rc::clone(worker), Rc::clone(serve));
-            drop(tokio::task::spawn_local(accepting));
+            let (port, worker) = (listener.take()?, Rc::clone(worker));
+            if trusted.is_empty() {
+                let accepting = accepting(port, worker, Rc::clone(serve));
+                drop(tokio::task::spawn_local(accepting));
+            } else {
+                let patience = self.limits.head_timeout;
+                let serve = AcceptProxy::new(trusted.clone(), patience, Rc::clone(serve));
+                drop(tokio::task::spawn_local(accepting(
+                    port,
+                    worker,
+                    Rc::new(serve),
+                )));
+            }
         }
         Ok(())
     }
