@@ -76,7 +76,12 @@ fn http_2_is_agreed_on_where_it_is_offered() {
     let upstream = format!("https://localhost:{}", addr.port());
     let tls = ground.originate(&upstream, &[("upstream-http2", "true")]);
     for _ in 0..3 {
-        assert_eq!(asked(&tls), (200, "HTTP/2.0 .  http".to_owned()));
+        let (status, text) = asked(&tls);
+        // The second worker resumes the session of the first.
+        assert!(
+            status == 200 && text.starts_with("HTTP/2.0 "),
+            "{status} {text}"
+        );
     }
 }
 
