@@ -21,6 +21,7 @@ mod host_nginx;
 mod images;
 mod legacy_web;
 mod lifecycle;
+mod limit;
 mod openmetrics;
 mod probes;
 mod protection;

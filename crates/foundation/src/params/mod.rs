@@ -23,12 +23,14 @@
 mod addr;
 mod cidr;
 mod decl;
+mod pairs;
 mod types;
 mod values;
 
 pub use addr::{Addr, Scheme, Upstream, Where};
 pub use cidr::Cidr;
 pub use decl::{Param, ParamSet};
+pub use pairs::pairs;
 pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
 pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
 
