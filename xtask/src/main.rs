@@ -12,7 +12,7 @@ const USAGE: &str = "\
 cargo xtask test          everything that must hold: format, lints, tests, the real program against real servers
 cargo xtask docs          write docs/reference from what the program says of itself
 cargo xtask bench NAME    measure against the peers and write docs/benchmarks/NAME.md
-                          NAME: check, image, pod, tls, topz, size, all; --quick for a short look that writes nothing";
+                          NAME: check, http, image, pod, tls, topz, size, all; --quick for a short look that writes nothing";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -1,9 +1,10 @@
-//! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), TLS (`tls`), upstreams and their
+//! Everything that moves bytes: workers and listeners (`net`), our HTTP/1.1 (`http`), HTTP/2 (`http2`), TLS (`tls`), upstreams and their
 //! pools (`upstream`), the admin server that every module has (`admin`), the driver of a module's life (`module`), and files that
 //! are followed (`watch`).
 
 pub mod admin;
 pub mod http;
+pub mod http2;
 pub mod module;
 pub mod net;
 pub mod tls;

@@ -7,6 +7,8 @@ use podkit_foundation::surface::ModuleSpec;
 pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::tls::MODULE,
     &podkit_sidecar::topz::MODULE,
+    &podkit_serving::balance::MODULE,
+    &podkit_serving::limit::MODULE,
     &podkit_serving::echo::MODULE,
 ];
 
@@ -45,5 +47,5 @@ pub(crate) const COMMANDS: &[&str] = &[
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
     "logs", "chain", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
-    "collect", "health", "balance", "cache", "limit",
+    "collect", "health", "cache",
 ];

@@ -1,3 +1,5 @@
 //! Serving nodes: what stands in front of applications; and `echo`, the application to try things on.
 
+pub mod balance;
 pub mod echo;
+pub mod limit;

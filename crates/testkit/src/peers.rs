@@ -38,7 +38,7 @@ impl Drop for Server {
 }
 
 /// A directory with a certificate as `server.crt`, `server.key` and, as HAProxy wants it, `server.pem`.
-fn directory(pair: Option<&Pair>) -> TempDir {
+pub fn directory(pair: Option<&Pair>) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     if let Some(pair) = pair {
         pair.write(dir.path(), "server");
@@ -109,7 +109,12 @@ fn start(name: &str, dir: TempDir, config: &str, ready: SocketAddr, core: Option
             .arg(&file),
         _ => command.arg("-f").arg(&file),
     };
-    let process = Process::spawn(name, &mut command);
+    launch(name, dir, &mut command, ready)
+}
+
+/// Starts a server that is configured by `command` and the files in `dir`, which go when it is dropped; returns when it takes connections on `ready`.
+pub fn launch(name: &str, dir: TempDir, command: &mut Command, ready: SocketAddr) -> Server {
+    let process = Process::spawn(name, command);
     until(name, || {
         assert!(!process.has_ended(), "{}", process.shown());
         std::net::TcpStream::connect(ready).ok()
@@ -119,14 +124,23 @@ fn start(name: &str, dir: TempDir, config: &str, ready: SocketAddr, core: Option
 
 /// The first line that a program says of its version.
 pub fn version(name: &str, args: &[&str]) -> String {
-    let Some(found) = program(name) else {
-        return "not installed".to_owned();
-    };
-    let output = Command::new(found).args(args).output();
-    let output = output.unwrap_or_else(|error| panic!("{name}: {error}"));
+    match program(name) {
+        Some(found) => version_of(&found, args),
+        None => "not installed".to_owned(),
+    }
+}
+
+/// The same of a program by its path; empty lines don't count.
+pub fn version_of(program: &Path, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().next().unwrap_or("?").trim().to_owned()
+    let mut lines = text.lines().map(str::trim);
+    lines
+        .find(|line| !line.is_empty())
+        .unwrap_or("?")
+        .to_owned()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! The server that is measured has core 0; the load generator and the upstream have core 1.
 
 mod check;
+mod http;
 mod image;
 mod pod;
 mod report;
@@ -11,7 +12,7 @@ mod size;
 mod tls;
 mod topz;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::build::release;
 
@@ -47,6 +48,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
     };
     let binary = release()?;
     match name {
+        "http" => http::run(&binary, effort),
         "tls" => tls::run(&binary, effort),
         "check" => check::run(&binary, effort),
         "image" => image::run(&binary, effort),
@@ -59,8 +61,16 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             topz::run(&binary, effort)?;
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
+            http::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
-        _ => bail!("\"{name}\" is not a benchmark: check, image, pod, tls, topz, size, all"),
+        _ => bail!("\"{name}\" is not a benchmark: check, http, image, pod, tls, topz, size, all"),
     }
+}
+
+/// Puts the calling thread on the core of the load.
+fn pin_this_thread() -> Result<()> {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(LOAD_CORE);
+    rustix::thread::sched_setaffinity(None, &cores).context("sched_setaffinity")
 }

@@ -51,7 +51,8 @@ pub(crate) fn peers(binary: &Path, names: &[&'static str]) -> Vec<(&'static str,
     let mut all = vec![("podkit", podkit_version(binary))];
     for name in names {
         let args: &[&str] = match *name {
-            "nginx" | "haproxy" => &["-v"],
+            "nginx" | "haproxy" | "wrk" => &["-v"],
+            "caddy" => &["version"],
             _ => &["--version"],
         };
         all.push((name, version(name, args)));

@@ -15,7 +15,7 @@ use podkit_testkit::tls::{Client, Options};
 use podkit_testkit::{http, stats, until};
 
 use super::report::{Goal, Report, figure, rounds};
-use super::{Effort, LOAD_CORE, SERVER_CORE, size};
+use super::{Effort, LOAD_CORE, SERVER_CORE, pin_this_thread, size};
 use crate::machine::require;
 
 const NAME: &str = "localhost";
@@ -292,12 +292,6 @@ fn shakes(addr: SocketAddr, seconds: u64) -> Result<u64> {
             .map(|worker| worker.join().expect("a client does not panic"))
             .sum()
     })
-}
-
-fn pin_this_thread() -> Result<()> {
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(LOAD_CORE);
-    rustix::thread::sched_setaffinity(None, &cores).context("sched_setaffinity")
 }
 
 fn report(all: &[Peer], agreed: &[String], binary: &Path, effort: Effort) -> Result<()> {

@@ -38,6 +38,8 @@ pub(crate) struct Endpoints {
     pub(crate) spec: &'static ModuleSpec,
     pub(crate) service: Rc<dyn Service>,
     pub(crate) routes: Vec<Route>,
+    /// What of the module's own changes state: POST, on the socket only.
+    pub(crate) actions: Vec<Route>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) metrics: Registry,
     pub(crate) values: Values,
@@ -67,19 +69,22 @@ impl Endpoints {
     }
 
     /// The answer to a POST, and what it makes the driver do.
-    pub(crate) fn post(&self, path: &str, peer: Peer) -> (Answer, Option<Change>) {
-        let change = match path {
-            "/reload" => Change::Reload,
-            "/drain" => Change::Drain,
-            _ => {
-                return (
-                    plain(404, "not found; /reload and /drain take a POST\n"),
-                    None,
-                );
-            }
+    pub(crate) fn post(&self, query: &Query<'_>, peer: Peer) -> (Answer, Option<Change>) {
+        let change = match query.path {
+            "/reload" => Some(Change::Reload),
+            "/drain" => Some(Change::Drain),
+            _ => None,
         };
-        match peer {
-            Peer::Socket => (plain(202, "taken\n"), Some(change)),
+        let action = self.actions.iter().find(|action| action.covers(query.path));
+        if change.is_none() && action.is_none() {
+            let mut paths = vec!["/reload", "/drain"];
+            paths.extend(self.actions.iter().map(|action| action.path));
+            let text = format!("not found; {} take a POST\n", paths.join(", "));
+            return (plain(404, &text), None);
+        }
+        match (peer, action) {
+            (Peer::Socket, Some(action)) => ((action.answer)(query), None),
+            (Peer::Socket, None) => (plain(202, "taken\n"), change),
             _ => (
                 plain(403, "state is changed on --admin-socket only\n"),
                 None,
@@ -187,6 +192,7 @@ impl Endpoints {
             summary: self.spec.summary,
             state: &state,
             ready: failed.is_none(),
+            links: self.spec.endpoints,
         };
         let mut sections = self.service.page();
         sections.push(self.process());

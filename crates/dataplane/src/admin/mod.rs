@@ -136,7 +136,7 @@ impl Handler for Door {
             let answer = match request.method() {
                 "GET" | "HEAD" => self.endpoints.get(&query, peer),
                 "POST" => {
-                    let (answer, change) = self.endpoints.post(query.path, peer);
+                    let (answer, change) = self.endpoints.post(&query, peer);
                     if let Some(change) = change
                         && self.changes.try_send(change).is_err()
                     {

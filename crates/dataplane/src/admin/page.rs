@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use podkit_foundation::surface::Endpoint;
+
 use crate::module::Section;
 
 /// The style that all pages of podkit share.
@@ -24,6 +26,8 @@ pub(super) struct Heading<'a> {
     pub state: &'a str,
     /// Whether `/readyz` is 200.
     pub ready: bool,
+    /// The module's own endpoints; those that can be asked as they are become links.
+    pub links: &'a [Endpoint],
 }
 
 /// The whole page. Its sections are fetched again every two seconds from `/?part=sections`.
@@ -36,9 +40,17 @@ pub(super) fn page(heading: &Heading<'_>, sections: &[Section]) -> String {
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <link rel=\"icon\" href=\"data:,\"><style>{STYLE}</style></head><body><header>\
          <h1>podkit <b>{module}</b></h1><p>{}</p><nav><a href=\"/config\">config</a> \
-         <a href=\"/metrics\">metrics</a> <a href=\"/readyz?verbose\">readyz</a> \
-         <span class=\"muted\">{version}</span></nav></header><main id=\"live\">",
+         <a href=\"/metrics\">metrics</a> <a href=\"/readyz?verbose\">readyz</a> ",
         escape(heading.summary),
+    );
+    let whole = |link: &&Endpoint| !link.path.contains(['{', ' ']) && link.path != "/";
+    for link in heading.links.iter().filter(whole) {
+        let path = escape(link.path);
+        put!(out, "<a href=\"{path}\">{}</a> ", path.trim_matches('/'));
+    }
+    put!(
+        out,
+        "<span class=\"muted\">{version}</span></nav></header><main id=\"live\">"
     );
     out.push_str(&self::sections(heading, sections));
     put!(

@@ -61,6 +61,17 @@ impl Service for Sample {
         }]
     }
 
+    fn actions(&self) -> Vec<Route> {
+        vec![Route {
+            path: "/things/",
+            answer: Rc::new(|query| Answer {
+                status: 200,
+                content_type: "text/plain",
+                body: query.path.as_bytes().to_vec(),
+            }),
+        }]
+    }
+
     fn routes(&self) -> Vec<Route> {
         let answer = |text: &'static str| -> Rc<dyn Fn(&Query<'_>) -> Answer> {
             Rc::new(move |query| {
@@ -95,12 +106,21 @@ fn endpoints() -> Endpoints {
     Endpoints {
         spec: &SPEC,
         routes: service.routes(),
+        actions: service.actions(),
         service,
         lifecycle: Lifecycle::new(),
         metrics: Registry::default(),
         values: Values::gather(SPEC.all_params().iter(), &flags, &|_| None),
         started: Instant::now(),
         refused: RefCell::new(None),
+    }
+}
+
+fn query(path: &str) -> Query<'_> {
+    Query {
+        path,
+        query: "",
+        accept: "",
     }
 }
 
@@ -160,18 +180,24 @@ fn the_pods_address_gets_probes_and_metrics_only() {
 fn state_changes_on_the_socket_only() {
     let endpoints = endpoints();
     for peer in [Peer::Near, Peer::Far] {
-        let (answer, change) = endpoints.post("/drain", peer);
+        let (answer, change) = endpoints.post(&query("/drain"), peer);
         assert_eq!((answer.status, change), (403, None));
     }
     assert_eq!(
-        endpoints.post("/drain", Peer::Socket).1,
+        endpoints.post(&query("/drain"), Peer::Socket).1,
         Some(Change::Drain)
     );
     assert_eq!(
-        endpoints.post("/reload", Peer::Socket).1,
+        endpoints.post(&query("/reload"), Peer::Socket).1,
         Some(Change::Reload)
     );
-    assert_eq!(endpoints.post("/livez", Peer::Socket).0.status, 404);
+    assert_eq!(endpoints.post(&query("/livez"), Peer::Socket).0.status, 404);
+    // The module's own: nothing for the driver to do.
+    for (peer, status) in [(Peer::Near, 403), (Peer::Far, 403), (Peer::Socket, 200)] {
+        let (answer, change) = endpoints.post(&query("/things/one/drain"), peer);
+        assert_eq!((answer.status, change), (status, None));
+    }
+    assert_eq!(get(&endpoints, "/things/one/drain", Peer::Socket).0, 404);
 }
 
 #[test]

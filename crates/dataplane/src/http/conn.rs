@@ -24,6 +24,8 @@ pub(crate) enum Cut {
     Broken(#[expect(dead_code, reason = "shown by Debug")] io::Error),
     /// What came is not taken; the peer is told.
     Rejected(Reject),
+    /// The peer begins to speak HTTP/2; what it said is the input.
+    Http2,
 }
 
 impl From<io::Error> for Cut {

@@ -5,6 +5,7 @@
 //!   chunked  the chunked coding, a piece at a time                  (no I/O)
 //!   conn     a client's connection: head, deadline, sending, closing
 //!   local    answers from this process (admin, echo, redirects)
+//!   stage    what a request passes before it is forwarded
 //!   proxy    forwards to an upstream
 //! ```
 //!
@@ -19,6 +20,7 @@ mod limits;
 pub mod local;
 pub mod proxy;
 mod reject;
+pub mod stage;
 
 pub use limits::HttpLimits;
 pub use reject::{Reject, reason};

@@ -76,6 +76,7 @@ async fn live(
         spec: module.spec,
         service: Rc::clone(&service),
         routes: service.routes(),
+        actions: service.actions(),
         lifecycle: setup.lifecycle.clone(),
         metrics: setup.metrics.clone(),
         values: values.clone(),

@@ -59,6 +59,11 @@ pub trait Service {
     fn routes(&self) -> Vec<Route> {
         Vec::new()
     }
+
+    /// What changes the module's state, by POST: served on `--admin-socket` only.
+    fn actions(&self) -> Vec<Route> {
+        Vec::new()
+    }
 }
 
 /// A part of the page at `/`: a heading and rows.
@@ -78,7 +83,7 @@ pub struct Section {
 pub struct Route {
     /// The exact path; one that ends in `/` covers what is below it.
     pub path: &'static str,
-    /// The answer. Served to loopback peers only (or with `--admin-open`).
+    /// The answer. Served to loopback peers only (or with `--admin-open`); of an action, to `--admin-socket` only.
     pub answer: Rc<dyn Fn(&Query<'_>) -> Answer>,
 }
 

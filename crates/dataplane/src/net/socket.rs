@@ -90,6 +90,14 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// The address that the peer came to. None of a unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// Ready when there are bytes or the end came, as far as this thread's epoll has told: no system call.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

@@ -1,4 +1,4 @@
-//! TLS of a server, by rustls with aws-lc-rs: certificates that change while connections come in, and clients that must
+//! TLS, of a server and towards upstreams (`origin`), by rustls with aws-lc-rs: certificates that change while connections come in, and clients that must
 //! show one.
 //!
 //! ```text
@@ -16,6 +16,7 @@ mod certificate;
 mod client;
 mod look;
 mod metrics;
+mod origin;
 mod pair;
 mod params;
 mod rules;
@@ -29,12 +30,13 @@ pub use certificate::{Certificate, date};
 pub use client::{ClientAuth, ClientRules, forwarded_client_cert};
 pub use look::Refusal;
 pub use metrics::{METRICS, Reason};
+pub use origin::{Inside, ORIGIN_METRICS, UpstreamTls, UpstreamTlsParams};
 pub use pair::{Cause, Part};
 pub use params::{MinVersion, TlsParams};
 pub use rules::{AllowRules, CnRule, SanRule};
 pub use server::{HTTP1, InForce, ServerTls, View};
 pub use source::Source;
-pub use stream::{Handshake, TlsStream};
+pub use stream::{Handshake, Keys, Side, TlsStream};
 
 #[cfg(test)]
 mod tests;

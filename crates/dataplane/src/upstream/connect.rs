@@ -22,6 +22,8 @@ pub enum ConnectError {
     Name(String),
     /// This process or machine can't open another connection.
     Exhausted(io::Error),
+    /// It does not speak TLS as it should, or its certificate is not trusted.
+    Tls(io::Error),
     /// Anything else.
     Failed(io::Error),
 }
@@ -32,7 +34,7 @@ impl ConnectError {
         match self {
             Self::Timeout => 504,
             Self::Refused | Self::Exhausted(_) => 503,
-            Self::Name(_) | Self::Failed(_) => 502,
+            Self::Name(_) | Self::Tls(_) | Self::Failed(_) => 502,
         }
     }
 }
@@ -44,6 +46,7 @@ impl fmt::Display for ConnectError {
             Self::Refused => f.write_str("nobody listens there"),
             Self::Name(why) => write!(f, "its name can't be resolved: {why}"),
             Self::Exhausted(error) => write!(f, "no more connections can be opened: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Failed(error) => error.fmt(f),
         }
     }

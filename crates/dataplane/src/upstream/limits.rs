@@ -16,5 +16,8 @@ podkit_foundation::params! {
         upstream_idle_timeout: Duration { default: Some("4s"), bounds: Some((1, 3_600_000)) },
         /// Connections kept without use, at most, for each worker and upstream.
         upstream_idle: u32 { default: Some("256"), bounds: Some((0, 65_536)) },
+        /// Connections of HTTP/2 to an upstream, at most, for each worker; another one is opened when the upstream takes no
+        /// more requests on those that are open.
+        upstream_h2_connections: u32 { default: Some("4"), bounds: Some((1, 1_024)) },
     }
 }

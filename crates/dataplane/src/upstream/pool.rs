@@ -1,11 +1,14 @@
 //! A worker's connections to one upstream.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::uri::Scheme;
 use podkit_foundation::params::Addr;
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
@@ -13,9 +16,13 @@ use tokio::time::Instant;
 
 use super::connect::{ConnectError, dial_tcp, dial_unix};
 use super::limits::UpstreamLimits;
+use super::mux::Mux;
+use super::outward::Outward;
 use super::resolve::{Addresses, Names};
-use super::target::Target;
-use crate::net::{Buf, Socket, Transport};
+use super::target::{Speech, Target};
+use super::wire::Wire;
+use crate::net::{Buf, Path, SendProxy, Socket, Transport, put_header};
+use crate::tls::{Inside, TlsStream, UpstreamTls};
 
 /// What is counted about upstream connections.
 #[derive(Debug, Clone)]
@@ -52,6 +59,10 @@ pub struct Pool {
     target: Target,
     limits: UpstreamLimits,
     metrics: UpstreamMetrics,
+    outward: Outward,
+    mux: Rc<Mux>,
+    /// It has chosen HTTP/1.1 by ALPN.
+    declined: Cell<bool>,
     /// The one that was used last comes last.
     idle: RefCell<Vec<Idle>>,
     pruning: Cell<bool>,
@@ -64,17 +75,25 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    socket: Socket,
+    socket: Wire,
     since: Instant,
 }
 
 impl Pool {
     /// An empty pool.
-    pub fn new(target: Target, limits: UpstreamLimits, metrics: UpstreamMetrics) -> Rc<Self> {
+    pub fn new(
+        target: Target,
+        limits: UpstreamLimits,
+        metrics: UpstreamMetrics,
+        outward: Outward,
+    ) -> Rc<Self> {
         Rc::new_cyclic(|me| Self {
             target,
             limits,
             metrics,
+            outward,
+            mux: Rc::default(),
+            declined: Cell::new(false),
             idle: RefCell::default(),
             pruning: Cell::new(false),
             names: RefCell::default(),
@@ -95,7 +114,13 @@ impl Pool {
     }
 
     /// A kept connection on which nothing has come since: not the end either, as far as epoll has told.
-    pub fn take(&self) -> Option<Socket> {
+    pub fn take(&self) -> Option<Wire> {
+        if self.multiplexes()
+            && let Some(stream) = self.take_stream()
+        {
+            self.metrics.reused.inc();
+            return Some(stream);
+        }
         let mut idle = self.idle.borrow_mut();
         while let Some(mut kept) = idle.pop() {
             if is_quiet(&mut kept.socket) {
@@ -107,7 +132,10 @@ impl Pool {
     }
 
     /// Keeps a connection on which a whole answer was read, if there is room. `now` is when.
-    pub fn keep(&self, socket: Socket, now: Instant) {
+    pub fn keep(&self, socket: Wire, now: Instant) {
+        if !socket.can_be_kept() {
+            return;
+        }
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= self.limits.upstream_idle as usize {
             return;
@@ -122,22 +150,144 @@ impl Pool {
     /// Closes all kept connections.
     pub fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.mux.clear();
     }
 
     /// Opens a connection within `--connect-timeout`.
-    pub async fn connect(&self) -> Result<Socket, ConnectError> {
+    pub async fn connect(&self) -> Result<Wire, ConnectError> {
         // Boxed: it is rare and large, and would make every connection's task so.
         let dial = Box::pin(tokio::time::timeout(
             self.limits.connect_timeout,
-            self.dial(),
+            self.open(),
         ));
-        let dialled = dial.await;
-        let result = dialled.unwrap_or(Err(ConnectError::Timeout));
+        dial.await.unwrap_or_else(|_| {
+            self.metrics.failed.inc();
+            Err(ConnectError::Timeout)
+        })
+    }
+
+    /// Opens a connection on which nothing is multiplexed, whatever it speaks, within `--connect-timeout`. `proxied`: the
+    /// version of the PROXY protocol by which the upstream is told first from where to where its client came.
+    pub async fn connect_alone(
+        &self,
+        proxied: Option<(SendProxy, Option<Path>)>,
+    ) -> Result<Wire, ConnectError> {
+        let inside = match self.target.speech() {
+            Speech::Tls(_) if self.offers_http2() => Inside::Http2,
+            _ => self.inside(),
+        };
+        let dial = Box::pin(tokio::time::timeout(
+            self.limits.connect_timeout,
+            self.counted(inside, proxied),
+        ));
+        let (wire, _) = dial.await.unwrap_or_else(|_| {
+            self.metrics.failed.inc();
+            Err(ConnectError::Timeout)
+        })?;
+        Ok(wire)
+    }
+
+    fn offers_http2(&self) -> bool {
+        self.outward
+            .tls
+            .as_ref()
+            .is_some_and(UpstreamTls::offers_http2)
+    }
+
+    /// What a connection that is not to be HTTP/2 carries.
+    fn inside(&self) -> Inside {
+        match self.outward.raw {
+            true => Inside::Any,
+            false => Inside::Http1,
+        }
+    }
+
+    /// Requests share connections.
+    fn multiplexes(&self) -> bool {
+        match self.target.speech() {
+            _ if self.outward.raw => false,
+            Speech::Plain => false,
+            Speech::H2c => true,
+            Speech::Tls(_) => self.offers_http2() && !self.declined.get(),
+        }
+    }
+
+    fn take_stream(&self) -> Option<Wire> {
+        let most = self.limits.upstream_h2_connections as usize;
+        let stream = self.mux.take(most)?;
+        Some(Wire::Http2(Box::new(stream)))
+    }
+
+    async fn open(&self) -> Result<Wire, ConnectError> {
+        while self.multiplexes() {
+            // One dials; who came meanwhile looks again.
+            let Some(dialling) = self.mux.dial().await else {
+                if let Some(stream) = self.take_stream() {
+                    return Ok(stream);
+                }
+                continue;
+            };
+            let (wire, http2) = self.counted(Inside::Http2, None).await?;
+            if !http2 && self.target.is_tls() {
+                self.declined.set(true);
+                return Ok(wire);
+            }
+            let scheme = match self.target.is_tls() {
+                true => Scheme::HTTPS,
+                false => Scheme::HTTP,
+            };
+            let idle = self.limits.upstream_idle_timeout;
+            self.mux.add(wire, scheme, idle).await?;
+            drop(dialling);
+            if let Some(stream) = self.take_stream() {
+                return Ok(stream);
+            }
+        }
+        let (wire, _) = self.counted(self.inside(), None).await?;
+        Ok(wire)
+    }
+
+    async fn counted(
+        &self,
+        inside: Inside,
+        proxied: Option<(SendProxy, Option<Path>)>,
+    ) -> Result<(Wire, bool), ConnectError> {
+        let result = self.protect(inside, proxied).await;
         match &result {
             Ok(_) => self.metrics.opened.inc(),
             Err(_) => self.metrics.failed.inc(),
         }
         result
+    }
+
+    /// Dials, and shakes hands where TLS is spoken. True when HTTP/2 was agreed on.
+    async fn protect(
+        &self,
+        inside: Inside,
+        proxied: Option<(SendProxy, Option<Path>)>,
+    ) -> Result<(Wire, bool), ConnectError> {
+        let mut socket = self.dial().await?;
+        if let Some((version, path)) = proxied {
+            let header = put_header(version, path);
+            let mut sent = 0;
+            while sent < header.len() {
+                let part = [IoSlice::new(&header[sent..])];
+                sent += poll_fn(|cx| socket.poll_write(cx, &part)).await?;
+            }
+        }
+        let Speech::Tls(name) = self.target.speech() else {
+            return Ok((Wire::Plain(socket), false));
+        };
+        let Some(tls) = &self.outward.tls else {
+            let why =
+                io::Error::other("an https:// upstream that a file names needs --upstream-ca");
+            return Err(ConnectError::Failed(why));
+        };
+        let shake = TlsStream::connect(socket, tls.config(inside), name.clone());
+        let handshake = shake.await.map_err(ConnectError::Tls)?;
+        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
+        let stream = handshake.into_stream().map_err(ConnectError::Tls)?;
+        Ok((Wire::Tls(Box::new(stream)), http2))
     }
 
     async fn dial(&self) -> Result<Socket, ConnectError> {
@@ -219,9 +369,9 @@ impl Pool {
 }
 
 /// Nothing came on it. A read that filled its buffer leaves tokio unsure, so what it claims is there is read.
-fn is_quiet(socket: &mut Socket) -> bool {
+fn is_quiet(socket: &mut Wire) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
-    match socket.poll_read_ready(&mut cx) {
+    match socket.poll_readable(&mut cx) {
         Poll::Pending => true,
         Poll::Ready(Err(_)) => false,
         Poll::Ready(Ok(())) => {

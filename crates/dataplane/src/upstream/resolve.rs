@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RData;
 use hickory_resolver::{Resolver, TokioResolver};
 
 /// An answer is used for so long at least: some servers say 0.
@@ -55,10 +56,48 @@ impl Names {
         if ips.is_empty() {
             return Err("no address".to_owned());
         }
-        let now = Instant::now();
-        let until = found.valid_until().clamp(now + TTL_MIN, now + TTL_MAX);
+        let until = bounded(found.valid_until());
         Ok(Addresses { ips, until })
     }
+
+    /// All SRV records of `name`, and until when they hold. A target of "." says that there is no such service.
+    pub(super) async fn services(&self, name: &str) -> Result<(Vec<Service>, Instant), String> {
+        let found = self
+            .0
+            .srv_lookup(name)
+            .await
+            .map_err(|error| error.to_string())?;
+        let records = found.answers().iter();
+        let services: Vec<Service> = records
+            .filter_map(|record| match &record.data {
+                RData::SRV(srv) if !srv.target.is_root() => Some(Service {
+                    target: srv.target.to_string(),
+                    port: srv.port,
+                    weight: srv.weight,
+                    priority: srv.priority,
+                }),
+                _ => None,
+            })
+            .collect();
+        match services.is_empty() {
+            true => Err("no SRV record".to_owned()),
+            false => Ok((services, bounded(found.valid_until()))),
+        }
+    }
+}
+
+fn bounded(until: Instant) -> Instant {
+    let now = Instant::now();
+    until.clamp(now + TTL_MIN, now + TTL_MAX)
+}
+
+/// An SRV record (RFC 2782).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) target: String,
+    pub(super) port: u16,
+    pub(super) weight: u16,
+    pub(super) priority: u16,
 }
 
 /// All addresses of a name, IPv4 first, for a caller that asks once. Reads the system's configuration.

@@ -2,31 +2,39 @@
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, ParamError, Scheme, Upstream, Where};
+use rustls::pki_types::ServerName;
 
-/// One address that is dialled in the clear.
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speech {
+    /// HTTP/1.1, or plain bytes, in the clear.
+    Plain,
+    /// HTTP/2 in the clear, by prior knowledge.
+    H2c,
+    /// TLS, with a server whose certificate is for this name.
+    Tls(ServerName<'static>),
+}
+
+/// One address, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     addr: Addr,
     host: String,
+    speech: Speech,
 }
 
 impl Target {
     /// Checks that `upstream`, the value of the parameter `field` of `module`, is a form that is there.
     pub fn new(field: &str, module: &str, upstream: &Upstream) -> Result<Self, Failure> {
-        let refused = |what: &str| {
-            let why = format!(
-                "\"{upstream}\": {what} is not supported by {module} yet; expected host:port, :port or unix:/path"
-            );
+        let wrong = |what: &str| {
+            let why = format!("\"{upstream}\": {what}");
             Failure::from(ParamError::new(field, why))
         };
-        match upstream.scheme {
-            Scheme::Plain => {}
-            Scheme::H2c => return Err(refused("h2c://")),
-            Scheme::Https => return Err(refused("https://")),
-        }
-        if upstream.server_name.is_some() {
-            return Err(refused("server-name="));
-        }
+        let refused = |what: &str| {
+            wrong(&format!(
+                "{what} is not supported by {module} yet; expected host:port, :port or unix:/path"
+            ))
+        };
         let addr = match &upstream.place {
             Where::Addr(addr) => addr.clone(),
             Where::Dns(..) => return Err(refused("dns:")),
@@ -35,20 +43,38 @@ impl Target {
             Where::Kubernetes(_) => return Err(refused("k8s:")),
         };
         if addr.port() == Some(0) {
-            let why = format!("\"{upstream}\": port 0 can't be dialled");
-            return Err(ParamError::new(field, why).into());
+            return Err(wrong("port 0 can't be dialled"));
         }
-        Ok(Self::of(addr))
+        let speech = match (upstream.scheme, &upstream.server_name) {
+            (Scheme::Https, name) => {
+                Speech::Tls(server_name(&addr, name.as_deref()).map_err(|why| wrong(&why))?)
+            }
+            (_, Some(_)) => {
+                return Err(wrong(
+                    "server-name= is for https://, whose certificate is verified for it",
+                ));
+            }
+            (Scheme::Plain, None) => Speech::Plain,
+            (Scheme::H2c, None) => Speech::H2c,
+        };
+        Ok(Self {
+            speech,
+            ..Self::of(addr)
+        })
     }
 
-    /// An address.
+    /// An address, in the clear.
     pub fn of(addr: Addr) -> Self {
         let host = match &addr {
             Addr::Unix(_) => "localhost".to_owned(),
             Addr::Port(port) => format!("localhost:{port}"),
             other => other.to_string(),
         };
-        Self { addr, host }
+        Self {
+            addr,
+            host,
+            speech: Speech::Plain,
+        }
     }
 
     /// What is dialled.
@@ -60,4 +86,33 @@ impl Target {
     pub fn host(&self) -> &str {
         &self.host
     }
+
+    /// How it is spoken to.
+    pub fn speech(&self) -> &Speech {
+        &self.speech
+    }
+
+    /// TLS is spoken to it.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.speech, Speech::Tls(_))
+    }
+}
+
+/// What a certificate must be for: the name that was given, else the host.
+fn server_name(addr: &Addr, given: Option<&str>) -> Result<ServerName<'static>, String> {
+    let name = match (given, addr) {
+        (Some(name), _) => name.to_owned(),
+        (None, Addr::Name(name, _)) => name.clone(),
+        (None, Addr::Ip(ip, _)) => return Ok(ServerName::IpAddress((*ip).into())),
+        (None, Addr::Port(_)) => "localhost".to_owned(),
+        (None, Addr::Unix(_)) => {
+            return Err(
+                "needs ;server-name=NAME, which the server's certificate is for: a path names no host"
+                    .to_owned(),
+            );
+        }
+    };
+    ServerName::try_from(name.clone()).map_err(|_| {
+        format!("\"{name}\" is neither a host name nor an address that a certificate could be for")
+    })
 }

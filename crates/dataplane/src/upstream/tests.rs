@@ -24,6 +24,7 @@ fn pool(addr: &str, given: &[(&str, &str)]) -> std::rc::Rc<Pool> {
         target,
         limits(given),
         UpstreamMetrics::new(&Registry::default()),
+        Outward::default(),
     )
 }
 
@@ -48,19 +49,38 @@ fn forms_that_are_not_there_yet_are_named() {
             "{line}"
         );
     };
-    check("https://a:1", "https://");
-    check("h2c://a:1", "h2c://");
     check("dns:a:1", "dns:");
     check("srv:_a._tcp.b", "srv:");
     check("file:/a", "file:");
     check("k8s:a/b:1", "k8s:");
-    check("a:1;server-name=b", "server-name=");
     let target =
         |text: &str| Target::new("upstream", "tls", &Upstream::parse(text).unwrap()).unwrap();
     assert_eq!(target("app:80").host(), "app:80");
     assert_eq!(target("[::1]:80").host(), "[::1]:80");
     assert_eq!(target(":80").host(), "localhost:80");
     assert_eq!(target("unix:/run/a").host(), "localhost");
+}
+
+#[test]
+fn a_certificate_is_verified_for_the_name_that_is_given_else_the_host() {
+    let target = |text: &str| Target::new("upstream", "tls", &Upstream::parse(text).unwrap());
+    let check = |text: &str, name: &str| {
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        assert_eq!(*target(text).unwrap().speech(), Speech::Tls(name), "{text}");
+    };
+    check("https://a.example:1", "a.example");
+    check("https://a.example:1;server-name=b.example", "b.example");
+    check("https://[::1]:1", "::1");
+    check("https://:1", "localhost");
+    check("https://unix:/run/a;server-name=b", "b");
+    assert_eq!(*target("h2c://a:1").unwrap().speech(), Speech::H2c);
+    let refused = |text: &str, why: &str| {
+        let line = target(text).unwrap_err().to_string();
+        assert!(line.contains(why), "{text}: {line}");
+    };
+    refused("https://unix:/run/a", "needs ;server-name=NAME");
+    refused("a:1;server-name=b", "is for https://");
+    refused("h2c://a:1;server-name=b", "is for https://");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use podkit_testkit::{Need, Turn, able, machine};
 use serde_json::Value;
 
 /// The names of the pods that are tested.
-const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx"];
+const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx", "sessions"];
 
 /// Held while a pod is tested.
 pub(crate) struct Ground {

@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod balance;
 mod check;
 mod compose_tls;
 mod contract;
@@ -20,6 +21,7 @@ mod host_nginx;
 mod images;
 mod legacy_web;
 mod lifecycle;
+mod limit;
 mod openmetrics;
 mod probes;
 mod protection;
@@ -27,4 +29,5 @@ mod registries;
 mod rootless;
 mod runtime;
 mod schema;
+mod sessions;
 mod topz;

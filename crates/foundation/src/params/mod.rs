@@ -21,13 +21,17 @@
 //! turns those into typed fields or one [`ParamError`] line.
 
 mod addr;
+mod cidr;
 mod decl;
+mod pairs;
 mod types;
 mod values;
 
 pub use addr::{Addr, Scheme, Upstream, Where};
+pub use cidr::Cidr;
 pub use decl::{Param, ParamSet};
-pub use types::{ParamShape, ParamType, Rate, Size};
+pub use pairs::pairs;
+pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
 pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
 
 #[cfg(test)]

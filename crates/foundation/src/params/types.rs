@@ -239,6 +239,31 @@ impl fmt::Display for Size {
     }
 }
 
+/// A part of a whole: `20%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(pub u16);
+
+impl Percent {
+    /// 1.0 for all of it.
+    pub fn part(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+impl ParamType for Percent {
+    const TYPE_NAME: &'static str = "percent";
+    const EXPECTED: &'static str = "a whole number of percent such as 20%";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix('%').ok_or("the % is missing")?;
+        number.parse().map(Self).map_err(|_| String::new())
+    }
+
+    fn magnitude(&self) -> Option<u64> {
+        Some(self.0.into())
+    }
+}
+
 /// Events in a time: `100/s`, `5000/m`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
@@ -268,6 +293,39 @@ impl ParamType for Rate {
 
     fn magnitude(&self) -> Option<u64> {
         Some(self.count)
+    }
+}
+
+/// A factor with up to two digits after the point: `1.25`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Factor {
+    hundredths: u32,
+}
+
+impl Factor {
+    /// As a number.
+    pub fn number(self) -> f64 {
+        f64::from(self.hundredths) / 100.0
+    }
+}
+
+impl ParamType for Factor {
+    const TYPE_NAME: &'static str = "factor";
+    const EXPECTED: &'static str = "a number such as 1.25, more than 1 and at most 100";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(part) || whole.len() > 3 || part.len() > 2 {
+            return Err(String::new());
+        }
+        let number = |text: &str| text.parse::<u32>().map_err(|_| String::new());
+        let scale = if part.len() == 1 { 10 } else { 1 };
+        let hundredths = number(whole)? * 100 + number(part)? * scale;
+        match hundredths {
+            101..=10_000 => Ok(Self { hundredths }),
+            _ => Err(String::new()),
+        }
     }
 }
 

@@ -19,9 +19,10 @@ mod service;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
+use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
-use podkit_dataplane::tls::{self, TlsParams};
+use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
@@ -38,9 +39,9 @@ pub const MODULE: Module = Module {
 static SPEC: ModuleSpec = ModuleSpec {
     name: "tls",
     group: Group::Sidecars,
-    summary: "HTTPS in front of an HTTP service; TLS termination",
+    summary: "HTTPS in front of an HTTP service; TLS termination and origination",
     about: "Terminates TLS (1.2 and 1.3, hybrid post-quantum key exchange) in front of an application in the same pod, \
-            over loopback or a unix socket. HTTP/1.1 with the client's address, scheme and certificate told to the \
+            over loopback or a unix socket. HTTP/1.1 and HTTP/2 (by ALPN) with the client's address, scheme and certificate told to the \
             application; or any TCP protocol.\n\n\
             Certificates are watched: files, and the directories that the kubelet swaps. Chain and key are checked as a unit; \
             what is no good is refused with the reason in the log, in `podkit_tls_certificate_refused` and on `/`, and what \
@@ -48,6 +49,8 @@ static SPEC: ModuleSpec = ModuleSpec {
             With `--client-ca` clients must show a certificate; `--allow-san` and `--allow-cn` choose among them. Sessions are \
             resumed by tickets whose keys rotate every six hours and are thrown away when the authorities or revocation lists \
             change; a resumed client is judged by the rules of now.\n\n\
+            With `--originate` it is the other way round: clients in the clear, TLS to an `https://` upstream, whose certificate is \
+            always verified.\n\n\
             Ready when it listens and has a certificate that has not expired; the application's readiness is its own.",
     admin_port: 9601,
     data_path: true,
@@ -55,7 +58,9 @@ static SPEC: ModuleSpec = ModuleSpec {
         Params::PARAMS,
         TlsParams::PARAMS,
         HttpLimits::PARAMS,
+        Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
+        UpstreamTlsParams::PARAMS,
     ],
     ports: &[
         Port {
@@ -93,6 +98,18 @@ static SPEC: ModuleSpec = ModuleSpec {
             name: "client-crl",
             doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
         },
+        FileUse {
+            name: "upstream-ca",
+            doc: "PEM certificates of the authorities for upstreams. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-cert",
+            doc: "PEM chain shown to upstreams, and its key when there is no `--upstream-key`. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-key",
+            doc: "PEM private key of it. Watched, and read on SIGHUP.",
+        },
     ],
     needs: &[Need {
         feature: "listening on a port below 1024",
@@ -102,8 +119,9 @@ static SPEC: ModuleSpec = ModuleSpec {
     metrics: &METRICS,
 };
 
-const SETS: [&[Metric]; 4] = [
+const SETS: [&[Metric]; 5] = [
     &tls::METRICS,
+    &tls::ORIGIN_METRICS,
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,

@@ -1,9 +1,14 @@
 //! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
 
 use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http2::Http2Limits;
+use podkit_dataplane::net::SendProxy;
+use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Target, UpstreamLimits};
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Origin, Param, ParamError, ParamSet as _, Upstream, Values};
+use podkit_foundation::params::{
+    Addr, Cidr, Origin, Param, ParamError, ParamSet as _, Upstream, Values,
+};
 
 use super::hsts::Hsts;
 
@@ -24,8 +29,21 @@ podkit_foundation::params! {
         listen: Vec<Addr> { default: Some(":8443") },
         /// The application: host:port, :port (on the loopback) or unix:/path.
         ///
-        /// One. Several are the work of `podkit balance`.
+        /// One. Several are the work of `podkit balance`. `https://` in front: TLS is spoken to it as well, its certificate verified
+        /// for its host or ;server-name=NAME; `h2c://`: HTTP/2 in the clear.
         upstream: Vec<Upstream> { optional: false },
+        /// The other way round: clients come in the clear, and TLS is spoken to the upstream.
+        ///
+        /// For an application that speaks no TLS itself, to a service that wants it. The upstream is `https://…` then, and the
+        /// parameters of a server's certificates are not there. Clients should come over the loopback or a unix socket.
+        originate: bool { default: Some("false") },
+        /// Balancers, as blocks of addresses, whose connections begin with a header of the PROXY protocol (v1 or v2);
+        /// repeatable.
+        ///
+        /// Its source is the client from then on. Who comes over a unix socket is a balancer too. Others are served as who they are.
+        accept_proxy: Vec<Cidr> {},
+        /// Tell the upstream the client's address by the PROXY protocol, for --mode tcp.
+        send_proxy: Option<SendProxy> {},
         /// What is carried.
         ///
         /// `http` reads requests: the application is told the client's address and scheme (X-Forwarded-For,
@@ -67,6 +85,14 @@ impl Params {
                 "needs --mode http: in tcp mode no answer is read or changed",
             ));
         }
+        if params.mode == Mode::Http && params.send_proxy.is_some() {
+            let why = "needs --mode tcp: in http mode requests of many clients share connections, and \
+                       X-Forwarded-For and Forwarded say whose each is";
+            return Err(wrong("send_proxy", why));
+        }
+        if params.originate {
+            params.check_originate(values)?;
+        }
         if params.redirect_port.is_some() && params.redirect_from.is_none() {
             return Err(wrong("redirect_port", "needs --redirect-from"));
         }
@@ -82,6 +108,42 @@ impl Params {
         Ok(params)
     }
 
+    /// With `--originate` nothing is served by TLS.
+    fn check_originate(&self, values: &Values) -> Result<(), Failure> {
+        let wrong = |field: &str, why: &str| Failure::from(ParamError::new(field, why));
+        if !self.target()?.is_tls() {
+            let why = "TLS is not spoken to it; expected https://host:port with --originate";
+            return Err(wrong("upstream", why));
+        }
+        if self.hsts.is_some() {
+            return Err(wrong(
+                "hsts",
+                "can't go with --originate: clients come in the clear",
+            ));
+        }
+        if self.redirect_from.is_some() {
+            return Err(wrong(
+                "redirect_from",
+                "can't go with --originate: there is no HTTPS to go to",
+            ));
+        }
+        let serves = |param: &Param| {
+            TlsParams::PARAMS
+                .iter()
+                .any(|other| other.field == param.field)
+        };
+        let given = values.shown().find(|(param, raws)| {
+            serves(param) && raws.iter().any(|raw| raw.origin == Origin::Flag)
+        });
+        match given {
+            Some((param, _)) => Err(wrong(
+                param.field,
+                "can't go with --originate: no TLS is served (--upstream-ca, --upstream-cert and --upstream-key are for the upstream)",
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// A flag that would do nothing in tcp mode. A variable may be there for all containers of a pod, and is let be.
     fn idle_flag(&self, values: &Values) -> Option<&'static str> {
         if self.mode == Mode::Http {
@@ -93,6 +155,9 @@ impl Params {
                 // The connections' own, whatever they carry.
                 "max_connections" | "head_timeout" | "connect_timeout" | "tunnel_timeout" => false,
                 "trust_forwarded" => true,
+                _ if is_in(Http2Limits::PARAMS) => true,
+                "upstream_http2" => true,
+                _ if is_in(UpstreamTlsParams::PARAMS) => false,
                 _ if is_in(HttpLimits::PARAMS) => self.redirect_from.is_none(),
                 _ => is_in(UpstreamLimits::PARAMS),
             }
@@ -113,7 +178,7 @@ impl Params {
             many => {
                 return Err(wrong(format!(
                     "{} are given, and tls stands in front of one application; {expected}, once (several are for \
-                     podkit balance, which is not there yet)",
+                     podkit balance)",
                     many.len()
                 )));
             }

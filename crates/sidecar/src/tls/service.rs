@@ -1,21 +1,25 @@
 //! The module: parameters in, listeners bound, workers that shake hands and forward.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
-use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings};
+use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
+use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
-    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept, tunnel,
+    AcceptProxy, Accepted, Connections, Listener, Path, Peer, Port, SendProxy, Serve, Transport,
+    Worker, Workers, accept, tunnel,
 };
 use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, UpstreamTlsParams,
+    forwarded_client_cert,
 };
-use podkit_dataplane::upstream::{Pool, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamSet as _, Values};
 
@@ -27,15 +31,29 @@ use super::redirect::Redirect;
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
+    let upstream_tls = UpstreamTlsParams::from_values(values)?;
     let target = params.target()?;
     let protocols = match params.mode {
+        Mode::Http if http2.http2 => HTTP2,
         Mode::Http => HTTP1,
         // Whatever the application speaks, it is not ours to choose.
         Mode::Tcp => &[],
     };
-    let tls = ServerTls::new(&tls_params, protocols, &setup.metrics)?;
+    let tls = match params.originate {
+        true => None,
+        false => Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?),
+    };
+    // The system's authorities are read only when they are needed.
+    let upstream_tls = match target.is_tls() {
+        true => Some(UpstreamTls::new(&upstream_tls, &setup.metrics)?),
+        false => {
+            upstream_tls.refuse_unused()?;
+            None
+        }
+    };
 
     let bind = |addr| Listener::bind("listen", addr, setup.workers);
     let listeners = params
@@ -54,9 +72,11 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             public_port: params.redirect_port.or(listening),
             params,
             limits,
+            http2,
             upstream_limits,
             target,
             tls,
+            upstream_tls,
             listeners,
             redirect,
             upstream_metrics: UpstreamMetrics::new(&setup.metrics),
@@ -72,9 +92,12 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 struct Plan {
     params: Params,
     limits: HttpLimits,
+    http2: Http2Limits,
     upstream_limits: UpstreamLimits,
     target: Target,
-    tls: ServerTls,
+    /// None when it is originated only.
+    tls: Option<ServerTls>,
+    upstream_tls: Option<UpstreamTls>,
     listeners: Vec<Listener>,
     redirect: Option<Listener>,
     /// The port that clients come to.
@@ -105,22 +128,39 @@ impl Service for Tls {
             move |worker| plan.start(worker),
         )?;
         *self.workers.borrow_mut() = Some(workers);
-        drop(tokio::task::spawn_local(self.plan.tls.clone().watch()));
+        if let Some(tls) = &self.plan.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
+        if let Some(tls) = &self.plan.upstream_tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
         Ok(())
     }
 
     fn reload(&self) -> Result<(), String> {
-        self.plan.tls.reload().map(|_| ())
+        let served = self.plan.tls.as_ref().map(ServerTls::reload);
+        let spoken = self.plan.upstream_tls.as_ref().map(UpstreamTls::reload);
+        let faults = [served, spoken].into_iter().flatten();
+        let lines: Vec<String> = faults.filter_map(Result::err).collect();
+        match lines.is_empty() {
+            true => Ok(()),
+            false => Err(lines.join("; ")),
+        }
     }
 
     fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
-        vec![("certificate", self.plan.tls.usable())]
+        let tls = self.plan.tls.iter();
+        tls.map(|tls| ("certificate", tls.usable())).collect()
     }
 
     fn page(&self) -> Vec<Section> {
-        let (plan, view) = (&self.plan, self.plan.tls.view());
-        let mut sections = vec![page::certificates(&view, SystemTime::now())];
-        sections.extend(page::clients(&view, &self.rules));
+        let plan = &self.plan;
+        let view = plan.tls.as_ref().map(ServerTls::view);
+        let mut sections = Vec::new();
+        if let Some(view) = &view {
+            sections.push(page::certificates(view, SystemTime::now()));
+            sections.extend(page::clients(view, &self.rules));
+        }
         sections.push(self.application());
         let open = self.setup.lifecycle.in_flight();
         let mut live = vec![
@@ -139,11 +179,13 @@ impl Service for Tls {
                 plan.http_metrics.answered().to_string(),
             ));
         }
-        live.push((
-            "Handshakes",
-            format!("{}, {} of them resumed", view.handshakes, view.resumed),
-        ));
-        live.push(("Handshakes that failed", view.failed.to_string()));
+        if let Some(view) = &view {
+            live.push((
+                "Handshakes",
+                format!("{}, {} of them resumed", view.handshakes, view.resumed),
+            ));
+            live.push(("Handshakes that failed", view.failed.to_string()));
+        }
         sections.push(page::list("Live", live));
         sections
     }
@@ -174,7 +216,11 @@ impl Tls {
                 format!("{upstream} by the upstream, {client} by clients, {podkit} by podkit"),
             ));
         }
-        page::list("Application", rows)
+        let mut section = page::list("Application", rows);
+        let refusal = plan.upstream_tls.as_ref().and_then(UpstreamTls::refusal);
+        section.alert =
+            refusal.map(|line| format!("Refused, the former state stays in force: {line}"));
+        section
     }
 }
 
@@ -182,8 +228,16 @@ impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
         let front = Rc::new(self.front());
+        let trusted = self.params.accept_proxy.clone();
         for listener in &self.listeners {
-            serve(listener.take()?, worker, Rc::clone(&front));
+            let port = listener.take()?;
+            if trusted.is_empty() {
+                serve(port, worker, Rc::clone(&front));
+            } else {
+                let patience = self.limits.head_timeout;
+                let front = AcceptProxy::new(trusted.clone(), patience, Rc::clone(&front));
+                serve(port, worker, Rc::new(front));
+            }
         }
         if let (Some(listener), Some(port)) = (&self.redirect, self.public_port) {
             let local = Local::new(Redirect { port }, self.limits.clone());
@@ -194,9 +248,13 @@ impl Plan {
 
     fn front(&self) -> Front {
         let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
-        let pool = Pool::new(self.target.clone(), limits, metrics);
+        let target = self.target.clone();
         let onward = match self.params.mode {
-            Mode::Tcp => Onward::Tcp(pool, self.upstream_limits.tunnel_timeout),
+            Mode::Tcp => {
+                let idle = limits.tunnel_timeout;
+                let pool = Pool::new(target, limits, metrics, self.outward(true));
+                Onward::Tcp(pool, idle, self.params.send_proxy)
+            }
             Mode::Http => {
                 let hsts = self
                     .params
@@ -204,18 +262,31 @@ impl Plan {
                     .map(|hsts| format!("Strict-Transport-Security: {}\r\n", hsts.value()));
                 let settings = ProxySettings {
                     limits: self.limits.clone(),
-                    scheme: "https",
+                    http2: self.http2.clone(),
+                    scheme: if self.tls.is_some() { "https" } else { "http" },
                     port: self.public_port,
                     trust_forwarded: self.params.trust_forwarded,
                     response_fields: hsts.unwrap_or_default(),
+                    retries: Retries::NONE,
+                    key: None,
+                    make_traceparent: None,
+                    access_log: None,
                 };
-                Onward::Http(Proxy::new(settings, pool, self.http_metrics.clone()))
+                let cluster = Cluster::of(target, limits, metrics, self.outward(false));
+                Onward::Http(Proxy::new(settings, cluster, self.http_metrics.clone()))
             }
         };
         Front {
             tls: self.tls.clone(),
             patience: self.limits.head_timeout,
             onward,
+        }
+    }
+
+    fn outward(&self, raw: bool) -> Outward {
+        Outward {
+            tls: self.upstream_tls.clone(),
+            raw,
         }
     }
 }
@@ -231,7 +302,8 @@ fn serve<S: Serve>(port: Port, worker: &Rc<Worker>, serve: Rc<S>) {
 
 /// What a worker does with a connection.
 struct Front {
-    tls: ServerTls,
+    /// None when clients come in the clear.
+    tls: Option<ServerTls>,
     /// For the handshake.
     patience: Duration,
     onward: Onward,
@@ -240,7 +312,7 @@ struct Front {
 /// Where it goes once it is open.
 enum Onward {
     Http(Rc<Proxy>),
-    Tcp(Rc<Pool>, Duration),
+    Tcp(Rc<Pool>, Duration, Option<SendProxy>),
 }
 
 impl Serve for Front {
@@ -251,22 +323,35 @@ impl Serve for Front {
             worker,
             guard,
         } = accepted;
-        let handshake = TlsStream::accept(socket, self.tls.config(), &worker, self.patience);
+        // Asked only where it is told on.
+        let to = match &self.onward {
+            Onward::Tcp(_, _, Some(_)) => socket.local_addr(),
+            _ => None,
+        };
+        let Some(tls) = &self.tls else {
+            match &self.onward {
+                Onward::Http(proxy) => proxy.serve_on(socket, peer, worker, &[]).await,
+                Onward::Tcp(..) => self.tunnel(socket, peer, to, &worker).await,
+            }
+            return drop(guard);
+        };
+        let handshake = TlsStream::accept(socket, tls.config(), &worker, self.patience);
         let handshake = match handshake.await {
             Ok(handshake) => handshake,
             Err(error) => {
                 let reason = Reason::of_io(&error);
-                self.tls.failed(reason);
+                tls.failed(reason);
                 return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
             }
         };
-        let client = match self.tls.accepted(handshake.connection()) {
+        let client = match tls.accepted(handshake.connection()) {
             Ok(client) => client,
             Err(reason) => {
                 return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
             }
         };
-        let mut stream = match handshake.into_stream() {
+        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
+        let stream = match handshake.into_stream() {
             Ok(stream) => stream,
             Err(error) => {
                 return tracing::error!(%peer, why = %error, "a connection can't be protected");
@@ -275,21 +360,44 @@ impl Serve for Front {
         match &self.onward {
             Onward::Http(proxy) => {
                 let fields = client.as_ref().map(client_field).unwrap_or_default();
+                if http2 {
+                    // Boxed, so that the others' tasks have no room for it.
+                    let serve = proxy.serve_http2(stream, None, peer, worker, fields.as_bytes());
+                    Box::pin(serve).await;
+                    return drop(guard);
+                }
                 proxy
                     .serve_on(stream, peer, worker, fields.as_bytes())
                     .await;
             }
-            Onward::Tcp(pool, idle) => match pool.connect().await {
-                Ok(mut upstream) => {
-                    // How it ends is for the two sides to know.
-                    drop(tunnel(&mut stream, None, &mut upstream, None, &worker, *idle).await);
-                }
-                Err(error) => {
-                    tracing::debug!(%peer, upstream = %pool.target().addr(), why = %error, "can't connect");
-                }
-            },
+            Onward::Tcp(..) => self.tunnel(stream, peer, to, &worker).await,
         }
         drop(guard);
+    }
+}
+
+impl Front {
+    /// Passes bytes on, whatever they are. `to`: where the client came to.
+    async fn tunnel<T: Transport>(
+        &self,
+        mut io: T,
+        peer: Peer,
+        to: Option<SocketAddr>,
+        worker: &Rc<Worker>,
+    ) {
+        let Onward::Tcp(pool, idle, send_proxy) = &self.onward else {
+            return;
+        };
+        let proxied = send_proxy.map(|version| (version, Path::between(peer, to)));
+        match pool.connect_alone(proxied).await {
+            Ok(mut upstream) => {
+                // How it ends is for the two sides to know.
+                drop(tunnel(&mut io, None, &mut upstream, None, worker, *idle).await);
+            }
+            Err(error) => {
+                tracing::debug!(%peer, upstream = %pool.target().addr(), why = %error, "can't connect");
+            }
+        }
     }
 }
 

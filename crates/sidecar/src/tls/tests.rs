@@ -32,7 +32,7 @@ fn parameters_are_checked_against_each_other() {
         &[("upstream", "a:1,b:2")],
         "2 are given, and tls stands in front of one application",
     );
-    refused(&[("upstream", "https://a:1")], "\"https://a:1\"");
+    Params::checked(&values(&[("upstream", "https://a:1")])).unwrap();
     refused(&[("upstream", "dns:a:1")], "dns:");
     refused(
         &[("upstream", "a:1;weight=2")],

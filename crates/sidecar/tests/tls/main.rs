@@ -6,7 +6,10 @@
 mod certificates;
 mod clients;
 mod http;
+mod http2;
 mod oracles;
+mod origin;
+mod proxied;
 mod tcp;
 
 use std::collections::BTreeMap;
@@ -51,6 +54,11 @@ fn values(flags: &[(String, String)]) -> Values {
 impl Tls {
     /// Starts it in front of `upstream`, with two workers.
     fn start(upstream: SocketAddr, flags: &[(&str, &str)]) -> Self {
+        Self::start_at(&upstream.to_string(), flags)
+    }
+
+    /// The same, with an upstream of any form.
+    fn start_at(upstream: &str, flags: &[(&str, &str)]) -> Self {
         let addr = free_addr();
         let mut all = vec![
             ("listen".to_owned(), addr.to_string()),

@@ -98,6 +98,10 @@ pub enum Known {
     Date,
     /// `Strict-Transport-Security`.
     Hsts,
+    /// `traceparent` (W3C Trace Context).
+    Traceparent,
+    /// `tracestate`.
+    Tracestate,
     /// One of those above, written with underscores: CGI and WSGI take it for the real one.
     Disguised,
 }
@@ -122,6 +126,8 @@ impl Known {
             7 if is(name, b"upgrade") => Self::Upgrade,
             9 if is(name, b"forwarded") => Self::Forwarded,
             9 if is(name, b"x-real-ip") => Self::XForwarded,
+            10 if is(name, b"tracestate") => Self::Tracestate,
+            11 if is(name, b"traceparent") => Self::Traceparent,
             10 if is(name, b"connection") => Self::Connection,
             10 if is(name, b"keep-alive") => Self::OldKeepAlive,
             14 if is(name, b"content-length") => Self::ContentLength,

@@ -47,7 +47,7 @@ impl<H: Handler> Local<H> {
                 Ok(()) => conn.finish().await,
                 Err(Cut::Rejected(reject)) => self.refuse(&mut conn, reject).await,
                 Err(Cut::Closed) => conn.close().await,
-                Err(Cut::Timeout | Cut::Broken(_)) => conn.io.abort(),
+                Err(Cut::Timeout | Cut::Broken(_) | Cut::Http2) => conn.io.abort(),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
-use super::exchange::{After, Asked, Fail};
+use super::exchange::{After, Fail, Sent, Try};
 use super::pace::Pace;
 use super::pump::Pump;
 use super::relay::{Relay, RelayError, Waits};
@@ -13,7 +13,8 @@ use super::{Fault, Proxy};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Method, Scanner};
 use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport, tunnel};
+use crate::net::{Buf, Transport, tunnel};
+use crate::upstream::Wire;
 
 /// Interim answers that are forwarded for one request; more are an upstream that has lost its way.
 const MAX_INTERIM: u32 = 32;
@@ -24,6 +25,8 @@ pub(super) struct Answered {
     pub(super) status: u16,
     pub(super) after: After,
     pub(super) reusable: bool,
+    /// Bytes that went to the client.
+    pub(super) bytes: u64,
 }
 
 impl Proxy {
@@ -31,19 +34,30 @@ impl Proxy {
     pub(super) async fn attempt<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        asked: Asked,
+        try_on: Try<'_>,
         out: &Buf,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         kept: bool,
     ) -> Result<Answered, Fail> {
-        let limits = self.pool.limits();
+        let limits = self.cluster.limits();
+        let (asked, name) = (try_on.asked, try_on.picked.endpoint().name());
         let whole = pump.is_none();
-        conn.timer.arm(asked.since + limits.response_timeout);
+        // All of it went out at once, so that all of it can go out again.
+        let harmless = whole && asked.method.is_idempotent();
+        conn.timer.arm(try_on.deadline);
         if let Err(failed) = self.send_head(conn, out, upstream).await {
             match failed {
                 // Nothing of it went out.
-                SendFail { sent: 0, .. } if kept => return Err(Fail::Stale),
+                SendFail {
+                    sent: 0,
+                    timeout: false,
+                } if kept => return Err(Fail::Stale),
+                SendFail { sent: 0, timeout } => {
+                    let status = if timeout { 504 } else { 502 };
+                    let why = "the upstream takes no request";
+                    return Err(Fail::Again(Sent::Nothing, Fault::Upstream, status, why));
+                }
                 SendFail { timeout: true, .. } => {
                     let why = "the upstream takes no request";
                     return Err(Fail::Tell(Fault::Upstream, 504, why));
@@ -58,24 +72,36 @@ impl Proxy {
         loop {
             let got = self
                 .receive_head(conn, pump, upstream, &mut input, &mut scanner)
-                .await?;
+                .await;
+            // Neither an interim answer nor the begin of one came.
+            let nothing = interim == 0 && input.is_none();
             let len = match got {
-                Some(len) => len,
-                None if kept && whole && asked.method.is_idempotent() && input.is_none() => {
-                    return Err(Fail::Stale);
+                Ok(Some(len)) => len,
+                Ok(None) if kept && harmless && nothing => return Err(Fail::Stale),
+                // It says so itself, and so it may go elsewhere (RFC 9113 section 8.7).
+                Ok(None) if whole && nothing && upstream.is_unprocessed() => {
+                    if kept {
+                        return Err(Fail::Stale);
+                    }
+                    let why = "the upstream refuses the request";
+                    return Err(Fail::Again(Sent::Nothing, Fault::Upstream, 503, why));
                 }
-                None => {
-                    return Err(Fail::Tell(
-                        Fault::Upstream,
-                        502,
-                        "the upstream closed without an answer",
-                    ));
+                Ok(None) => {
+                    let why = "the upstream closed without an answer";
+                    return Err(match harmless && nothing {
+                        true => Fail::Again(Sent::Harmless, Fault::Upstream, 502, why),
+                        false => Fail::Tell(Fault::Upstream, 502, why),
+                    });
                 }
+                Err(Fail::Tell(fault, 504, why)) if harmless && nothing => {
+                    return Err(Fail::Again(Sent::Harmless, fault, 504, why));
+                }
+                Err(fail) => return Err(fail),
             };
             let bare_lf = scanner.saw_bare_lf();
             scanner = Scanner::default();
             let (head, out) =
-                self.take_response(conn, &mut input, len, bare_lf, asked, pump.is_none())?;
+                self.take_response(conn, &mut input, len, bare_lf, try_on, pump.is_none())?;
             if head.status == 101 && !whole && pump.is_some() {
                 let why = "the upstream changed to another protocol in the middle of a request";
                 return Err(Fail::Tell(Fault::Upstream, 502, why));
@@ -100,7 +126,7 @@ impl Proxy {
                 continue;
             }
             let mut relay = Relay::new(head.body, head.framing, out, input);
-            self.relay(conn, pump, upstream, &mut relay).await?;
+            self.relay(conn, pump, upstream, &mut relay, name).await?;
             let complete = pump.is_none();
             return Ok(Answered {
                 status: head.status,
@@ -109,6 +135,7 @@ impl Proxy {
                     false => After::Close,
                 },
                 reusable: head.reusable && complete && relay.is_clean(),
+                bytes: relay.progress(),
             });
         }
     }
@@ -117,7 +144,7 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         out: &Buf,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
     ) -> Result<(), SendFail> {
         let bytes = out.filled();
         let mut sent = 0;
@@ -151,7 +178,7 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         input: &mut Option<Buf>,
         scanner: &mut Scanner,
     ) -> Result<Option<usize>, Fail> {
@@ -210,10 +237,11 @@ impl Proxy {
         input: &mut Option<Buf>,
         len: usize,
         bare_lf: bool,
-        asked: Asked,
+        try_on: Try<'_>,
         complete: bool,
     ) -> Result<(Taken, Buf), Fail> {
         let limits = &self.settings.limits;
+        let asked = try_on.asked;
         let wrong = |why| Fail::Tell(Fault::Upstream, 502, why);
         let Some(have) = input else {
             return Err(wrong("the upstream's answer is empty"));
@@ -221,7 +249,7 @@ impl Proxy {
         let bytes = &have.filled()[..len];
         let mut head = self.response.borrow_mut();
         if let Err(reject) = head.parse(bytes, limits.fields(), asked.method == Method::Head) {
-            tracing::debug!(upstream = %self.pool.target().addr(), why = %reject, "the answer is not valid");
+            tracing::debug!(upstream = try_on.picked.endpoint().name(), why = %reject, "the answer is not valid");
             return Err(wrong("the upstream's answer is not valid HTTP"));
         }
         let status = head.status();
@@ -253,6 +281,12 @@ impl Proxy {
                 (true, _) => None,
             },
             more: self.settings.response_fields.as_bytes(),
+            staged: try_on.staged,
+            // A session that is new, or whose endpoint is lost.
+            cookie: match asked.wanted.sticky == Some(try_on.picked.endpoint().id()) {
+                true => b"",
+                false => try_on.picked.cookie().as_bytes(),
+            },
             bare_lf,
         };
         let mut out = Buf::small();
@@ -269,8 +303,9 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         relay: &mut Relay,
+        name: &str,
     ) -> Result<(), Fail> {
         let limits = &self.settings.limits;
         let mut pace = Pace::new(pump.as_ref());
@@ -282,7 +317,7 @@ impl Proxy {
                     return Poll::Ready(Err(Fail::Client(cut)));
                 }
                 Poll::Ready(Err(RelayError::Upstream(why))) => {
-                    tracing::debug!(upstream = %self.pool.target().addr(), why, "an answer is incomplete");
+                    tracing::debug!(upstream = name, why, "an answer is incomplete");
                     return Poll::Ready(Err(Fail::Broken(Fault::Upstream)));
                 }
                 Poll::Pending => {}
@@ -298,7 +333,7 @@ impl Proxy {
                 waited = Some(waits);
                 conn.timer.arm_for(match waits.0 {
                     Waits::Client => limits.idle_timeout,
-                    Waits::Upstream => self.pool.limits().response_timeout,
+                    Waits::Upstream => self.cluster.limits().response_timeout,
                 });
             }
             if conn.timer.expired(cx) {
@@ -316,7 +351,7 @@ impl Proxy {
     async fn tunnel<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         input: Option<Buf>,
         mut out: Buf,
     ) -> Result<Answered, Fail> {
@@ -325,7 +360,7 @@ impl Proxy {
             out.put(input.filled());
         }
         let from_client = conn.take_input();
-        let idle = self.pool.limits().tunnel_timeout;
+        let idle = self.cluster.limits().tunnel_timeout;
         let worker = std::rc::Rc::clone(&conn.worker);
         // How it ends is the two sides' business; a tunnel has no answer that could be cut short.
         drop(
@@ -343,6 +378,7 @@ impl Proxy {
             status: 101,
             after: After::Close,
             reusable: false,
+            bytes: 0,
         })
     }
 }
@@ -367,7 +403,7 @@ struct SendFail {
 /// Reads what the upstream has sent behind `input`; takes a buffer only when there is something.
 fn poll_more(
     cx: &mut Context<'_>,
-    upstream: &mut Socket,
+    upstream: &mut Wire,
     input: &mut Option<Buf>,
     room: usize,
 ) -> Poll<io::Result<usize>> {

@@ -1,19 +1,24 @@
 //! One request and its answer, after another.
 
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::access::Entry;
 use super::attempt::Answered;
+use super::choice::{cookie, target};
 use super::pump::Pump;
-use super::rewrite::{Client, put_error, put_request};
-use super::{Fault, Proxy};
+use super::rewrite::{Client, put_reply, put_request};
+use super::{Fault, Proxy, trace};
 use crate::http::conn::{Conn, Cut};
-use crate::http::head::Method;
-use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport};
-use crate::upstream::ConnectError;
+use crate::http::head::{Method, RequestHead};
+use crate::http::reject::{Reject, reason};
+use crate::http::stage::{Passage, Reply, Verdict, View, Waited};
+use crate::http2::PREFACE;
+use crate::net::{Buf, Transport};
+use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
 
 /// What must be known of a request until its answer was sent.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +29,7 @@ pub(super) struct Asked {
     pub(super) wants_upgrade: bool,
     /// All of it has come, body included.
     pub(super) whole: bool,
+    pub(super) wanted: Wanted,
     pub(super) since: Instant,
 }
 
@@ -40,6 +46,17 @@ pub(super) enum Fail {
     Broken(Fault),
     /// Nothing came back on a kept connection: the upstream had closed it.
     Stale,
+    /// Nothing of an answer came, and it may be sent again; otherwise the client is told as by `Tell`.
+    Again(Sent, Fault, u16, &'static str),
+}
+
+/// What of a request may have reached an upstream that failed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Nothing: any other endpoint may get it.
+    Nothing,
+    /// All of it, and its method says that it may be sent again (RFC 9110 section 9.2.2).
+    Harmless,
 }
 
 /// What comes after an answer.
@@ -58,31 +75,81 @@ impl Proxy {
     ) -> Result<(), Cut> {
         let limits = &self.settings.limits;
         let mut first = true;
+        let entry = self.lines.as_ref().map(|_| Entry::new(client.addr()));
+        let mut passage = Passage::new(&self.stages);
         loop {
+            passage.end();
             let len = match conn.head(limits, first).await {
                 Ok(len) => len,
                 Err(Cut::Rejected(reject)) => {
-                    self.tell(conn, None, Fault::Client, reject.status(), reject)
+                    self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
                         .await?;
                     return Ok(());
                 }
                 Err(cut) => return Err(cut),
             };
+            if first
+                && self.takes_preface()
+                && conn.input().starts_with(&PREFACE[..len.min(PREFACE.len())])
+            {
+                return Err(Cut::Http2);
+            }
             first = false;
             let since = Instant::now();
-            let (asked, out, pump) = match self.take_request(conn, len, client, since) {
-                Ok(taken) => taken,
+            let coming = Coming {
+                len,
+                client,
+                since,
+                entry: entry.as_ref(),
+            };
+            let taken = self.take_passed(conn, coming, &mut passage).await;
+            let (asked, result) = match taken {
+                Ok(Taken::Wait(_)) => unreachable!("waited for by take_passed"),
+                Ok(Taken::Forward(asked, out, pump)) => {
+                    let result = self
+                        .exchange(conn, asked, out, pump, entry.as_ref(), passage.fields())
+                        .await;
+                    (asked, result)
+                }
+                Ok(Taken::Answer(asked, reply)) => {
+                    let after = self
+                        .reply(conn, Some(asked), &reply, passage.fields())
+                        .await?;
+                    if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+                        let bytes = match asked.method {
+                            Method::Head => 0,
+                            _ => reply.body.len() as u64,
+                        };
+                        entry.answered(reply.status, bytes);
+                        lines.put(entry, since.elapsed());
+                    }
+                    match after {
+                        After::Next => continue,
+                        After::Close => return Ok(()),
+                    }
+                }
                 Err(reject) => {
-                    self.tell(conn, None, Fault::Client, reject.status(), reject)
+                    self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
                         .await?;
                     return Ok(());
                 }
             };
-            match self.exchange(conn, asked, out, pump).await {
+            if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+                match &result {
+                    Err(Fail::Tell(_, status, _)) => entry.answered(*status, 0),
+                    Err(Fail::Reject(reject)) => entry.answered(reject.status(), 0),
+                    _ => {}
+                }
+                lines.put(entry, since.elapsed());
+            }
+            match result {
                 Ok(After::Next) => {}
                 Ok(After::Close) => return Ok(()),
                 Err(Fail::Tell(fault, status, why)) => {
-                    if self.tell(conn, Some(asked), fault, status, why).await? == After::Close {
+                    let after = self
+                        .tell(conn, Some(asked), &passage, fault, status, why)
+                        .await?;
+                    if after == After::Close {
                         return Ok(());
                     }
                 }
@@ -92,7 +159,7 @@ impl Proxy {
                         ..asked
                     };
                     let status = reject.status();
-                    self.tell(conn, Some(asked), Fault::Client, status, reject)
+                    self.tell(conn, Some(asked), &passage, Fault::Client, status, reject)
                         .await?;
                     return Ok(());
                 }
@@ -104,7 +171,7 @@ impl Proxy {
                     self.metrics.fault(fault);
                     return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
                 }
-                Err(Fail::Stale) => unreachable!("tried again by exchange"),
+                Err(Fail::Stale | Fail::Again(..)) => unreachable!("tried again by exchange"),
             }
         }
     }
@@ -114,11 +181,28 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         asked: Option<Asked>,
+        passage: &Passage,
         fault: Fault,
         status: u16,
         why: impl std::fmt::Display,
     ) -> Result<After, Cut> {
         self.metrics.fault(fault);
+        let reply = Reply {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: format!("{why}\n").into_bytes().into(),
+        };
+        self.reply(conn, asked, &reply, passage.fields()).await
+    }
+
+    /// Sends an answer of our own.
+    async fn reply<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        asked: Option<Asked>,
+        reply: &Reply,
+        staged: &[u8],
+    ) -> Result<After, Cut> {
         let limits = &self.settings.limits;
         let mut out = Buf::small();
         let method = asked.map_or(Method::Other, |asked| asked.method);
@@ -127,28 +211,46 @@ impl Proxy {
             true => After::Next,
             false => After::Close,
         };
-        put_error(
-            &mut out,
-            status,
-            &why.to_string(),
-            method,
-            after == After::Close,
-        );
+        put_reply(&mut out, reply, staged, method, after == After::Close);
         conn.send(&[out.filled()], limits.idle_timeout).await?;
         let took = asked.map_or(Duration::ZERO, |asked| asked.since.elapsed());
-        self.metrics.answer(status, took);
+        self.metrics.answer(reply.status, took);
         conn.timer.arm_for(limits.idle_timeout);
         Ok(after)
     }
 
-    /// Parses the head of `len` bytes and writes it for the upstream, the body's begin behind it. Waits for nothing.
+    /// Takes the request that has come through the stages.
+    async fn take_passed<T: Transport>(
+        &self,
+        conn: &mut Conn<T>,
+        coming: Coming<'_>,
+        passage: &mut Passage,
+    ) -> Result<Taken, Reject> {
+        let mut reply = None;
+        loop {
+            match self.take_request(conn, coming, passage, reply.take())? {
+                // Nothing is used up yet: the head is parsed again, which is rare enough.
+                Taken::Wait(wait) => reply = passage.resume(wait.await),
+                taken => return Ok(taken),
+            }
+        }
+    }
+
+    /// Parses the head, lets it pass the stages and writes it for the upstream, the body's begin behind it. `reply`: what a
+    /// stage that waited answers.
     fn take_request<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        len: usize,
-        client: &Client,
-        since: Instant,
-    ) -> Result<(Asked, Buf, Option<Pump>), Reject> {
+        coming: Coming<'_>,
+        passage: &mut Passage,
+        mut reply: Option<Reply>,
+    ) -> Result<Taken, Reject> {
+        let Coming {
+            len,
+            client,
+            since,
+            entry,
+        } = coming;
         let limits = &self.settings.limits;
         let mut head = self.request.borrow_mut();
         let input = conn.input();
@@ -160,16 +262,47 @@ impl Proxy {
             keep_alive: head.keep_alive(),
             wants_upgrade: head.upgrade().is_some(),
             whole: true,
+            wanted: self.wanted(&head, bytes, client, since),
             since,
         };
         let mut pump = Pump::new(head.body(), limits)?;
+        if reply.is_none() && !passage.is_free() {
+            let view = View {
+                head: &head,
+                bytes,
+                peer: client.peer(),
+                scheme: client.scheme(),
+                now: since,
+            };
+            match passage.go(&view) {
+                Verdict::Pass => {}
+                Verdict::Answer(made) => reply = Some(made),
+                Verdict::Wait(wait) => return Ok(Taken::Wait(wait)),
+            }
+        }
         let mut out = Buf::small();
+        let told = trace::valid(&head, bytes);
+        let made = match self.settings.make_traceparent {
+            Some(percent) if told.is_none() => {
+                trace::drop_fields(&mut head);
+                Some(self.ids.make(percent))
+            }
+            _ => None,
+        };
+        let made = made.as_ref().map(<[u8; trace::BYTES]>::as_slice);
+        if let Some(entry) = entry {
+            let trace = told.or(made).and_then(trace::trace_id);
+            let host = head.authority().map_or(&[][..], |span| span.bytes(bytes));
+            let method = head.method_token().bytes(bytes);
+            entry.begin(method, host, target(&head, bytes), trace);
+        }
         put_request(
             &mut out,
             &mut head,
             bytes,
             client,
-            self.pool.target().host(),
+            self.cluster.host(),
+            made,
         );
         let mut used = len;
         if let Some(some) = &mut pump {
@@ -180,42 +313,136 @@ impl Proxy {
         }
         asked.whole = pump.is_none();
         conn.consume(used);
-        Ok((asked, out, pump))
+        Ok(match reply {
+            // What was written for the upstream, the body's begin too, goes nowhere.
+            Some(reply) => Taken::Answer(asked, reply),
+            None => Taken::Forward(asked, out, pump),
+        })
     }
 
-    /// Sends the request and relays the answer; once more on a new connection when a kept one was closed.
+    /// What decides where the request goes.
+    fn wanted(&self, head: &RequestHead, bytes: &[u8], client: &Client, now: Instant) -> Wanted {
+        let key = self.settings.key.as_ref();
+        Wanted {
+            key: key.and_then(|key| key.hash(head, bytes, client)),
+            sticky: self.cluster.affinity().and_then(|affinity| {
+                let value = cookie(head, bytes, affinity.cookie())?;
+                self.cluster.session(value, now)
+            }),
+        }
+    }
+
+    /// Sends the request to an endpoint and relays the answer; to another one when that fails and it may be sent again.
     async fn exchange<T: Transport>(
         &self,
         conn: &mut Conn<T>,
         asked: Asked,
         out: Buf,
         mut pump: Option<Pump>,
+        entry: Option<&Entry>,
+        staged: &[u8],
     ) -> Result<After, Fail> {
-        if let Some(mut upstream) = self.pool.take() {
-            match self
-                .attempt(conn, asked, &out, &mut pump, &mut upstream, true)
+        self.budget.earn();
+        let mut tried = Tried::default();
+        let mut now = asked.since;
+        let mut last = None;
+        loop {
+            let Some(picked) = self.cluster.pick(asked.wanted, &tried, now) else {
+                let none = Fail::Tell(Fault::Upstream, 503, "no upstream is there");
+                return Err(last.unwrap_or(none));
+            };
+            if let Some(entry) = entry {
+                entry.tried(picked.endpoint().name());
+            }
+            let try_on = Try {
+                picked: &picked,
+                asked,
+                deadline: self.deadline(asked, now),
+                entry,
+                staged,
+            };
+            let result = self.exchange_with(try_on, conn, &out, &mut pump).await;
+            let (sent, fault, status, why) = match result {
+                Err(Fail::Again(sent, fault, status, why)) => (sent, fault, status, why),
+                other => return other,
+            };
+            now = Instant::now();
+            tried.add(&picked);
+            let may = tried.count() <= self.settings.retries.most as usize
+                && now < asked.since + self.cluster.limits().response_timeout
+                && (sent == Sent::Nothing || self.budget.spend(now));
+            if !may {
+                return Err(Fail::Tell(fault, status, why));
+            }
+            last = Some(Fail::Tell(fault, status, why));
+            self.metrics.retries.inc();
+        }
+    }
+
+    /// Until when the head of an answer must be there, for a try that begins now.
+    fn deadline(&self, asked: Asked, now: Instant) -> Instant {
+        let all = asked.since + self.cluster.limits().response_timeout;
+        let patience = self.settings.retries.try_timeout;
+        patience.map_or(all, |patience| all.min(now + patience))
+    }
+
+    /// Sends the request to one endpoint: on a kept connection first, and once more on a new one when that was closed.
+    async fn exchange_with<T: Transport>(
+        &self,
+        try_on: Try<'_>,
+        conn: &mut Conn<T>,
+        out: &Buf,
+        pump: &mut Option<Pump>,
+    ) -> Result<After, Fail> {
+        let picked = try_on.picked;
+        let mut result = Err(Fail::Stale);
+        if let Some(mut upstream) = picked.pool().take() {
+            result = self
+                .attempt(conn, try_on, out, pump, &mut upstream, true)
                 .await
-            {
-                Err(Fail::Stale) => self.metrics.retries.inc(),
-                Ok(answered) => return Ok(self.done(conn, asked, upstream, answered)),
-                Err(fail) => return Err(fail),
+                .map(|answered| (upstream, answered));
+            if matches!(result, Err(Fail::Stale)) {
+                self.metrics.retries.inc();
             }
         }
-        let mut upstream = self.connect().await?;
-        let answered = self
-            .attempt(conn, asked, &out, &mut pump, &mut upstream, false)
-            .await?;
-        Ok(self.done(conn, asked, upstream, answered))
+        if matches!(result, Err(Fail::Stale)) {
+            result = match self.connect(picked).await {
+                Ok(mut upstream) => self
+                    .attempt(conn, try_on, out, pump, &mut upstream, false)
+                    .await
+                    .map(|answered| (upstream, answered)),
+                Err(fail) => Err(fail),
+            };
+        }
+        match result {
+            Ok((upstream, answered)) => Ok(self.done(conn, try_on, upstream, answered)),
+            Err(fail) => {
+                let why = match &fail {
+                    Fail::Tell(Fault::Upstream, _, why)
+                    | Fail::Again(_, Fault::Upstream, _, why) => Some(*why),
+                    Fail::Broken(Fault::Upstream) => Some("an answer was broken off"),
+                    _ => None,
+                };
+                if let Some(why) = why {
+                    self.cluster.failed(picked, why, Instant::now());
+                }
+                Err(fail)
+            }
+        }
     }
 
     /// Counts the answer, and keeps the upstream's connection when it can be used again.
     fn done<T: Transport>(
         &self,
         conn: &Conn<T>,
-        asked: Asked,
-        upstream: Socket,
+        try_on: Try<'_>,
+        upstream: Wire,
         answered: Answered,
     ) -> After {
+        let Try { picked, asked, .. } = try_on;
+        if let Some(entry) = try_on.entry {
+            entry.answered(answered.status, answered.bytes);
+        }
         let now = Instant::now();
         conn.timer.arm(now + self.settings.limits.idle_timeout);
         // How long a tunnel lasted says nothing about answers.
@@ -223,27 +450,64 @@ impl Proxy {
             self.metrics
                 .answer(answered.status, now.duration_since(asked.since));
         }
+        match answered.status {
+            // What a proxy or an application that is going down says.
+            502..=504 => self.cluster.failed(picked, reason(answered.status), now),
+            _ => picked.succeeded(),
+        }
         if answered.reusable {
-            self.pool.keep(upstream, now);
+            picked.pool().keep(upstream, now);
         }
         answered.after
     }
 
-    async fn connect(&self) -> Result<Socket, Fail> {
-        self.pool.connect().await.map_err(|error| {
+    async fn connect(&self, picked: &Picked) -> Result<Wire, Fail> {
+        picked.pool().connect().await.map_err(|error| {
             let fault = match &error {
                 ConnectError::Exhausted(_) => Fault::Podkit,
                 _ => Fault::Upstream,
             };
-            tracing::debug!(upstream = %self.pool.target().addr(), why = %error, "can't connect");
+            tracing::debug!(upstream = picked.endpoint().name(), why = %error, "can't connect");
             let told = match &error {
                 ConnectError::Timeout => "the upstream did not accept the connection in time",
                 ConnectError::Refused => "the upstream accepts no connections",
                 ConnectError::Exhausted(_) => "no more connections can be opened",
                 ConnectError::Name(_) => "the upstream's name can't be resolved",
+                ConnectError::Tls(_) => "the upstream can't be trusted by TLS",
                 ConnectError::Failed(_) => "the upstream can't be reached",
             };
-            Fail::Tell(fault, error.status(), told)
+            Fail::Again(Sent::Nothing, fault, error.status(), told)
         })
     }
+}
+
+/// One try: where, what, and until when the head of the answer must be there.
+#[derive(Clone, Copy)]
+pub(super) struct Try<'a> {
+    pub(super) picked: &'a Picked,
+    pub(super) asked: Asked,
+    pub(super) deadline: Instant,
+    pub(super) entry: Option<&'a Entry>,
+    /// Whole field lines of the stages, for the answer.
+    pub(super) staged: &'a [u8],
+}
+
+/// A request whose head has come.
+#[derive(Clone, Copy)]
+struct Coming<'a> {
+    /// Bytes of the head.
+    len: usize,
+    client: &'a Client,
+    since: Instant,
+    entry: Option<&'a Entry>,
+}
+
+/// A request that was read.
+enum Taken {
+    /// To be forwarded: what is sent first, and what moves the rest of the body.
+    Forward(Asked, Buf, Option<Pump>),
+    /// A stage answers it.
+    Answer(Asked, Reply),
+    /// A stage waits.
+    Wait(Pin<Box<dyn Future<Output = Waited>>>),
 }

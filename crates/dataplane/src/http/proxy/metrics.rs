@@ -20,10 +20,14 @@ pub struct HttpMetrics {
     classes: [Counter; 5],
     faults: [Counter; 3],
     seconds: Histogram,
-    /// Requests sent again after a kept connection turned out to be closed.
+    /// Requests sent again, on a new connection or to another upstream.
     pub(super) retries: Counter,
     /// Connections that became tunnels.
     upgrades: Counter,
+    /// Connections of HTTP/2.
+    pub(super) http2_connections: Counter,
+    /// Those of them that were closed for what they flooded us with.
+    pub(super) floods: Counter,
 }
 
 impl HttpMetrics {
@@ -51,7 +55,7 @@ impl HttpMetrics {
             name: "podkit_http_retries_total",
             kind: "counter",
             labels: &[],
-            doc: "Requests sent again on another connection, since the kept one was closed by the upstream.",
+            doc: "Requests sent again: on a new connection since the kept one was closed by the upstream, or to another upstream.",
         },
         Metric {
             name: "podkit_http_upgrades_total",
@@ -59,12 +63,24 @@ impl HttpMetrics {
             labels: &[],
             doc: "Connections that became tunnels (WebSocket).",
         },
+        Metric {
+            name: "podkit_http2_connections_total",
+            kind: "counter",
+            labels: &[],
+            doc: "Connections of clients that speak HTTP/2.",
+        },
+        Metric {
+            name: "podkit_http2_floods_total",
+            kind: "counter",
+            labels: &[],
+            doc: "Connections of HTTP/2 that were closed for more frames of control than --h2-max-control-frames.",
+        },
     ];
 
     /// Handles to the families in `metrics`.
     pub fn new(metrics: &Registry) -> Self {
-        let [requests, errors, seconds, retries, upgrades] = Self::METRICS else {
-            unreachable!("five families are declared above")
+        let [requests, errors, seconds, retries, upgrades, http2, floods] = Self::METRICS else {
+            unreachable!("seven families are declared above")
         };
         let class = |word| metrics.counter(requests.name, requests.doc, &[("class", word)]);
         let fault = |word| metrics.counter(errors.name, errors.doc, &[("fault", word)]);
@@ -74,12 +90,19 @@ impl HttpMetrics {
             seconds: metrics.histogram(seconds.name, seconds.doc, Histogram::LATENCY, &[]),
             retries: metrics.counter(retries.name, retries.doc, &[]),
             upgrades: metrics.counter(upgrades.name, upgrades.doc, &[]),
+            http2_connections: metrics.counter(http2.name, http2.doc, &[]),
+            floods: metrics.counter(floods.name, floods.doc, &[]),
         }
     }
 
     /// Requests answered so far.
     pub fn answered(&self) -> u64 {
         self.classes.iter().map(Counter::get).sum()
+    }
+
+    /// Requests that were sent again so far.
+    pub fn retried(&self) -> u64 {
+        self.retries.get()
     }
 
     /// Errors so far by fault: client, upstream, podkit.

@@ -1,4 +1,4 @@
-//! Forwards requests to an upstream.
+//! Forwards requests to the endpoints of a cluster.
 //!
 //! ```text
 //!  client ─► Conn ─ head ─► put_request ─► out ──────────────► upstream      one send, the body's begin included
@@ -6,17 +6,25 @@
 //!         ◄──────────────────────── Relay ◄─ put_response ◄─ head, body     one send, when the body is small
 //! ```
 //!
+//! For each request the cluster picks an endpoint; when that fails before anything of an answer went to the client, and the
+//! request was not sent or may be sent twice, another one is tried (`exchange`).
+//!
 //! A request on kept connections costs four system calls and no allocation: receive, send, receive, send. The answer may
 //! come while the body is still being sent. What the upstream breaks off is broken off for the client too: never a body
 //! that looks complete and is not.
 
+mod access;
 mod attempt;
+mod choice;
 mod exchange;
 mod metrics;
+mod multi;
 mod pace;
 mod pump;
 mod relay;
+mod retry;
 mod rewrite;
+mod trace;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -24,16 +32,25 @@ use std::rc::Rc;
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::limits::HttpLimits;
+use crate::http::stage::Stages;
+use crate::http2::Http2Limits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
-use crate::upstream::Pool;
+use crate::upstream::Cluster;
 
+pub use access::{AccessLog, AccessTo};
+pub use choice::KeySource;
 pub use metrics::{Fault, HttpMetrics};
+use retry::Budget;
+pub use retry::Retries;
+pub use trace::Traceparent;
 
 /// How a listener forwards.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
     /// The bounds.
     pub limits: HttpLimits,
+    /// Whether HTTP/2 is served, and its bounds.
+    pub http2: Http2Limits,
     /// What clients speak to this listener: `http` or `https`.
     pub scheme: &'static str,
     /// The port that clients connected to, for `X-Forwarded-Port`.
@@ -42,13 +59,25 @@ pub struct ProxySettings {
     pub trust_forwarded: bool,
     /// Whole field lines (`Name: value\r\n`) added to every response, such as HSTS (which then replaces the upstream's).
     pub response_fields: String,
+    /// When a request is sent again.
+    pub retries: Retries,
+    /// What decides where a request goes, for `--policy hash`.
+    pub key: Option<KeySource>,
+    /// Make a traceparent where none comes, sampled in so many of a hundred.
+    pub make_traceparent: Option<u16>,
+    /// Where requests are logged.
+    pub access_log: Option<AccessLog>,
 }
 
 /// A worker's forwarding.
 #[derive(Debug)]
 pub struct Proxy {
     settings: ProxySettings,
-    pool: Rc<Pool>,
+    cluster: Rc<Cluster>,
+    budget: Budget,
+    ids: trace::Ids,
+    lines: Option<Rc<access::Lines>>,
+    stages: Stages,
     metrics: HttpMetrics,
     /// Room for heads, used by one request at a time: parsing and rewriting never wait.
     request: RefCell<RequestHead>,
@@ -56,11 +85,25 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Forwards to what `pool` connects to.
-    pub fn new(settings: ProxySettings, pool: Rc<Pool>, metrics: HttpMetrics) -> Rc<Self> {
+    /// Forwards to the endpoints of `cluster`.
+    pub fn new(settings: ProxySettings, cluster: Rc<Cluster>, metrics: HttpMetrics) -> Rc<Self> {
+        Self::staged(settings, Stages::none(), cluster, metrics)
+    }
+
+    /// Forwards what passes `stages` to the endpoints of `cluster`.
+    pub fn staged(
+        settings: ProxySettings,
+        stages: Stages,
+        cluster: Rc<Cluster>,
+        metrics: HttpMetrics,
+    ) -> Rc<Self> {
         Rc::new(Self {
+            stages,
+            budget: Budget::new(settings.retries),
+            ids: trace::Ids::new(),
+            lines: settings.access_log.clone().map(access::Lines::new),
             settings,
-            pool,
+            cluster,
             metrics,
             request: RefCell::default(),
             response: RefCell::default(),
@@ -75,30 +118,46 @@ impl Proxy {
     /// Serves a connection to its end. `request_fields`: whole field lines added to each of its requests.
     ///
     /// Not an `async fn`: that would keep room for `io` twice in every connection's task.
-    pub fn serve_on<T: Transport>(
-        &self,
+    pub fn serve_on<T: Transport + Unpin>(
+        self: &Rc<Self>,
         io: T,
         peer: Peer,
         worker: Rc<Worker>,
         request_fields: &[u8],
     ) -> impl Future<Output = ()> + use<'_, T> {
-        let settings = &self.settings;
-        let client = rewrite::Client::new(
-            peer,
-            settings.scheme,
-            settings.port,
-            settings.trust_forwarded,
-            request_fields,
-        );
+        let client = self.client(peer, request_fields);
         let mut conn = Conn::new(io, worker);
         async move {
             match self.requests(&mut conn, &client).await {
+                Err(Cut::Http2) => {
+                    let first = conn.take_input();
+                    let Conn { io, worker, .. } = conn;
+                    let fields = client.own_fields().to_vec();
+                    // Boxed: most connections are not, and should not have room for it.
+                    Box::pin(self.serve_http2(io, first, peer, worker, &fields)).await;
+                }
                 Ok(()) => conn.finish().await,
                 Err(Cut::Closed) => conn.close().await,
                 // A client whose message was refused was told where that was found.
                 Err(Cut::Timeout | Cut::Broken(_) | Cut::Rejected(_)) => conn.io.abort(),
             }
         }
+    }
+
+    fn client(&self, peer: Peer, request_fields: &[u8]) -> rewrite::Client {
+        let settings = &self.settings;
+        rewrite::Client::new(
+            peer,
+            settings.scheme,
+            settings.port,
+            settings.trust_forwarded,
+            request_fields,
+        )
+    }
+
+    /// A client may begin with HTTP/2 without having agreed on it by ALPN (RFC 9113 section 3.3).
+    fn takes_preface(&self) -> bool {
+        self.settings.http2.http2 && self.settings.scheme == "http"
     }
 }
 

@@ -10,7 +10,8 @@ use super::exchange::Fail;
 use super::pump::{Pump, PumpError};
 use crate::http::HttpLimits;
 use crate::http::conn::{Conn, Cut};
-use crate::net::{Socket, Transport};
+use crate::net::Transport;
+use crate::upstream::Wire;
 
 /// Keeps them while a body is pumped.
 pub(super) struct Pace {
@@ -36,7 +37,7 @@ impl Pace {
         cx: &mut Context<'_>,
         conn: &mut Conn<T>,
         slot: &mut Option<Pump>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         proxy: &Proxy,
     ) -> Result<(), Fail> {
         let Some(pump) = slot else {
@@ -46,13 +47,13 @@ impl Pace {
         match pump.poll(cx, conn, upstream, limits) {
             Poll::Ready(Ok(())) => {
                 *slot = None;
-                conn.timer.arm_for(proxy.pool.limits().response_timeout);
+                conn.timer.arm_for(proxy.cluster.limits().response_timeout);
                 Ok(())
             }
             // The upstream takes no more; what it answers tells why.
             Poll::Ready(Err(PumpError::Upstream)) => {
                 pump.give_up();
-                conn.timer.arm_for(proxy.pool.limits().response_timeout);
+                conn.timer.arm_for(proxy.cluster.limits().response_timeout);
                 Ok(())
             }
             Poll::Ready(Err(PumpError::Client(Cut::Rejected(reject)))) => Err(Fail::Reject(reject)),
@@ -67,7 +68,7 @@ impl Pace {
                     self.moved = pump.moved;
                     let deadline = match pump.is_waiting_for_client() {
                         true => now + limits.body_timeout.min(self.allowance(limits)),
-                        false => now + proxy.pool.limits().response_timeout,
+                        false => now + proxy.cluster.limits().response_timeout,
                     };
                     conn.timer.arm(deadline);
                 }

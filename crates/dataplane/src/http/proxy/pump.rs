@@ -8,7 +8,8 @@ use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Scanner, parse_trailers};
 use crate::http::limits::HttpLimits;
 use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport};
+use crate::net::{Buf, Transport};
+use crate::upstream::Wire;
 
 /// Moves a body. Bytes go from the connection's input to the socket as they are; nothing is copied.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         conn: &mut Conn<T>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         limits: &HttpLimits,
     ) -> Poll<Result<(), PumpError>> {
         loop {

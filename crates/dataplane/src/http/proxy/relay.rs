@@ -9,7 +9,8 @@ use crate::http::conn::{Conn, Cut, poll_write_from};
 use crate::http::head::{BodyKind, Scanner, parse_trailers};
 use crate::http::limits::HttpLimits;
 use crate::http::reject::Reject;
-use crate::net::{Buf, Socket, Transport};
+use crate::net::{Buf, Transport};
+use crate::upstream::Wire;
 
 /// A body of which so much is left is read into a large buffer: fewer system calls.
 const LARGE_FROM_BYTES: u64 = 64 * 1024;
@@ -130,7 +131,7 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
         conn: &mut Conn<T>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         limits: &HttpLimits,
     ) -> Poll<Result<(), RelayError>> {
         loop {
@@ -199,7 +200,7 @@ impl Relay {
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        upstream: &mut Socket,
+        upstream: &mut Wire,
         limits: &HttpLimits,
     ) -> Poll<io::Result<usize>> {
         if self.input.is_none() {

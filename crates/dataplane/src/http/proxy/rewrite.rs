@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use crate::http::date::put_date;
 use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target};
+use crate::http::stage::Reply;
 use crate::net::{Buf, Peer};
 
 /// Who we are in Via (RFC 9110 section 7.6.3).
@@ -18,14 +19,39 @@ pub(super) struct Client {
     fields: Vec<u8>,
     /// `Forwarded: for=…;proto=…`, to be followed by the host.
     forwarded: String,
+    peer: Peer,
     /// The client's address, as it is appended to lists.
     addr: Option<String>,
     scheme: &'static str,
     /// `X-Forwarded-…` of the request is believed and added to.
     trusted: bool,
+    /// Bytes at the end of the fields that were given.
+    own: usize,
+    /// It speaks HTTP/2.
+    http2: bool,
 }
 
 impl Client {
+    /// The client's address, as text.
+    pub(super) fn addr(&self) -> Option<&str> {
+        self.addr.as_deref()
+    }
+
+    /// Who is connected.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What is spoken: `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// What requests say of clients is believed.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// `port`: where the client connected; `more`: whole field lines to be added to every request.
     pub(super) fn new(
         peer: Peer,
@@ -55,10 +81,26 @@ impl Client {
         Self {
             fields,
             forwarded: format!("for={node};proto={scheme}"),
+            peer,
             addr,
             scheme,
             trusted,
+            own: more.len(),
+            http2: false,
         }
+    }
+
+    /// The same, speaking HTTP/2.
+    pub(super) fn of_http2(self) -> Self {
+        Self {
+            http2: true,
+            ..self
+        }
+    }
+
+    /// The field lines that were given.
+    pub(super) fn own_fields(&self) -> &[u8] {
+        &self.fields[self.fields.len() - self.own..]
     }
 }
 
@@ -66,13 +108,15 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     write!(out, "{name}: {value}\r\n").expect("writing to a String can't fail");
 }
 
-/// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none.
+/// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none; `traceparent`
+/// is added.
 pub(super) fn put_request(
     out: &mut Buf,
     head: &mut RequestHead,
     bytes: &[u8],
     client: &Client,
     host: &str,
+    traceparent: Option<&[u8]>,
 ) {
     let (target, absolute) = match head.target() {
         Target::Origin(span) | Target::Asterisk(span) => (span.bytes(bytes), false),
@@ -110,7 +154,13 @@ pub(super) fn put_request(
         out.put(b"\"");
     }
     out.put(b"\r\n");
-    put_via(out, head.minor());
+    match client.http2 {
+        true => out.put(b"Via: 2.0 podkit\r\n"),
+        false => put_via(out, head.minor()),
+    }
+    if let Some(value) = traceparent {
+        put_field(out, "traceparent", value);
+    }
     if let Some(protocol) = head.upgrade() {
         out.put(b"Connection: upgrade\r\n");
         put_field(out, "Upgrade", protocol.bytes(bytes));
@@ -179,6 +229,10 @@ pub(super) struct ResponseOptions<'a> {
     pub(super) connection: Option<&'static str>,
     /// Whole field lines, such as HSTS.
     pub(super) more: &'a [u8],
+    /// Whole field lines of the stages that the request passed.
+    pub(super) staged: &'a [u8],
+    /// The field line of the session's cookie, when it has a new one.
+    pub(super) cookie: &'a [u8],
     /// A line of the head ended with a bare LF.
     pub(super) bare_lf: bool,
 }
@@ -201,12 +255,16 @@ pub(super) fn put_response(
     put_fields(out, &head.fields, bytes, head.byte_len(), options.bare_lf);
     if head.status() >= 200 {
         out.put(options.more);
+        out.put(options.staged);
         // RFC 9110 section 6.6.1.
         if !head.has_date() {
             put_date(out);
         }
     }
     put_via(out, head.minor());
+    if head.status() >= 200 || head.status() == 101 {
+        out.put(options.cookie);
+    }
     if head.status() == 101 {
         out.put(b"Connection: upgrade\r\n");
         if let Some(protocol) = head.upgrade() {
@@ -221,23 +279,31 @@ pub(super) fn put_response(
     out.put(b"\r\n");
 }
 
-/// A small answer of our own.
-pub(super) fn put_error(out: &mut Buf, status: u16, text: &str, method: Method, close: bool) {
+/// A small answer of our own. `staged`: whole field lines of the stages that the request passed.
+pub(super) fn put_reply(out: &mut Buf, reply: &Reply, staged: &[u8], method: Method, close: bool) {
+    let status = reply.status;
     out.put(b"HTTP/1.1 ");
     out.put_decimal(status.into());
     out.put(b" ");
     out.put(crate::http::reason(status).as_bytes());
     out.put(b"\r\n");
     put_date(out);
-    out.put(b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: ");
-    out.put_decimal(text.len() as u64 + 1);
-    out.put(match close {
-        true => b"\r\nConnection: close\r\n\r\n",
-        false => b"\r\n\r\n",
-    });
-    if method != Method::Head {
-        out.put(text.as_bytes());
-        out.put(b"\n");
+    out.put(staged);
+    // RFC 9110 section 8.6: an answer that has no body has no length either.
+    let may_have_body = !matches!(status, 204 | 304);
+    if may_have_body {
+        out.put(b"Content-Type: ");
+        out.put(reply.content_type.as_bytes());
+        out.put(b"\r\nContent-Length: ");
+        out.put_decimal(reply.body.len() as u64);
+        out.put(b"\r\n");
+    }
+    if close {
+        out.put(b"Connection: close\r\n");
+    }
+    out.put(b"\r\n");
+    if may_have_body && method != Method::Head {
+        out.put(&reply.body);
     }
 }
 

@@ -10,10 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
+mod smuggling;
+mod staged;
+
 use super::*;
 use crate::net::Connections;
 use crate::net::memory::{End, pair};
-use crate::upstream::{Target, UpstreamLimits, UpstreamMetrics};
+use crate::upstream::{Cluster, Target, UpstreamLimits, UpstreamMetrics};
 
 /// What the upstream does on one connection, in order.
 #[derive(Debug, Clone)]
@@ -36,6 +39,7 @@ struct Rig {
     variables: Vec<(&'static str, &'static str)>,
     trusted: bool,
     fields: &'static str,
+    stages: fn() -> Stages,
 }
 
 impl Rig {
@@ -46,6 +50,7 @@ impl Rig {
             variables: Vec::new(),
             trusted: false,
             fields: "",
+            stages: Stages::none,
         }
     }
 
@@ -89,15 +94,25 @@ impl Rig {
             drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
             let target = Target::of(Addr::Unix(path));
             let limits: UpstreamLimits = self.params();
-            let pool = Pool::new(target, limits, UpstreamMetrics::new(&registry));
+            let cluster = Cluster::of(
+                target,
+                limits,
+                UpstreamMetrics::new(&registry),
+                crate::upstream::Outward::default(),
+            );
             let settings = ProxySettings {
                 limits: self.params(),
+                http2: self.params(),
                 scheme: "https",
                 port: Some(8443),
                 trust_forwarded: self.trusted,
                 response_fields: self.fields.to_owned(),
+                retries: Retries::NONE,
+                key: None,
+                make_traceparent: None,
+                access_log: None,
             };
-            let proxy = Proxy::new(settings, pool, metrics.clone());
+            let proxy = Proxy::staged(settings, (self.stages)(), cluster, metrics.clone());
             let (near, far) = pair(&self.pieces, 256 * 1024);
             let serving = tokio::task::spawn_local(async move {
                 let peer = Peer::from(std::net::SocketAddr::from(([10, 0, 0, 7], 1234)));

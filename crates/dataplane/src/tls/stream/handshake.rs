@@ -1,4 +1,4 @@
-//! The handshake, by rustls.
+//! The handshake, by rustls, of a server and of a client.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustls::server::UnbufferedServerConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, CommonState, ExtractedSecrets, ProtocolVersion, ServerConfig};
 
+use super::keys::Keys;
 use super::record::Protection;
 use super::{Buf, Socket, TlsStream, Transport};
 use crate::net::{NEWCOMER, Worker};
@@ -20,17 +23,57 @@ const PLAIN_HTTP: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 41\r\nConnection: close\r\n\r\nplain HTTP was sent to a port for HTTPS.\n";
 
+/// Which side of a handshake we are.
+pub trait Side: std::ops::Deref<Target: std::ops::Deref<Target = CommonState>> {
+    /// What rustls keeps for it.
+    type Data;
+    /// The peer may be a client that speaks plain HTTP to us.
+    const SERVES: bool;
+    /// Works on what came.
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    /// The secrets of the open connection, and what makes the next ones.
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error>;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+    const SERVES: bool = true;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        let (secrets, keys) = self.dangerous_into_kernel_connection()?;
+        Ok((secrets, Keys::Server(keys)))
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+    const SERVES: bool = false;
+
+    fn process<'c, 'i>(&'c mut self, input: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(input)
+    }
+
+    fn into_keys(self) -> Result<(ExtractedSecrets, Keys), rustls::Error> {
+        let (secrets, keys) = self.dangerous_into_kernel_connection()?;
+        Ok((secrets, Keys::Client(keys)))
+    }
+}
+
 /// A handshake that is done; what it found out can be looked at before the connection is used.
-pub struct Handshake {
+pub struct Handshake<S = UnbufferedServerConnection> {
     socket: Socket,
-    connection: Box<UnbufferedServerConnection>,
+    connection: Box<S>,
     input: Option<Buf>,
     output: Option<Buf>,
     early: Option<Buf>,
     peer_closed: bool,
 }
 
-impl std::fmt::Debug for Handshake {
+impl<S> std::fmt::Debug for Handshake<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake")
             .field("socket", &self.socket)
@@ -55,14 +98,7 @@ impl TlsStream {
         patience: Duration,
     ) -> io::Result<Handshake> {
         let connection = UnbufferedServerConnection::new(config).map_err(wrong)?;
-        let mut handshake = Handshake {
-            socket,
-            connection: Box::new(connection),
-            input: None,
-            output: None,
-            early: None,
-            peer_closed: false,
-        };
+        let mut handshake = Handshake::new(socket, connection);
         let timer = worker.clock.timer();
         timer.arm_for(patience);
         poll_fn(|cx| match handshake.poll(cx) {
@@ -80,10 +116,34 @@ impl TlsStream {
         .await?;
         Ok(handshake)
     }
+
+    /// Shakes hands with the server that `name` is to be the name of; how long that may take is for the caller to say. Errors as
+    /// with [`TlsStream::accept`].
+    pub async fn connect(
+        socket: Socket,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Handshake<UnbufferedClientConnection>> {
+        let connection = UnbufferedClientConnection::new(config, name).map_err(wrong)?;
+        let mut handshake = Handshake::new(socket, connection);
+        poll_fn(|cx| handshake.poll(cx)).await?;
+        Ok(handshake)
+    }
 }
 
-impl Handshake {
-    /// What was negotiated, and the client's certificates.
+impl<S: Side> Handshake<S> {
+    fn new(socket: Socket, connection: S) -> Self {
+        Self {
+            socket,
+            connection: Box::new(connection),
+            input: None,
+            output: None,
+            early: None,
+            peer_closed: false,
+        }
+    }
+
+    /// What was negotiated, and the peer's certificates.
     pub fn connection(&self) -> &CommonState {
         &self.connection
     }
@@ -93,10 +153,7 @@ impl Handshake {
     pub fn into_stream(self) -> io::Result<TlsStream> {
         let version = self.connection.protocol_version();
         let version = version.unwrap_or(ProtocolVersion::Unknown(0));
-        let (secrets, keys) = self
-            .connection
-            .dangerous_into_kernel_connection()
-            .map_err(wrong)?;
+        let (secrets, keys) = self.connection.into_keys().map_err(wrong)?;
         Ok(TlsStream {
             socket: self.socket,
             input: self.input,
@@ -105,6 +162,7 @@ impl Handshake {
             receive: Box::new(Protection::new(version, secrets.rx)?),
             send: Box::new(Protection::new(version, secrets.tx)?),
             keys: Box::new(keys),
+            message: Vec::new(),
             busy: false,
             idle_records: 0,
             peer_closed: self.peer_closed,
@@ -137,10 +195,10 @@ impl Handshake {
             if ready!(read)? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            let plain = self
-                .input
-                .as_ref()
-                .is_some_and(|input| input.filled().first().is_some_and(u8::is_ascii_uppercase));
+            let plain = S::SERVES
+                && self.input.as_ref().is_some_and(|input| {
+                    input.filled().first().is_some_and(u8::is_ascii_uppercase)
+                });
             if plain && self.output.is_none() {
                 let answer = [IoSlice::new(PLAIN_HTTP)];
                 // Whether it arrives is the client's business.
@@ -171,7 +229,7 @@ impl Handshake {
                 Some(input) => input.filled_mut(),
                 None => &mut nothing[..],
             };
-            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(input);
+            let UnbufferedStatus { discard, state } = self.connection.process(input);
             let state = match state {
                 Ok(state) => state,
                 Err(error) => {
@@ -235,7 +293,7 @@ impl Handshake {
             Some(input) => input.filled_mut(),
             None => &mut nothing[..],
         };
-        let status = self.connection.process_tls_records(input);
+        let status = self.connection.process(input);
         if let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state {
             let output = self.output.get_or_insert_with(Buf::small);
             if let Ok(count) = data.encode(output.spare()) {

@@ -1,4 +1,4 @@
-//! A TLS connection of a server, as a [`Transport`].
+//! A TLS connection, of a server or of a client, as a [`Transport`].
 //!
 //! ```text
 //!  handshake: rustls (unbuffered) ── secrets ──▶ record: AES-GCM, ChaCha20-Poly1305 by aws-lc
@@ -16,21 +16,23 @@
 //! that container hosts often don't have).
 
 mod handshake;
+mod keys;
 mod record;
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-
-pub use handshake::Handshake;
+pub use handshake::{Handshake, Side};
+pub use keys::Keys;
 use record::{Alert, Content, MAX_PLAIN_BYTES, Opened, Protection};
 
 use crate::net::{Buf, Socket, Transport};
 
 /// Records of another kind than data that may come in a row: more only keep us busy.
 const MAX_IDLE_RECORDS: u32 = 32;
+
+/// Bytes of a handshake message at most: a server's ticket is far below.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// A record that is longer makes the next read a large one.
 const BUSY_RECORD_BYTES: usize = 4 * 1024;
@@ -48,7 +50,9 @@ pub struct TlsStream {
     receive: Box<Protection>,
     send: Box<Protection>,
     /// Makes the keys of an update.
-    keys: Box<KernelConnection<ServerConnectionData>>,
+    keys: Box<Keys>,
+    /// A handshake message of which more must come.
+    message: Vec<u8>,
     /// The last read filled its buffer, or a record is large.
     busy: bool,
     idle_records: u32,
@@ -80,13 +84,13 @@ impl TlsStream {
                 self.idle_records = 0;
                 continue;
             }
+            if opened.content == Content::Handshake {
+                self.message.extend_from_slice(&into.spare()[..opened.len]);
+                self.take_messages()?;
+            }
             let message = &into.spare()[..opened.len];
             match opened.content {
-                Content::Data => {}
-                Content::Handshake => {
-                    let wants_answer = self.receive.read_key_update(message);
-                    self.update_keys(wants_answer)?;
-                }
+                Content::Data | Content::Handshake => {}
                 Content::Alert => match record::read_alert(message) {
                     Ok(Alert::CLOSE_NOTIFY) => {
                         self.peer_closed = true;
@@ -131,10 +135,41 @@ impl TlsStream {
         opened.map(Some)
     }
 
+    /// Handshake messages on an open connection, as many as are whole: a change of keys, or tickets of a server.
+    fn take_messages(&mut self) -> io::Result<()> {
+        let all = std::mem::take(&mut self.message);
+        let mut rest = &all[..];
+        while let Some((kind, body, after)) = record::split_message(rest) {
+            if kind == record::NEW_SESSION_TICKET
+                && self.keys.take_ticket(body).map_err(io::Error::other)?
+            {
+                rest = after;
+                continue;
+            }
+            let message = &rest[..rest.len() - after.len()];
+            let wants_answer = self.receive.read_key_update(message);
+            // Under the new key nothing of the old can follow (RFC 8446 section 5.1).
+            let wants_answer = match after.is_empty() {
+                true => wants_answer,
+                false => Err(Alert::UNEXPECTED_MESSAGE),
+            };
+            self.update_keys(wants_answer)?;
+            rest = after;
+        }
+        if rest.len() > MAX_MESSAGE_BYTES {
+            return Err(self.fail(Alert::UNEXPECTED_MESSAGE));
+        }
+        // Kept only when there is something to keep: an idle connection holds nothing.
+        if !rest.is_empty() {
+            self.message = rest.to_vec();
+        }
+        Ok(())
+    }
+
     /// The peer has changed its sending keys (RFC 8446 section 4.6.3) and may want us to change ours.
     fn update_keys(&mut self, wants_answer: Result<bool, Alert>) -> io::Result<()> {
         let wants_answer = wants_answer.map_err(|alert| self.fail(alert))?;
-        let (_, secrets) = self.keys.update_rx_secret().map_err(io::Error::other)?;
+        let secrets = self.keys.update_receive().map_err(io::Error::other)?;
         self.receive.replace(secrets)?;
         if wants_answer {
             self.update_send_key()?;
@@ -154,7 +189,7 @@ impl TlsStream {
             record::KEY_UPDATE.len(),
             output,
         )?;
-        let (_, secrets) = self.keys.update_tx_secret().map_err(io::Error::other)?;
+        let secrets = self.keys.update_send().map_err(io::Error::other)?;
         self.send.replace(secrets)
     }
 

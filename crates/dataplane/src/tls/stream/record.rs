@@ -21,6 +21,20 @@ pub(super) const HEADER_BYTES: usize = 5;
 const EXPLICIT_NONCE_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
 
+/// Bytes before a handshake message's body: its kind and its length.
+const MESSAGE_HEADER_BYTES: usize = 4;
+
+/// What a server's ticket for a later session is (RFC 8446 section 4.6.1).
+pub(super) const NEW_SESSION_TICKET: u8 = 4;
+
+/// The kind and the body of the handshake message at the start of `bytes`, and what follows it. None when it is not whole.
+pub(super) fn split_message(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let ([kind, a, b, c], rest) = bytes.split_first_chunk::<MESSAGE_HEADER_BYTES>()?;
+    let len = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+    let (body, after) = rest.split_at_checked(len)?;
+    Some((*kind, body, after))
+}
+
 /// A KeyUpdate that asks for none in return.
 pub(super) const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 

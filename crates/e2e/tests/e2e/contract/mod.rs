@@ -114,8 +114,23 @@ fn case(surface: &Value) -> Case {
             None,
             None,
         ),
+        "limit" => {
+            let application = free_addr();
+            let args = [
+                format!("--listen={application}"),
+                format!("--delay={DELAY}"),
+            ];
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let upstream = Module::start("echo", &args, &[]);
+            let args = vec![
+                listen,
+                format!("--upstream={application}"),
+                "--rule=name=all key=ip rate=1000/s".to_owned(),
+            ];
+            (args, false, true, None, Some(upstream))
+        }
         "topz" => (vec![listen], false, false, None, None),
-        "tls" => {
+        "tls" | "balance" => {
             let application = free_addr();
             let args = [
                 format!("--listen={application}"),

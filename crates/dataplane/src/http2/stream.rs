@@ -1,0 +1,261 @@
+//! A client's stream as a connection of HTTP/1.1 that carries one request.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response, StatusCode, header};
+
+use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
+use super::request::{Malformed, Shape, fields, put_request_head};
+use crate::http::head::MAX_FIELDS;
+use crate::net::{Buf, Transport};
+
+/// What a head that we write can hold: what an upstream may send, and what is added.
+const FIELDS: usize = MAX_FIELDS + 16;
+
+/// One stream: reads as the request, takes the answer.
+pub(crate) struct Stream {
+    /// What was not read of the request's head.
+    head: Option<Buf>,
+    incoming: Incoming,
+    answer: Answer,
+    to_head: bool,
+    /// It asked for a WebSocket.
+    tunnel: bool,
+}
+
+enum Answer {
+    /// No final head yet; what came of one.
+    Head(SendResponse<Payload>, Vec<u8>),
+    Body(Outgoing),
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("to_head", &self.to_head)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// A stream out of what h2 accepted. One that is malformed is reset, and the reason given.
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Payload>,
+    ) -> Result<Self, Malformed> {
+        let (parts, recv) = request.into_parts();
+        let mut head = Buf::small();
+        match put_request_head(&mut head, &parts, recv.is_end_stream()) {
+            Ok(shape) => Ok(Self {
+                head: Some(head),
+                incoming: Incoming::new(recv, shape),
+                answer: Answer::Head(respond, Vec::new()),
+                to_head: parts.method == Method::HEAD,
+                tunnel: shape == Shape::Raw,
+            }),
+            Err(malformed) => {
+                respond.send_reset(Reason::PROTOCOL_ERROR);
+                Err(malformed)
+            }
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(&self.answer, Answer::Body(body) if body.is_done())
+    }
+
+    /// Ready when the client has given the stream up.
+    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.answer {
+            Answer::Head(respond, _) => match ready!(respond.poll_reset(cx)) {
+                Ok(reason) => Poll::Ready(broken(reason.into())),
+                Err(error) => Poll::Ready(broken(error)),
+            },
+            Answer::Body(body) => body.poll_reset(cx),
+        }
+    }
+
+    /// Takes the start of `bytes`.
+    fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let (respond, partial) = match &mut self.answer {
+            Answer::Body(body) => return body.poll_write(cx, bytes),
+            Answer::Head(respond, partial) => (respond, partial),
+        };
+        let had = partial.len();
+        // Nearly always all of it comes at once.
+        let (text, len) = match (had, memchr::memmem::find(bytes, b"\r\n\r\n")) {
+            (0, Some(at)) => (Bytes::copy_from_slice(&bytes[..at + 4]), at + 4),
+            _ => {
+                partial.extend_from_slice(bytes);
+                let Some(at) = memchr::memmem::find(partial, b"\r\n\r\n") else {
+                    return Poll::Ready(Ok(bytes.len()));
+                };
+                let text = Bytes::copy_from_slice(&partial[..at + 4]);
+                partial.clear();
+                (text, at + 4 - had)
+            }
+        };
+        if let Some(body) = send_head(respond, &text, self.to_head, self.tunnel)? {
+            self.answer = Answer::Body(body);
+        }
+        Poll::Ready(Ok(len))
+    }
+}
+
+/// Sends a head that we wrote. None after an interim one.
+fn send_head(
+    respond: &mut SendResponse<Payload>,
+    text: &Bytes,
+    to_head: bool,
+    tunnel: bool,
+) -> io::Result<Option<Outgoing>> {
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let whole = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut parsed,
+        text,
+        &mut room,
+    );
+    let (Ok(httparse::Status::Complete(_)), Some(code)) = (whole, parsed.code) else {
+        return Err(invalid("an answer's head is not valid"));
+    };
+    let wrong = |_| invalid("an answer's head can't be said in HTTP/2");
+    let mut headers = fields(parsed.headers, text).map_err(wrong)?;
+    let switches = code == 101 && tunnel;
+    if switches {
+        headers.remove("sec-websocket-accept");
+    }
+    let (shape, length) = match switches {
+        true => (Shape::Raw, 0),
+        false => shape(parsed.headers, code, to_head),
+    };
+    let mut head = Response::new(());
+    let code = if switches { 200 } else { code };
+    *head.status_mut() = StatusCode::from_u16(code).map_err(|error| wrong(error.into()))?;
+    *head.headers_mut() = headers;
+    if code < 200 {
+        return match code {
+            // Nothing else is spoken on this stream.
+            101 => Err(invalid("an answer changes to another protocol")),
+            _ => respond
+                .send_informational(head)
+                .map(|()| None)
+                .map_err(broken),
+        };
+    }
+    let send = respond
+        .send_response(head, shape == Shape::None)
+        .map_err(broken)?;
+    Ok(Some(Outgoing::new(send, shape, length)))
+}
+
+/// How the body behind a head is framed, and its length.
+fn shape(fields: &[httparse::Header<'_>], code: u16, to_head: bool) -> (Shape, u64) {
+    let find = |name: &str| {
+        let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
+        fields.iter().find(named).map(|field| field.value)
+    };
+    if to_head || matches!(code, 204 | 304) {
+        return (Shape::None, 0);
+    }
+    if find(header::TRANSFER_ENCODING.as_str()).is_some() {
+        return (Shape::Chunked, 0);
+    }
+    let digits = find(header::CONTENT_LENGTH.as_str()).unwrap_or_default();
+    let length = std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok());
+    match length.unwrap_or(0) {
+        0 => (Shape::None, 0),
+        length => (Shape::Length, length),
+    }
+}
+
+impl Transport for Stream {
+    fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.head.is_some() || self.is_answered() {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.incoming.is_done() {
+            return self.incoming.poll_ready(cx);
+        }
+        if self.tunnel {
+            return Poll::Ready(Ok(()));
+        }
+        // All was asked; what can still come is that the client changes its mind.
+        self.poll_reset(cx).map(Err)
+    }
+
+    /// The request; then the end, once it is answered: each stream carries one.
+    fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
+        if let Some(head) = &mut self.head {
+            let count = head.len().min(into.spare().len());
+            into.put(&head.filled()[..count]);
+            head.consume(count);
+            if head.is_empty() {
+                self.head = None;
+            }
+            return Poll::Ready(Ok(count));
+        }
+        if self.is_answered() {
+            return Poll::Ready(Ok(0));
+        }
+        if !self.incoming.is_done() {
+            return self.incoming.poll_read(cx, into);
+        }
+        if self.tunnel {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_reset(cx).map(Err)
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        for part in parts {
+            let mut rest = &part[..];
+            while !rest.is_empty() {
+                match self.poll_take(cx, rest) {
+                    Poll::Ready(Ok(count)) => {
+                        rest = &rest[count..];
+                        taken += count;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending if taken == 0 => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(Ok(taken)),
+                }
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    /// What was taken is within the bound on what waits for a client; the connection's task sends it.
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// After an early answer the client is told that the rest of its request is not wanted (NO_ERROR, RFC 9113 section 8.1).
+    /// h2 does so when the stream is dropped, behind what is still to be sent; a reset by us would take that with it.
+    fn poll_close_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.answer {
+            Answer::Head(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Answer::Body(body) => body.end_tunnel()?,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn abort(&mut self) {
+        match &mut self.answer {
+            Answer::Head(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
+            Answer::Body(body) => body.reset(Reason::INTERNAL_ERROR),
+        }
+    }
+}

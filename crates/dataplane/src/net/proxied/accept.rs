@@ -1,0 +1,99 @@
+//! Reading the header of the PROXY protocol off a connection.
+
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use podkit_foundation::params::Cidr;
+
+use super::{Path, Step, parse};
+use crate::net::{Accepted, NEWCOMER, Peer, Serve, Socket, Worker};
+
+/// Serves connections of which those from balancers that are trusted begin with a header; `inner` sees their clients.
+///
+/// Others are served as who they are: a header that they send is for `inner`, which will not take it for its protocol.
+#[derive(Debug)]
+pub struct AcceptProxy<S> {
+    trusted: Vec<Cidr>,
+    /// For the header.
+    patience: Duration,
+    inner: Rc<S>,
+}
+
+impl<S> AcceptProxy<S> {
+    /// `trusted`: where balancers are; who comes over a unix socket is one as well, unless it is empty.
+    pub fn new(trusted: Vec<Cidr>, patience: Duration, inner: Rc<S>) -> Self {
+        Self {
+            trusted,
+            patience,
+            inner,
+        }
+    }
+
+    fn is_trusted(&self, peer: Peer) -> bool {
+        match peer.ip() {
+            Some(ip) => self.trusted.iter().any(|block| block.has(ip)),
+            None => !self.trusted.is_empty(),
+        }
+    }
+}
+
+impl<S: Serve> Serve for AcceptProxy<S> {
+    async fn serve(self: Rc<Self>, mut accepted: Accepted) {
+        if self.is_trusted(accepted.peer) {
+            let Accepted {
+                socket,
+                peer,
+                worker,
+                ..
+            } = &mut accepted;
+            match read(socket, worker, self.patience).await {
+                Ok(Some(path)) => *peer = path.from.into(),
+                Ok(None) => {}
+                Err(error) => {
+                    return tracing::debug!(%peer, why = %error, "no header of the PROXY protocol");
+                }
+            }
+        }
+        Rc::clone(&self.inner).serve(accepted).await;
+    }
+}
+
+/// Reads a header and not a byte more, within `patience`.
+async fn read(
+    socket: &mut Socket,
+    worker: &Worker,
+    patience: Duration,
+) -> io::Result<Option<Path>> {
+    let timer = worker.clock.timer();
+    timer.arm_for(patience);
+    let mut bytes = Vec::new();
+    loop {
+        let more = match parse(&bytes) {
+            Ok(Step::Done(path)) => return Ok(path),
+            Ok(Step::More(more)) => more,
+            Err(wrong) => return Err(io::Error::new(io::ErrorKind::InvalidData, wrong.0)),
+        };
+        let had = bytes.len();
+        bytes.resize(had + more, 0);
+        let count = poll_fn(|cx| {
+            if let Poll::Ready(read) = socket.poll_read_slice(cx, &mut bytes[had..]) {
+                return Poll::Ready(read);
+            }
+            if worker.draining() {
+                timer.shorten(NEWCOMER);
+            }
+            match timer.expired(cx) {
+                true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                false => Poll::Pending,
+            }
+        })
+        .await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.truncate(had + count);
+    }
+}

@@ -1,0 +1,314 @@
+//! TLS towards upstreams: whom we trust, and the certificate that we show.
+//!
+//! The server's certificate is always verified, against the authorities of `--upstream-ca` or those of the system, and for the name
+//! that was configured: there is no way to turn that off, since whoever needs it wants `--upstream-ca` with the server's own
+//! certificate. Files are watched and reloaded as a server's are: what is no good is refused, with the reason, and what was in
+//! force stays. Sessions are resumed; a change of the files begins anew.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::ParamError;
+use podkit_foundation::surface::Metric;
+use podkit_foundation::telemetry::metrics::{Counter, Registry};
+use rustls::RootCertStore;
+use rustls::client::{ClientConfig, Resumption};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::SingleCertAndKey;
+
+use super::certificate::sha256;
+use super::pair::Pair;
+use super::source::read_file;
+use crate::watch::{Watch, places};
+
+/// Sessions that are remembered, over all upstreams and workers.
+const SESSIONS: usize = 1024;
+
+podkit_foundation::params! {
+    /// How TLS is spoken to upstreams.
+    pub struct UpstreamTlsParams {
+        /// Authorities that upstreams' certificates must come from, PEM; those of the system unless given. Watched.
+        ///
+        /// A certificate is always verified, for the host of an `https://` upstream or its `;server-name=`. For a server with a
+        /// certificate of its own making this is that certificate.
+        upstream_ca: Option<PathBuf> { live: true },
+        /// Certificate chain that is shown to upstreams that ask for one, PEM. Watched.
+        upstream_cert: Option<PathBuf> { live: true },
+        /// Its private key, PEM, not encrypted; without it --upstream-cert holds the key too. Watched.
+        upstream_key: Option<PathBuf> { live: true },
+        /// Offer HTTP/2 by ALPN to `https://` upstreams, and send many requests on one connection where it is taken.
+        ///
+        /// For gRPC. Off unless given, since a request that asks for an upgrade (WebSocket) can't be sent that way. `h2c://`
+        /// is HTTP/2 in the clear.
+        upstream_http2: bool { default: Some("false") },
+    }
+}
+
+impl UpstreamTlsParams {
+    /// For when there is no `https://` upstream: what was given would do nothing.
+    pub fn refuse_unused(&self) -> Result<(), ParamError> {
+        let given = [
+            (self.upstream_ca.is_some(), "upstream_ca"),
+            (self.upstream_cert.is_some(), "upstream_cert"),
+            (self.upstream_key.is_some(), "upstream_key"),
+            (self.upstream_http2, "upstream_http2"),
+        ];
+        match given.iter().find(|(given, _)| *given) {
+            Some((_, field)) => Err(ParamError::new(field, "needs an https:// upstream")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Counters of what became of the files.
+pub const ORIGIN_METRICS: [Metric; 1] = [Metric {
+    name: "podkit_upstream_tls_reloads_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Changes of --upstream-ca, -cert and -key: changed (now in force) or refused (the former state stays).",
+}];
+
+/// TLS towards upstreams. Clones share.
+#[derive(Debug, Clone)]
+pub struct UpstreamTls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    params: UpstreamTlsParams,
+    provider: Arc<CryptoProvider>,
+    current: RwLock<Arc<Configs>>,
+    state: Mutex<State>,
+    changed: Counter,
+    refused: Counter,
+}
+
+/// What connections begin with.
+#[derive(Debug)]
+struct Configs {
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
+    /// No protocol is named: bytes as they are.
+    any: Arc<ClientConfig>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Of the files in force.
+    digest: [u8; 32],
+    /// What is on disk and not in force.
+    refusal: Option<String>,
+}
+
+/// What is spoken inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, or HTTP/1.1 where that is not taken.
+    Http2,
+    /// Anything.
+    Any,
+}
+
+impl UpstreamTls {
+    /// Reads the files. Every fault is one line with the parameter, the file, and what would be right.
+    pub fn new(params: &UpstreamTlsParams, registry: &Registry) -> Result<Self, Failure> {
+        if params.upstream_key.is_some() && params.upstream_cert.is_none() {
+            let why = "needs --upstream-cert, the certificate that it is the key of";
+            return Err(ParamError::new("upstream_key", why).into());
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (configs, digest) = load(params, &provider)
+            .map_err(|(field, why)| Failure::from(ParamError::new(field, why)))?;
+        let [reloads] = ORIGIN_METRICS;
+        let count = |result| registry.counter(reloads.name, reloads.doc, &[("result", result)]);
+        Ok(Self(Arc::new(Shared {
+            params: params.clone(),
+            provider,
+            current: RwLock::new(Arc::new(configs)),
+            state: Mutex::new(State {
+                digest,
+                refusal: None,
+            }),
+            changed: count("changed"),
+            refused: count("refused"),
+        })))
+    }
+
+    /// `--upstream-http2`.
+    pub fn offers_http2(&self) -> bool {
+        self.0.params.upstream_http2
+    }
+
+    /// What a connection that begins now is opened with.
+    pub fn config(&self, inside: Inside) -> Arc<ClientConfig> {
+        let current = self.0.current.read();
+        let current = current.unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(match inside {
+            Inside::Http1 => &current.http1,
+            Inside::Http2 => &current.http2,
+            Inside::Any => &current.any,
+        })
+    }
+
+    /// What is on disk and not in force, and why.
+    pub fn refusal(&self) -> Option<String> {
+        self.lock().refusal.clone()
+    }
+
+    /// Reads the files again and puts them in force when they are good. True when something changed.
+    pub fn reload(&self) -> Result<bool, String> {
+        let shared = &*self.0;
+        let mut state = self.lock();
+        let (configs, digest) = match load(&shared.params, &shared.provider) {
+            Ok(loaded) => loaded,
+            Err((field, why)) => {
+                let line = format!("--{} {why}", field.replace('_', "-"));
+                if state.refusal.as_ref() != Some(&line) {
+                    shared.refused.inc();
+                    tracing::warn!("refused, the former state stays in force: {line}");
+                    state.refusal = Some(line.clone());
+                }
+                return Err(line);
+            }
+        };
+        state.refusal = None;
+        if digest == state.digest {
+            return Ok(false);
+        }
+        state.digest = digest;
+        let mut current = shared
+            .current
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(configs);
+        shared.changed.inc();
+        tracing::info!("the authorities or the certificate for upstreams changed: in force");
+        Ok(true)
+    }
+
+    /// Reloads when the files change, for as long as the process lives.
+    pub async fn watch(self) {
+        let params = &self.0.params;
+        let files = [
+            &params.upstream_ca,
+            &params.upstream_cert,
+            &params.upstream_key,
+        ];
+        let files: Vec<PathBuf> = files.into_iter().flatten().cloned().collect();
+        if files.is_empty() {
+            return;
+        }
+        let mut watch = Watch::new();
+        loop {
+            // Places first, then files: what changes in between wakes the watch.
+            let before = places(&files);
+            watch.follow(&before);
+            // Said by reload itself.
+            drop(self.reload());
+            let after = places(&files);
+            if after != before {
+                watch.follow(&after);
+                drop(self.reload());
+            }
+            watch.changed().await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads the files and makes the configurations. The error is the parameter, and what is wrong with its file.
+fn load(
+    params: &UpstreamTlsParams,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(Configs, [u8; 32]), (&'static str, String)> {
+    let read = |field: &'static str, path: &PathBuf| {
+        read_file(path).map_err(|why| (field, format!("{} {why}", path.display())))
+    };
+    let ca = params.upstream_ca.as_ref();
+    let ca = ca.map(|path| read("upstream_ca", path)).transpose()?;
+    let cert = params.upstream_cert.as_ref();
+    let cert = cert.map(|path| read("upstream_cert", path)).transpose()?;
+    let key = params.upstream_key.as_ref();
+    let key = key.map(|path| read("upstream_key", path)).transpose()?;
+    let digests: Vec<u8> = [&ca, &cert, &key]
+        .into_iter()
+        .flat_map(|bytes| sha256(bytes.as_deref().unwrap_or_default()))
+        .collect();
+
+    let roots = match (&ca, &params.upstream_ca) {
+        (Some(ca), Some(path)) => {
+            authorities(ca).map_err(|why| ("upstream_ca", format!("{} {why}", path.display())))?
+        }
+        _ => system().map_err(|why| ("upstream_ca", why))?,
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ("upstream_ca", format!("TLS can't be configured ({error})")))?
+        .with_root_certificates(roots);
+    let mut config = match (&cert, &params.upstream_cert) {
+        (Some(cert), Some(path)) => {
+            let key = key.as_deref().unwrap_or(cert);
+            let pair = Pair::check(cert, key, SystemTime::now(), provider).map_err(|problem| {
+                (
+                    "upstream_cert",
+                    format!("{} {}", path.display(), problem.text),
+                )
+            })?;
+            let shown = SingleCertAndKey::from(Arc::clone(&pair.key));
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    // The records of an open connection are protected by `stream`.
+    config.enable_secret_extraction = true;
+    let with = |protocols: &[&[u8]]| {
+        let mut config = config.clone();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Arc::new(config)
+    };
+    let configs = Configs {
+        http1: with(&[b"http/1.1"]),
+        http2: with(&[b"h2", b"http/1.1"]),
+        any: with(&[]),
+    };
+    Ok((configs, sha256(&digests)))
+}
+
+fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for (at, der) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let der = der.map_err(|error| format!("is not PEM ({error})"))?;
+        roots
+            .add(der)
+            .map_err(|error| format!("certificate {} is no authority ({error})", at + 1))?;
+    }
+    match roots.is_empty() {
+        true => Err(
+            "has no CERTIFICATE block; expected the PEM certificates of the authorities".to_owned(),
+        ),
+        false => Ok(roots),
+    }
+}
+
+/// Those of the machine, or of the image (`SSL_CERT_FILE`, `/etc/ssl`). Some that can't be read are no fault; none is.
+fn system() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    match roots.is_empty() {
+        true => Err(
+            "is not given and the system has no authorities (/etc/ssl/certs, SSL_CERT_FILE); name a file with theirs"
+                .to_owned(),
+        ),
+        false => Ok(roots),
+    }
+}

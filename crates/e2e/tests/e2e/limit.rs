@@ -1,0 +1,202 @@
+//! `podkit limit` in front of real servers.
+
+use std::net::SocketAddr;
+
+use podkit_testkit::http::{self, Response};
+use podkit_testkit::net::free_addr;
+use podkit_testkit::peers::{self, Server};
+use podkit_testkit::podkit::Module;
+use podkit_testkit::process::run;
+use podkit_testkit::{Need, Turn, able, until};
+
+/// nginx that says whom it was told of, and podkit in front of it. None where there is no nginx.
+struct Rig {
+    limit: Module,
+    front: SocketAddr,
+    _nginx: Server,
+    _turn: Turn,
+}
+
+impl Rig {
+    fn start(args: &[&str]) -> Option<Self> {
+        if !able(&[Need::Program("nginx")]) {
+            return None;
+        }
+        let turn = Turn::shared();
+        let (back, front) = (free_addr(), free_addr());
+        let http = format!(
+            "server {{ listen {back}; location / {{ default_type text/plain; return 200 \"for $http_x_forwarded_for\\n\"; }} }}"
+        );
+        let nginx = peers::nginx(&http, None, back, None);
+        let (listen, upstream) = (format!("--listen={front}"), format!("--upstream={back}"));
+        let mut all = vec![listen.as_str(), upstream.as_str(), "--workers=2"];
+        all.extend(args);
+        Some(Self {
+            limit: Module::start("limit", &all, &[]),
+            front,
+            _nginx: nginx,
+            _turn: turn,
+        })
+    }
+
+    fn get(&self, path: &str, headers: &str) -> Response {
+        http::get_with(self.front, path, headers).unwrap()
+    }
+
+    fn statuses(&self, count: usize, path: &str, headers: &str) -> Vec<u16> {
+        (0..count).map(|_| self.get(path, headers).status).collect()
+    }
+
+    fn counted(&self, rule: &str, result: &str) -> u64 {
+        counted(&self.limit, rule, result)
+    }
+}
+
+fn counted(limit: &Module, rule: &str, result: &str) -> u64 {
+    let metrics = limit.admin("/metrics").text();
+    let wanted = format!("podkit_limit_requests_total{{rule=\"{rule}\",result=\"{result}\"}} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&wanted));
+    line.unwrap_or_else(|| panic!("no {wanted}in\n{metrics}"))
+        .parse()
+        .unwrap()
+}
+
+#[test]
+fn a_burst_passes_and_the_rest_is_told_when_to_come_again() {
+    let rule = "name=api key=ip rate=6/m burst=3 path=/api/*";
+    let Some(rig) = Rig::start(&["--rule", rule]) else {
+        return;
+    };
+    let first = rig.get("/api/x", "");
+    assert_eq!(
+        (first.status, first.text().as_str()),
+        (200, "for 127.0.0.1\n")
+    );
+    let field = |answer: &Response, name: &str| answer.header(name).unwrap_or("none").to_owned();
+    assert_eq!(field(&first, "RateLimit-Policy"), "\"api\";q=3;w=30");
+    assert_eq!(field(&first, "RateLimit"), "\"api\";r=2;t=10");
+    assert_eq!(field(&first, "X-RateLimit-Limit"), "3");
+    assert_eq!(field(&first, "X-RateLimit-Remaining"), "2");
+    assert_eq!(field(&first, "X-RateLimit-Reset"), "10");
+    // As an application would read the path, whatever way it is written.
+    assert_eq!(rig.statuses(2, "/%61pi//y", ""), [200, 200]);
+    let refused = rig.get("/api/x", "Accept: application/json\r\n");
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json()["status"], 429);
+    assert_eq!(field(&refused, "Content-Type"), "application/problem+json");
+    assert_eq!(field(&refused, "X-RateLimit-Remaining"), "0");
+    let after: u64 = field(&refused, "Retry-After").parse().unwrap();
+    assert!((1..=10).contains(&after), "{after}");
+    // Other paths are not counted, and what nobody trusts says nothing about who asks.
+    let other = rig.get("/other", "");
+    assert_eq!((other.status, other.header("RateLimit")), (200, None));
+    assert_eq!(
+        rig.get("/api/x", "X-Forwarded-For: 9.9.9.9\r\n").status,
+        429
+    );
+    assert_eq!(
+        (rig.counted("api", "allowed"), rig.counted("api", "limited")),
+        (3, 2)
+    );
+    let page = rig.limit.admin("/").text();
+    assert!(page.contains("rate=6/m burst=3"), "{page}");
+}
+
+#[test]
+fn keys_shadow_and_proxies() {
+    let Some(rig) = Rig::start(&[
+        "--rule=name=ip key=ip rate=1/h burst=2; name=user key=header:X-User rate=1/h burst=1 path=/user",
+        "--rule=name=watched key=global rate=1/h burst=1 path=/shadow shadow=true",
+        "--trusted-proxy=127.0.0.0/8,10.0.0.0/8",
+        "--headers=none",
+    ]) else {
+        return;
+    };
+    let from = |addr: &str| format!("X-Forwarded-For: {addr}\r\n");
+    // The last that is no proxy of ours; what stands before it may be made up.
+    let told = rig.get("/", &from("7.7.7.7, 1.1.1.1, 10.0.0.9"));
+    assert_eq!(told.text(), "for 7.7.7.7, 1.1.1.1, 10.0.0.9, 127.0.0.1\n");
+    assert_eq!(rig.statuses(2, "/", &from("8.8.8.8, 1.1.1.1")), [200, 429]);
+    assert_eq!(rig.statuses(2, "/", &from("2001:db8::1")), [200, 200]);
+    assert_eq!(rig.get("/", &from("2001:db8::ffff")).status, 429);
+    assert_eq!(rig.get("/", &from("2001:db8:0:1::")).status, 200);
+    // Leaving the field out is no way past a rule.
+    let user = |addr: &str, user: &str| rig.get("/user", &format!("{}{user}", from(addr))).status;
+    assert_eq!(user("3.0.0.1", "X-User: a\r\n"), 200);
+    assert_eq!(user("3.0.0.2", "X-User: a\r\n"), 429);
+    assert_eq!(user("3.0.0.3", "X-User: b\r\n"), 200);
+    assert_eq!((user("3.0.0.4", ""), user("3.0.0.5", "")), (200, 429));
+    let shadow = |addr: &str| rig.get("/shadow", &from(addr));
+    assert_eq!(
+        (shadow("4.0.0.1").status, shadow("4.0.0.2").status),
+        (200, 200)
+    );
+    assert_eq!(rig.counted("watched", "shadow"), 1);
+    assert_eq!(shadow("4.0.0.3").header("RateLimit"), None);
+}
+
+#[test]
+fn streams_of_http2_are_limited_too() {
+    let Some(rig) = Rig::start(&["--rule", "name=all key=global rate=1/h burst=3"]) else {
+        return;
+    };
+    if !able(&[Need::Program("h2load")]) {
+        return;
+    }
+    let url = format!("http://{}/", rig.front);
+    let mut h2load = std::process::Command::new("h2load");
+    h2load.args(["-n5", "-c1", "-m5", &url]);
+    let finished = run("h2load", &mut h2load);
+    let codes = "status codes: 3 2xx, 0 3xx, 2 4xx, 0 5xx";
+    assert!(finished.out.contains(codes), "{}", finished.out);
+}
+
+#[test]
+fn so_many_requests_of_a_key_at_once() {
+    let _turn = Turn::shared();
+    let (back, front) = (free_addr(), free_addr());
+    let listen = format!("--listen={back}");
+    let _echo = Module::start("echo", &[&listen, "--delay=1s"], &[]);
+    let (listen, upstream) = (format!("--listen={front}"), format!("--upstream={back}"));
+    let rule = "--rule=name=slow key=ip concurrency=1";
+    let limit = Module::start("limit", &[&listen, &upstream, rule], &[]);
+    let first = std::thread::spawn(move || http::get(front, "/").unwrap().status);
+    until("the first request is let in", || {
+        (counted(&limit, "slow", "allowed") == 1).then_some(())
+    });
+    let second = http::get(front, "/").unwrap();
+    assert_eq!(
+        (second.status, second.header("Retry-After")),
+        (429, Some("1"))
+    );
+    assert_eq!(first.join().unwrap(), 200);
+    assert_eq!(
+        http::get(front, "/").unwrap().status,
+        200,
+        "it was given back"
+    );
+}
+
+/// examples/rate-limit: a sound pod, and its arguments are what `podkit limit` takes and does.
+#[test]
+fn the_example_limits_the_login() {
+    let file = podkit_testkit::repository().join("examples/rate-limit/pod.yaml");
+    let checked = podkit_testkit::podkit::podkit(&["check", &file.display().to_string()]);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let rules = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- "));
+    let rules: Vec<&str> = rules.filter(|arg| arg.starts_with("--rule=")).collect();
+    assert_eq!(rules.len(), 3);
+    let Some(rig) = Rig::start(&rules) else {
+        return;
+    };
+    let login = || {
+        http::send(rig.front, "POST", "/login", "text/plain", b"x")
+            .unwrap()
+            .status
+    };
+    assert_eq!([login(), login(), login(), login()], [200, 200, 200, 429]);
+    assert_eq!(rig.get("/", "").status, 200);
+}

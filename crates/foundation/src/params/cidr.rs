@@ -1,0 +1,121 @@
+//! A block of addresses (RFC 4632), as a parameter.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::types::ParamType;
+
+/// `10.0.0.0/8`, `fd00::/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    /// The first address; no bit behind the prefix is set.
+    first: IpAddr,
+    bits: u8,
+}
+
+impl Cidr {
+    /// Whether it holds `ip`. An IPv4 address that is written as IPv6 is IPv4.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        ip.is_ipv4() == self.first.is_ipv4() && start(ip, self.bits) == self.first
+    }
+}
+
+/// The first address of the block of `bits` that `ip` is in.
+fn start(ip: IpAddr, bits: u8) -> IpAddr {
+    let behind = u32::from(bits);
+    match ip {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - behind.min(32)).unwrap_or(0);
+            IpAddr::V4((ip.to_bits() & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - behind.min(128)).unwrap_or(0);
+            IpAddr::V6((ip.to_bits() & mask).into())
+        }
+    }
+}
+
+impl ParamType for Cidr {
+    const TYPE_NAME: &'static str = "block of addresses";
+    const EXPECTED: &'static str = "a block such as 10.0.0.0/8 or fd00::/8, or one address";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (ip, bits) = match text.split_once('/') {
+            Some((ip, bits)) => (ip, Some(bits)),
+            None => (text, None),
+        };
+        let ip: IpAddr = ip
+            .parse()
+            .map_err(|_| format!("\"{ip}\" is not an IP address"))?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => most,
+            // A sign or a leading zero is no prefix length.
+            Some(text) if text.starts_with(['+', '0']) && text != "0" => {
+                return Err(format!("\"{text}\" is not a prefix length (0 to {most})"));
+            }
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|bits| *bits <= most)
+                .ok_or_else(|| format!("\"{text}\" is not a prefix length (0 to {most})"))?,
+        };
+        let first = start(ip, bits);
+        match first == ip {
+            true => Ok(Self { first, bits }),
+            false => Err(format!(
+                "{ip} is not where a block of /{bits} starts; {first}/{bits} is"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(block: &str, inside: &[&str], outside: &[&str]) {
+        let block = Cidr::parse(block).unwrap();
+        for ip in inside {
+            assert!(block.has(ip.parse().unwrap()), "{block} has {ip}");
+        }
+        for ip in outside {
+            assert!(!block.has(ip.parse().unwrap()), "{block} has not {ip}");
+        }
+    }
+
+    #[test]
+    fn a_block_has_what_starts_alike() {
+        check(
+            "10.0.0.0/8",
+            &["10.0.0.0", "10.255.255.255", "::ffff:10.1.2.3"],
+            &["11.0.0.0", "::a00:1"],
+        );
+        check("192.0.2.7", &["192.0.2.7"], &["192.0.2.6", "192.0.2.8"]);
+        check("0.0.0.0/0", &["1.2.3.4"], &["::1"]);
+        check("::/0", &["::1"], &["1.2.3.4"]);
+        check("fd00::/8", &["fdff::1"], &["fe00::"]);
+        check("2001:db8::/127", &["2001:db8::1"], &["2001:db8::2"]);
+    }
+
+    #[test]
+    fn what_is_no_block_says_why() {
+        let refused = |text: &str, why: &str| {
+            let line = Cidr::parse(text).unwrap_err();
+            assert!(line.contains(why), "{text}: {line}");
+        };
+        refused("10.0.0.1/8", "10.0.0.0/8 is");
+        refused("10.0.0.0/33", "0 to 32");
+        refused("10.0.0.0/08", "0 to 32");
+        refused("10.0.0.0/", "0 to 32");
+        refused("::/129", "0 to 128");
+        refused("localhost", "not an IP address");
+    }
+}

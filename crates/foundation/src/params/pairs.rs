@@ -1,0 +1,54 @@
+//! A structured parameter: `key=value` pairs separated by spaces.
+
+/// The pairs of `text`, in order. A value can't hold a space. An error says which word is not a pair, or which key comes
+/// twice, or is none of `keys` (with the nearest one).
+pub fn pairs<'t>(text: &'t str, keys: &[&str]) -> Result<Vec<(&'t str, &'t str)>, String> {
+    let mut found: Vec<(&str, &str)> = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        let Some((key, value)) = word.split_once('=') else {
+            return Err(format!("\"{word}\" is not key=value"));
+        };
+        if !keys.contains(&key) {
+            let near = keys
+                .iter()
+                .map(|known| (strsim::jaro_winkler(key, known), known))
+                .filter(|(score, _)| *score > 0.8)
+                .max_by(|a, b| a.0.total_cmp(&b.0));
+            return Err(match near {
+                Some((_, near)) => format!("there is no key \"{key}\"; did you mean {near}?"),
+                None => format!("there is no key \"{key}\"; there are {}", keys.join(", ")),
+            });
+        }
+        if value.is_empty() {
+            return Err(format!("{key} has no value"));
+        }
+        if found.iter().any(|(known, _)| *known == key) {
+            return Err(format!("{key} is given twice"));
+        }
+        found.push((key, value));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pairs;
+
+    #[test]
+    fn pairs_are_read_and_what_is_none_is_named() {
+        let check = |text, expected: Result<Vec<(&str, &str)>, &str>| {
+            let expected = expected.map_err(str::to_owned);
+            assert_eq!(pairs(text, &["rate", "burst"]), expected, "{text}");
+        };
+        check("", Ok(vec![]));
+        check(
+            "  burst=a=b \t rate=1/s ",
+            Ok(vec![("burst", "a=b"), ("rate", "1/s")]),
+        );
+        check("rate", Err("\"rate\" is not key=value"));
+        check("rate=", Err("rate has no value"));
+        check("rat=1", Err("there is no key \"rat\"; did you mean rate?"));
+        check("x=1", Err("there is no key \"x\"; there are rate, burst"));
+        check("rate=1 rate=2", Err("rate is given twice"));
+    }
+}

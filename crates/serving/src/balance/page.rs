@@ -1,0 +1,213 @@
+//! What is shown and asked: the sections of `/`, the page `/live`, `/upstreams`, and draining (no I/O).
+
+use std::sync::LazyLock;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::HttpMetrics;
+use podkit_dataplane::module::{Answer, Section};
+use podkit_dataplane::tls::{View, date};
+use podkit_dataplane::upstream::{Membership, Shown};
+use podkit_foundation::lifecycle::Lifecycle;
+use serde_json::json;
+use tokio::time::Instant;
+
+/// The page. Its script is apart, so that the page's policy can allow no other.
+static PAGE: LazyLock<String> = LazyLock::new(|| {
+    let style = [
+        podkit_dataplane::admin::STYLE,
+        include_str!("page/live.css"),
+    ]
+    .concat();
+    include_str!("page/live.html").replace("/*STYLE*/", &style)
+});
+
+pub(super) fn html() -> Answer {
+    answer(200, "text/html; charset=utf-8", PAGE.as_bytes().to_vec())
+}
+
+pub(super) fn script() -> Answer {
+    let script = include_str!("page/live.js");
+    answer(
+        200,
+        "text/javascript; charset=utf-8",
+        script.as_bytes().to_vec(),
+    )
+}
+
+/// The upstreams, and what is wrong with their sources.
+pub(super) fn json(membership: &Membership, problems: &[String], now: Instant) -> Answer {
+    let body = json!({
+        "upstreams": membership.shown(now),
+        "panic": membership.panics(now),
+        "problems": problems,
+    });
+    let mut body = body.to_string().into_bytes();
+    body.push(b'\n');
+    answer(200, "application/json", body)
+}
+
+/// Answers a POST to `/upstreams/NAME/drain` or `…/undrain`.
+pub(super) fn drain(membership: &Membership, path: &str, now: Instant) -> Answer {
+    let asked = path.strip_prefix("/upstreams/").and_then(|rest| {
+        let (name, verb) = rest.rsplit_once('/')?;
+        match verb {
+            "drain" => Some((decoded(name)?, true)),
+            "undrain" => Some((decoded(name)?, false)),
+            _ => None,
+        }
+    });
+    let Some((name, drained)) = asked else {
+        return text(
+            404,
+            "not found; /upstreams/NAME/drain and /upstreams/NAME/undrain take a POST",
+        );
+    };
+    match membership.drain(&name, drained, now) {
+        Err(unknown) => text(404, &unknown.to_string()),
+        Ok(changed) => {
+            let word = if drained { "drained" } else { "taken back" };
+            if changed {
+                tracing::info!(upstream = name, "{word} by request");
+            }
+            text(200, &format!("{name} is {word}"))
+        }
+    }
+}
+
+/// Percent-decodes a name; None when it is not UTF-8 then, or a % is not followed by two digits.
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let (high, low) = (digit()?, digit()?);
+                bytes.push(u8::try_from(high * 16 + low).ok()?);
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The upstreams for `/`.
+pub(super) fn upstreams(membership: &Membership, problems: &[String], now: Instant) -> Section {
+    let columns = [
+        "Upstream",
+        "State",
+        "Why",
+        "Weight",
+        "Priority",
+        "In flight",
+        "Answered",
+        "Failed",
+        "Ejected",
+    ];
+    let row = |one: &Shown| {
+        vec![
+            one.name.clone(),
+            one.state.to_owned(),
+            one.reason.clone(),
+            one.weight.to_string(),
+            one.priority.to_string(),
+            one.in_flight.to_string(),
+            one.answered.to_string(),
+            one.failed.to_string(),
+            one.ejected.to_string(),
+        ]
+    };
+    let mut alerts = Vec::new();
+    if membership.panics(now) {
+        alerts.push(
+            "Too few upstreams take requests, so that all are used (--panic-share).".to_owned(),
+        );
+    }
+    if !problems.is_empty() {
+        alerts.push(format!(
+            "Upstreams are not followed, the former ones stay: {}.",
+            problems.join("; ")
+        ));
+    }
+    let shown = membership.shown(now);
+    Section {
+        title: "Upstreams".to_owned(),
+        columns: columns.map(str::to_owned).to_vec(),
+        rows: shown.iter().map(row).collect(),
+        alert: (!alerts.is_empty()).then(|| alerts.join(" ")),
+    }
+}
+
+/// The figures for `/`.
+pub(super) fn live(metrics: &HttpMetrics, limits: &HttpLimits, lifecycle: &Lifecycle) -> Section {
+    let [client, upstream, podkit] = metrics.faulted();
+    let rows = [
+        (
+            "Connections open",
+            format!(
+                "{} of at most {}",
+                lifecycle.in_flight(),
+                limits.connections()
+            ),
+        ),
+        ("Connections so far", lifecycle.begun().to_string()),
+        ("Requests answered", metrics.answered().to_string()),
+        ("Requests sent again", metrics.retried().to_string()),
+        (
+            "Requests in error",
+            format!("{upstream} by upstreams, {client} by clients, {podkit} by podkit"),
+        ),
+    ];
+    Section {
+        title: "Live".to_owned(),
+        columns: Vec::new(),
+        rows: rows
+            .into_iter()
+            .map(|(name, value)| vec![name.to_owned(), value])
+            .collect(),
+        alert: None,
+    }
+}
+
+/// The certificates for `/`.
+pub(super) fn certificates(view: &View) -> Section {
+    let rows = view.certificates.iter().map(|one| {
+        vec![
+            one.name.clone(),
+            one.leaf.shown_names(),
+            date(one.leaf.not_after),
+        ]
+    });
+    let refused: Vec<String> = view
+        .refused
+        .iter()
+        .map(|refusal| {
+            format!(
+                "Refused, the former state stays in force: {}.",
+                refusal.line()
+            )
+        })
+        .collect();
+    Section {
+        title: "Certificates".to_owned(),
+        columns: ["Name", "For", "Expires"].map(str::to_owned).to_vec(),
+        rows: rows.collect(),
+        alert: (!refused.is_empty()).then(|| refused.join(" ")),
+    }
+}
+
+fn text(status: u16, line: &str) -> Answer {
+    answer(
+        status,
+        "text/plain; charset=utf-8",
+        format!("{line}\n").into_bytes(),
+    )
+}
+
+fn answer(status: u16, content_type: &'static str, body: Vec<u8>) -> Answer {
+    Answer {
+        status,
+        content_type,
+        body,
+    }
+}

@@ -1,0 +1,101 @@
+// Asks for /upstreams each second while the page is looked at, keeps the last minutes, and plots them.
+(() => {
+  "use strict";
+  const KEPT = 300, WIDTH = 600, HEIGHT = 120;
+  // Distinct for eight; the ninth begins again.
+  const COLOURS = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#d946ef", "#84cc16"];
+  const $ = (id) => document.getElementById(id);
+  const past = []; // {at, seen: Map(name -> {rate, flight})}
+  const colours = new Map();
+  let last = null;
+
+  const colour = (name) => {
+    if (!colours.has(name)) colours.set(name, COLOURS[colours.size % COLOURS.length]);
+    return colours.get(name);
+  };
+
+  const take = (upstreams, at) => {
+    const seen = new Map();
+    for (const one of upstreams) {
+      const before = last?.counts.get(one.name);
+      const seconds = last ? (at - last.at) / 1000 : 0;
+      const count = one.answered + one.failed;
+      const rate = before === undefined || seconds <= 0 ? 0 : Math.max(0, count - before) / seconds;
+      seen.set(one.name, { rate, flight: one.in_flight });
+    }
+    last = { at, counts: new Map(upstreams.map((one) => [one.name, one.answered + one.failed])) };
+    past.push({ at, seen });
+    if (past.length > KEPT) past.shift();
+    return seen;
+  };
+
+  const plot = (svg, measure) => {
+    const names = [...new Set(past.flatMap((one) => [...one.seen.keys()]))];
+    const most = Math.max(1, ...past.flatMap((one) => [...one.seen.values()].map((it) => it[measure])));
+    const lines = names.map((name) => {
+      const points = past.flatMap((one, at) => {
+        const it = one.seen.get(name);
+        const x = WIDTH - ((past.length - 1 - at) * WIDTH) / (KEPT - 1);
+        return it ? [`${x.toFixed(1)},${(HEIGHT - 2 - (it[measure] / most) * (HEIGHT - 6)).toFixed(1)}`] : [];
+      });
+      const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+      line.setAttribute("points", points.join(" "));
+      line.setAttribute("stroke", colour(name));
+      line.dataset.upstream = name;
+      return line;
+    });
+    svg.replaceChildren(...lines);
+  };
+
+  const cell = (text, kind) => {
+    const td = document.createElement("td");
+    td.textContent = text;
+    if (kind) td.className = kind;
+    return td;
+  };
+
+  const show = ({ upstreams, problems, panic }) => {
+    if (panic && upstreams.length) problems = ["too few upstreams take requests, so that all are used", ...problems];
+    const seen = take(upstreams, performance.now());
+    const rows = upstreams.map((one) => {
+      const row = document.createElement("tr");
+      const name = cell(""), dot = document.createElement("span"), state = cell(one.state);
+      dot.className = "dot";
+      dot.style.background = colour(one.name);
+      name.append(dot, one.name);
+      state.dataset.state = one.state;
+      row.append(
+        name, state, cell(one.reason), cell(one.weight, "num"), cell(one.priority, "num"),
+        cell(seen.get(one.name).rate.toFixed(1), "num"), cell(one.in_flight, "num"),
+        cell(one.answered, "num"), cell(one.failed, "num"),
+      );
+      return row;
+    });
+    document.querySelector("#upstreams tbody").replaceChildren(...rows);
+    const ready = upstreams.filter((one) => one.state === "ready" || one.state === "warming").length;
+    $("status").textContent = ready ? "ready" : "no upstream is ready";
+    $("status").className = `state ${ready ? "good" : "bad"}`;
+    $("summary").textContent = `${ready} of ${upstreams.length} upstreams take requests`;
+    const sum = (of) => [...seen.values()].reduce((all, it) => all + it[of], 0);
+    $("rate").textContent = sum("rate").toFixed(1);
+    $("flight").textContent = sum("flight");
+    $("problem").hidden = !problems.length;
+    $("problem").textContent = problems.join("; ");
+    plot($("plot-rate"), "rate");
+    plot($("plot-flight"), "flight");
+  };
+
+  const ask = async () => {
+    if (document.hidden) return;
+    try {
+      const answer = await fetch("/upstreams", { cache: "no-store" });
+      if (!answer.ok) throw new Error(String(answer.status));
+      show(await answer.json());
+    } catch {
+      $("status").textContent = "podkit doesn't answer";
+      $("status").className = "state bad";
+    }
+  };
+  ask();
+  setInterval(ask, 1000);
+})();

@@ -1,0 +1,141 @@
+//! `limit`: rate limits in front of an HTTP service.
+//!
+//! ```text
+//!   client ─▶ :8080 ─▶ head ─▶ rules, in order ─▶ application
+//!                                │  key ─▶ Table: TAT by GCRA, one for all workers
+//!                                │  key ─▶ Flight: requests at once
+//!                                ╰─ 429, Retry-After
+//! ```
+//!
+//! `gcra`, `table`, `flight`, `rule` and `address` are the logic, without I/O; `limiter` is the stage that joins them.
+
+mod address;
+mod flight;
+mod gcra;
+mod limiter;
+mod params;
+mod rule;
+mod service;
+mod table;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::HttpMetrics;
+use podkit_dataplane::http2::Http2Limits;
+use podkit_dataplane::module::Module;
+use podkit_dataplane::net::Worker;
+use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
+use podkit_foundation::params::ParamSet as _;
+use podkit_foundation::surface::{Group, Metric, ModuleSpec, Need, NeedKind, Port};
+
+pub use params::Params;
+
+/// Its entry in the registry.
+pub const MODULE: Module = Module {
+    spec: &SPEC,
+    build: service::build,
+};
+
+static SPEC: ModuleSpec = ModuleSpec {
+    name: "limit",
+    group: Group::Serving,
+    summary: "rate limits and denial-of-service defence",
+    about: "Counts requests by rules and answers 429 to those that are too many: by client address, field, cookie, query \
+            parameter, path, or all together; by rate and burst (GCRA) and by requests at once. All workers enforce one rate. \
+            Clients are told where they stand (RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers, \
+            X-RateLimit-…), and when to come again (Retry-After); who takes JSON gets a problem document (RFC 9457).\n\n\
+            Memory is bounded whatever the number of keys: when `--max-keys` are remembered, the one that has been idle for the \
+            longest is forgotten, and nobody is refused for it. Keys are kept as hashes under a random key of the process.\n\n\
+            The bounds of HTTP (heads, bodies, pauses, connections) hold as in every module.",
+    admin_port: 9633,
+    data_path: true,
+    params: &[
+        Params::PARAMS,
+        HttpLimits::PARAMS,
+        Http2Limits::PARAMS,
+        UpstreamLimits::PARAMS,
+    ],
+    ports: &[Port {
+        param: "listen",
+        port: Some(8080),
+        protocol: "HTTP",
+        doc: "What clients come to.",
+    }],
+    endpoints: &[],
+    files: &[],
+    needs: &[Need {
+        feature: "listening on a port below 1024",
+        doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
+        kind: NeedKind::Words,
+    }],
+    metrics: &METRICS,
+};
+
+/// What became of a request under one rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    Allowed,
+    Limited,
+    /// Would have been limited.
+    Shadow,
+}
+
+impl Settled {
+    const ALL: [Self; 3] = [Self::Allowed, Self::Limited, Self::Shadow];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Limited => "limited",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
+const REQUESTS: Metric = Metric {
+    name: "podkit_limit_requests_total",
+    kind: "counter",
+    labels: &["rule", "result"],
+    doc: "Requests that a rule was for, by what became of them: allowed, limited, shadow (would have been limited).",
+};
+
+const EVICTED: Metric = Metric {
+    name: "podkit_limit_evicted_keys_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Keys forgotten while they still owed something, since --max-keys were remembered.",
+};
+
+const OWN: &[Metric] = &[REQUESTS, EVICTED];
+
+const SETS: [&[Metric]; 4] = [
+    OWN,
+    Worker::METRICS,
+    HttpMetrics::METRICS,
+    UpstreamMetrics::METRICS,
+];
+
+static METRICS: [Metric; count(&SETS)] = join(&SETS);
+
+const fn count(sets: &[&[Metric]]) -> usize {
+    let (mut sum, mut at) = (0, 0);
+    while at < sets.len() {
+        sum += sets[at].len();
+        at += 1;
+    }
+    sum
+}
+
+const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
+    let mut all = [sets[0][0]; N];
+    let (mut to, mut set) = (0, 0);
+    while set < sets.len() {
+        let mut at = 0;
+        while at < sets[set].len() {
+            all[to] = sets[set][at];
+            at += 1;
+            to += 1;
+        }
+        set += 1;
+    }
+    all
+}

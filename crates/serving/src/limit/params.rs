@@ -1,0 +1,124 @@
+//! What `limit` takes.
+
+use podkit_dataplane::upstream::Target;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{Addr, ParamError, ParamSet as _, Scheme, Upstream, Values};
+
+use super::address::Cidr;
+use super::rule::{MAX_RULES, Rule, RuleList};
+
+podkit_foundation::choices! {
+    /// `--headers`.
+    pub enum Headers {
+        /// Those of the IETF's draft and X-RateLimit-….
+        Both = "both",
+        /// RateLimit and RateLimit-Policy.
+        Ietf = "ietf",
+        /// X-RateLimit-Limit, -Remaining and -Reset.
+        X = "x",
+        /// None; Retry-After is sent all the same.
+        None = "none",
+    }
+}
+
+impl Headers {
+    pub(super) fn has_ietf(self) -> bool {
+        matches!(self, Self::Both | Self::Ietf)
+    }
+
+    pub(super) fn has_x(self) -> bool {
+        matches!(self, Self::Both | Self::X)
+    }
+}
+
+podkit_foundation::params! {
+    /// The parameters of `limit` besides those of HTTP.
+    pub struct Params {
+        /// Addresses to take HTTP on.
+        listen: Vec<Addr> { default: Some(":8080") },
+        /// What stands behind the limits: host:port, :port (on the loopback) or unix:/path.
+        ///
+        /// One. Several are the work of `podkit balance`.
+        upstream: Vec<Upstream> { optional: false },
+        /// A rule: `name=… key=… rate=100/s`, and more pairs; repeatable, or several separated by semicolons.
+        ///
+        /// `name`: what it is called in fields, metrics and pages. `key`: what requests are told apart by: `ip`, `header:NAME`,
+        /// `cookie:NAME`, `query:NAME`, `path`, or `global` for all together; requests without it share one key. `rate`: units
+        /// a second, minute or hour (`/s`, `/m`, `/h`); `burst`: units at once (a second's worth unless given); `cost`: units that
+        /// a request takes (1). `concurrency`: requests of a key at once. `path`: `/login`, or `/api/*` for what
+        /// begins so, compared percent-decoded; `method`: `GET,POST`. `shadow=true` counts and refuses nothing.
+        ///
+        /// A request passes the rules in this order and is counted by each up to the first that refuses it.
+        rule: Vec<RuleList> { commas: false, optional: false },
+        /// Keys that are remembered, over all rules, 32 bytes each; the one idle for the longest is forgotten first.
+        max_keys: u32 { default: Some("100000"), bounds: Some((1, 100_000_000)) },
+        /// The fields that tell clients where they stand, on allowed answers too.
+        headers: Headers { default: Some("both") },
+        /// Proxies whose X-Forwarded-For is believed, as addresses or ranges; repeatable.
+        ///
+        /// `key=ip` is then the last address in it that is not such a proxy. What anybody else sends under that name is
+        /// not believed, and replaced for the upstream.
+        trusted_proxy: Vec<Cidr> {},
+        /// Bits of an IPv6 address that `key=ip` looks at: a host has a whole network.
+        ipv6_prefix: u16 { default: Some("64"), bounds: Some((1, 128)) },
+    }
+}
+
+impl Params {
+    /// The typed parameters, checked against each other.
+    pub(super) fn checked(values: &Values) -> Result<Self, Failure> {
+        let params = Self::from_values(values)?;
+        let wrong = |field: &str, why: String| Failure::from(ParamError::new(field, why));
+        if params.listen.is_empty() {
+            let why = "names no address; expected host:port, :port or unix:/path";
+            return Err(wrong("listen", why.to_owned()));
+        }
+        let rules = params.rules();
+        if rules.is_empty() {
+            let why = "is required; expected a rule such as \"name=api key=ip rate=100/s\"";
+            return Err(wrong("rule", why.to_owned()));
+        }
+        if rules.len() > MAX_RULES {
+            let why = format!("{} are given; at most {MAX_RULES} fit", rules.len());
+            return Err(wrong("rule", why));
+        }
+        for (at, rule) in rules.iter().enumerate() {
+            if rules[..at].iter().any(|other| other.name == rule.name) {
+                let why = format!(
+                    "two rules have the name \"{}\"; each needs its own",
+                    rule.name
+                );
+                return Err(wrong("rule", why));
+            }
+        }
+        params.target()?;
+        Ok(params)
+    }
+
+    /// All rules, in order.
+    pub(super) fn rules(&self) -> Vec<&Rule> {
+        self.rule.iter().flat_map(|list| &list.0).collect()
+    }
+
+    /// What stands behind, if it is one and of a form that is there.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
+        let expected = "expected host:port, :port or unix:/path";
+        match self.upstream.as_slice() {
+            [one] if one.weight != 1 || one.priority != 0 => Err(wrong(format!(
+                "\"{one}\": weight and priority mean nothing for one upstream; {expected}"
+            ))),
+            [one] if !matches!(one.scheme, Scheme::Plain) || one.server_name.is_some() => {
+                Err(wrong(format!(
+                    "\"{one}\": limit speaks plain HTTP/1.1 to its upstream; {expected}"
+                )))
+            }
+            [one] => Target::new("upstream", "limit", one),
+            [] => Err(wrong(format!("is required; {expected}"))),
+            many => Err(wrong(format!(
+                "{} are given, and limit stands in front of one; {expected}, once (several are for podkit balance)",
+                many.len()
+            ))),
+        }
+    }
+}

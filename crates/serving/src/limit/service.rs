@@ -1,0 +1,213 @@
+//! The module: parameters in, listeners bound, workers that let pass and forward.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
+use podkit_dataplane::http::stage::Stages;
+use podkit_dataplane::http2::Http2Limits;
+use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::net::{
+    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
+};
+use podkit_dataplane::upstream::{Cluster, Outward, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{ParamSet as _, Values};
+use podkit_foundation::telemetry::metrics::Kind;
+
+use super::EVICTED;
+use super::limiter::{LimitStage, Limiter};
+use super::params::Params;
+
+/// Checks the parameters and binds the listeners.
+pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
+    let params = Params::checked(values)?;
+    let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
+    let upstream_limits = UpstreamLimits::from_values(values)?;
+    let target = params.target()?;
+    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let listeners = params
+        .listen
+        .iter()
+        .map(bind)
+        .collect::<Result<Vec<_>, _>>()?;
+    let limiter = Arc::new(Limiter::new(&params, limits.connections(), &setup.metrics));
+    let counted = Arc::clone(&limiter);
+    setup.metrics.collect(move |encoder| {
+        encoder.family(EVICTED.name, Kind::Counter, EVICTED.doc);
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "the text formats carry floating point"
+        )]
+        encoder.sample(EVICTED.name, &[], counted.table().evicted() as f64);
+    });
+    Ok(Rc::new(Limit {
+        plan: Arc::new(Plan {
+            limits,
+            http2,
+            upstream_limits,
+            target,
+            limiter,
+            listeners,
+            upstream_metrics: UpstreamMetrics::new(&setup.metrics),
+            http_metrics: HttpMetrics::new(&setup.metrics),
+        }),
+        setup: setup.clone(),
+        workers: RefCell::new(None),
+    }))
+}
+
+/// What each worker is made from.
+#[derive(Debug)]
+struct Plan {
+    limits: HttpLimits,
+    http2: Http2Limits,
+    upstream_limits: UpstreamLimits,
+    target: Target,
+    limiter: Arc<Limiter>,
+    listeners: Vec<Listener>,
+    upstream_metrics: UpstreamMetrics,
+    http_metrics: HttpMetrics,
+}
+
+/// The running module.
+struct Limit {
+    plan: Arc<Plan>,
+    setup: Setup,
+    workers: RefCell<Option<Workers>>,
+}
+
+impl Service for Limit {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let connections = Connections::at_most(plan.limits.connections());
+        let workers = Workers::start(
+            "limit",
+            self.setup.workers,
+            &self.setup.lifecycle,
+            &self.setup.metrics,
+            &connections,
+            move |worker| plan.start(worker),
+        )?;
+        *self.workers.borrow_mut() = Some(workers);
+        Ok(())
+    }
+
+    /// Nothing of it is in a file.
+    fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let columns = ["Rule", "Allowed", "Limited", "Shadow", "As given"];
+        let limiter = &self.plan.limiter;
+        let row = |(rule, counts): (&super::rule::Rule, [u64; 3])| {
+            let counts = counts.map(|count| count.to_string());
+            let mut row = vec![rule.name.clone()];
+            row.extend(counts);
+            row.push(rule.text.clone());
+            row
+        };
+        let pair = |name: &str, value: String| vec![name.to_owned(), value];
+        let open = self.setup.lifecycle.in_flight();
+        vec![
+            Section {
+                title: "Rules".to_owned(),
+                columns: columns.map(str::to_owned).to_vec(),
+                rows: limiter.counts().map(row).collect(),
+                alert: None,
+            },
+            Section {
+                title: "Live".to_owned(),
+                columns: Vec::new(),
+                rows: vec![
+                    pair("Upstream", self.plan.target.addr().to_string()),
+                    pair(
+                        "Connections open",
+                        format!("{open} of at most {}", self.plan.limits.connections()),
+                    ),
+                    pair(
+                        "Requests answered",
+                        self.plan.http_metrics.answered().to_string(),
+                    ),
+                    pair("Bytes for keys", limiter.table().bytes().to_string()),
+                    pair(
+                        "Keys forgotten too early",
+                        limiter.table().evicted().to_string(),
+                    ),
+                ],
+                alert: None,
+            },
+        ]
+    }
+}
+
+impl Plan {
+    /// On a worker's thread: its accept loops.
+    fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
+        let cluster = Cluster::of(
+            self.target.clone(),
+            self.upstream_limits.clone(),
+            self.upstream_metrics.clone(),
+            // In the clear only, which `Params::target` sees to.
+            Outward::default(),
+        );
+        let proxy = |trust_forwarded| {
+            let settings = ProxySettings {
+                limits: self.limits.clone(),
+                http2: self.http2.clone(),
+                scheme: "http",
+                port: self.listeners.iter().find_map(Listener::port),
+                trust_forwarded,
+                response_fields: String::new(),
+                retries: Retries::NONE,
+                key: None,
+                make_traceparent: None,
+                access_log: None,
+            };
+            let stage = LimitStage(Arc::clone(&self.limiter));
+            Proxy::staged(
+                settings,
+                Stages::new(vec![Rc::new(stage)]),
+                Rc::clone(&cluster),
+                self.http_metrics.clone(),
+            )
+        };
+        let front = Rc::new(Front {
+            limiter: Arc::clone(&self.limiter),
+            strangers: proxy(false),
+            trusted: proxy(true),
+        });
+        for listener in &self.listeners {
+            let accepting = accepting(listener.take()?, Rc::clone(worker), Rc::clone(&front));
+            drop(tokio::task::spawn_local(accepting));
+        }
+        Ok(())
+    }
+}
+
+async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
+    if let Err(error) = accept(port, worker, serve).await {
+        tracing::error!(why = %error, "a listener ended");
+    }
+}
+
+/// What a worker does with a connection: a trusted proxy's word about its clients goes on, anybody else's is replaced.
+struct Front {
+    limiter: Arc<Limiter>,
+    strangers: Rc<Proxy>,
+    trusted: Rc<Proxy>,
+}
+
+impl Serve for Front {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let proxy = match self.limiter.trusts(accepted.peer) {
+            true => &self.trusted,
+            false => &self.strangers,
+        };
+        Rc::clone(proxy).serve(accepted).await;
+    }
+}
