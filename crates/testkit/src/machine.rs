@@ -50,6 +50,18 @@ pub fn rss_kib(pid: u32) -> u64 {
     field_kib(&read(pid, "status"), "VmRSS:")
 }
 
+/// The same of several, without those that have ended meanwhile.
+pub fn rss_kib_of_all(pids: &[u32]) -> u64 {
+    let sizes = pids.iter().filter_map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    sizes.sum()
+}
+
 /// Memory in KiB of a process's own and its share of what it shares (`Pss` of smaps_rollup).
 pub fn pss_kib(pid: u32) -> u64 {
     field_kib(&read(pid, "smaps_rollup"), "Pss:")
@@ -147,6 +159,7 @@ mod tests {
     #[test]
     fn this_process_is_seen() {
         let me = std::process::id();
+        assert!(rss_kib_of_all(&[me, u32::MAX]) > 100);
         assert!(rss_kib(me) > 100 && pss_kib(me) <= rss_kib(me));
         assert!(descriptors(me) >= 3 && threads(me) >= 2);
         assert!(processes().contains(&me) && tree(me).contains(&me));

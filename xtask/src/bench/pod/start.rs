@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use podkit_testkit::http;
-use podkit_testkit::machine::{command, processes, rss_kib, tree};
+use podkit_testkit::machine::{command, processes, rss_kib_of_all, tree};
 use podkit_testkit::net::{free_addr, loopback};
 use podkit_testkit::process::{Process, run as run_command};
 use rustix::process::Signal;
@@ -121,5 +121,5 @@ fn answer(ports: [u16; 2]) {
 
 #[expect(clippy::cast_precision_loss, reason = "KiB of a few processes")]
 fn sum_rss(pids: &[u32]) -> f64 {
-    pids.iter().map(|pid| rss_kib(*pid)).sum::<u64>() as f64
+    rss_kib_of_all(pids) as f64
 }
