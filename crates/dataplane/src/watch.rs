@@ -146,11 +146,11 @@ impl Watch {
         let mut following = BTreeMap::new();
         for (directory, interest) in places {
             let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
+            // Not what is written to a file that stays open: a log in the same directory would be an event a line.
             let entries = WatchFlags::CREATE
                 | WatchFlags::MOVED_TO
                 | WatchFlags::MOVED_FROM
                 | WatchFlags::DELETE
-                | WatchFlags::MODIFY
                 | WatchFlags::CLOSE_WRITE
                 | WatchFlags::ATTRIB;
             let flags = match interest {
@@ -199,7 +199,10 @@ impl Watch {
     }
 }
 
-/// Waits for events and takes them all.
+/// The most events that are taken before others get their turn.
+const TURN: usize = 1024;
+
+/// Waits for events and takes those that are there.
 async fn drain(inotify: &AsyncFd<OwnedFd>) {
     let mut taken = false;
     loop {
@@ -208,10 +211,13 @@ async fn drain(inotify: &AsyncFd<OwnedFd>) {
         };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(inotify, &mut buffer);
-        while events.next().is_ok() {
+        for _ in 0..TURN {
+            if events.next().is_err() {
+                ready.clear_ready();
+                break;
+            }
             taken = true;
         }
-        ready.clear_ready();
         if taken {
             return;
         }
