@@ -45,7 +45,14 @@ impl Started {
     }
 }
 
-/// What a stage and its child have said beside the pidfd.
+/// The pidfds of what has been started.
+struct Made {
+    /// One, and the one that goes on in its place; all are to be reaped.
+    stages: Vec<OwnedFd>,
+    process: Option<OwnedFd>,
+}
+
+/// What a stage and its child have said beside the pidfds.
 #[derive(Default)]
 struct Told {
     mount_namespace: Option<u64>,
@@ -77,15 +84,23 @@ pub(super) fn run_stage(
     let stage = pidfd_open(pid, PidfdFlags::empty()).doing(|| "look at the stage".into())?;
     drop(theirs);
 
-    let (mut told, mut pidfd) = (Told::default(), None);
-    let heard = wire::send_job(&ours, job).and_then(|()| told.listen(&ours, &mut pidfd));
+    let mut made = Made {
+        stages: vec![stage],
+        process: None,
+    };
+    let mut told = Told::default();
+    let heard = wire::send_job(&ours, job).and_then(|()| told.listen(&ours, &mut made));
+    let Made { stages, process } = made;
     if heard.is_err() {
-        for process in [Some(&stage), pidfd.as_ref()].into_iter().flatten() {
+        for process in stages.iter().chain(&process) {
             // What can't be killed has ended; the waits below see that.
             pidfd_send_signal(process, Signal::KILL).ok();
         }
     }
-    let status = wait_end(stage.as_fd());
+    let mut status = Ok(None);
+    for stage in &stages {
+        status = wait_end(stage.as_fd());
+    }
     let failure = match heard {
         Ok(()) => told.failure.take(),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(StartError::Stage(
@@ -96,7 +111,7 @@ pub(super) fn run_stage(
             ended("the stage", &status)
         ))),
     };
-    match (pidfd, failure) {
+    match (process, failure) {
         (Some(pidfd), None) if told.executing => Ok(Started { pidfd, told }),
         (Some(pidfd), failure) => {
             let status = wait_end(pidfd.as_fd());
@@ -118,10 +133,11 @@ fn ended(what: &str, status: &io::Result<Option<ExitStatus>>) -> String {
 
 impl Told {
     /// Takes replies until the program has been executed or the start has failed.
-    fn listen(&mut self, socket: &UnixStream, pidfd: &mut Option<OwnedFd>) -> io::Result<()> {
+    fn listen(&mut self, socket: &UnixStream, made: &mut Made) -> io::Result<()> {
         while let Some((reply, fd)) = wire::receive_reply(socket)? {
             match reply {
-                Reply::Started => *pidfd = fd,
+                Reply::Stage => made.stages.extend(fd),
+                Reply::Started => made.process = fd,
                 Reply::MountNamespace(inode) => self.mount_namespace = Some(inode),
                 Reply::Terminal => self.terminal = fd,
                 Reply::Executing => self.executing = true,

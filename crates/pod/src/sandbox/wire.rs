@@ -149,6 +149,8 @@ pub(super) struct Identity {
 /// What comes back.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
+    /// The stage ends, and another goes on in its place; that one's pidfd comes with the message.
+    Stage,
     /// The process exists; its pidfd comes with the message.
     Started,
     /// The inode of the container's mount namespace, by which its processes are known.

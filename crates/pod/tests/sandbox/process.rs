@@ -457,9 +457,15 @@ pub(super) fn cgroups_are_joined(private: &PrivateMounts) {
             cgroups[0].display()
         )
     );
-    refused.cgroups = vec!["/dev/full".into()];
+    let full = tempfile::tempdir().unwrap();
+    for name in ["cgroup.procs", "tasks"] {
+        std::os::unix::fs::symlink("/dev/full", full.path().join(name)).unwrap();
+    }
+    refused.cgroups = vec![full.path().join("cgroup.procs")];
     let error = pod.start(&refused).unwrap_err().to_string();
-    assert_eq!(error, "join /dev/full: No space left on device");
+    let tasks = full.path().join("tasks");
+    let expected = format!("join {}: No space left on device", tasks.display());
+    assert_eq!(error, expected);
     pod.destroy(LONG).unwrap();
     // Inside, its own cgroup is the root; it is shown at the usual place, read-only, with its one process.
     has(&text, "write /sys/fs/cgroup/x: 30");

@@ -1,7 +1,8 @@
 //! Joining cgroups, and what the container sees of them.
 //!
-//! A cgroup of version 2 is joined by being born in it (`CLONE_INTO_CGROUP`). Version 1 has only the move, which waits for an
-//! RCU grace period, some milliseconds: so the stage moves the new process while that one mounts its file system.
+//! Writing a process to `cgroup.procs` waits for an RCU grace period, some milliseconds in which nobody on the machine can fork. So
+//! nothing is moved that way where there is another: a cgroup of version 2 is joined by being born in it (`CLONE_INTO_CGROUP`), one of
+//! version 1 by a thread that moves itself, which `tasks` does without the wait; who does that here has one thread.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,71 +19,75 @@ const VERSION_2: u32 = 0x6367_7270;
 
 /// Cgroups to join, opened while their paths still mean something.
 pub(super) struct Cgroups {
-    /// The directory of the one of version 2.
-    birthplace: Option<OwnedFd>,
-    procs: Vec<Procs>,
+    version_2: Option<Version2>,
+    /// `tasks` files of version 1.
+    tasks: Vec<(PathBuf, File)>,
 }
 
-/// A `cgroup.procs` file.
-struct Procs {
+struct Version2 {
     path: PathBuf,
-    file: File,
-    version_2: bool,
+    directory: OwnedFd,
+    procs: File,
 }
 
-/// Opens the `cgroup.procs` files.
+/// Opens the cgroups whose `cgroup.procs` files these are.
 pub(super) fn open(paths: &[PathBuf]) -> Result<Cgroups, Failed> {
     let mut cgroups = Cgroups {
-        birthplace: None,
-        procs: Vec::new(),
+        version_2: None,
+        tasks: Vec::new(),
     };
     for path in paths {
         let step = || format!("open {}", path.display());
-        let file = File::options().write(true).open(path).doing(step)?;
-        let version_2 = fstatfs(&file).doing(step)?.f_type as u32 == VERSION_2;
-        if let (true, Some(directory)) = (version_2, path.parent()) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            cgroups.birthplace =
-                Some(rustix::fs::open(directory, flags, Mode::empty()).doing(step)?);
+        let open = |path: &Path| File::options().write(true).open(path);
+        let procs = open(path).doing(step)?;
+        if fstatfs(&procs).doing(step)?.f_type as u32 != VERSION_2 {
+            let tasks = path.with_file_name("tasks");
+            let file = open(&tasks).doing(|| format!("open {}", tasks.display()))?;
+            cgroups.tasks.push((tasks, file));
+            continue;
         }
-        cgroups.procs.push(Procs {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        cgroups.version_2 = Some(Version2 {
             path: path.clone(),
-            file,
-            version_2,
+            directory: rustix::fs::open(directory, flags, Mode::empty()).doing(step)?,
+            procs,
         });
     }
     Ok(cgroups)
 }
 
 impl Cgroups {
-    /// Where the process should be born.
+    /// Where a process must be born to be in the cgroup of version 2.
     pub(super) fn birthplace(&self) -> Option<BorrowedFd<'_>> {
-        self.birthplace.as_ref().map(AsFd::as_fd)
+        self.version_2.as_ref().map(|it| it.directory.as_fd())
     }
 
-    /// Moves a process into the cgroups that it was not `born` in.
-    pub(super) fn take_in(&self, pid: i32, born: bool) -> Result<(), Failed> {
-        for cgroup in self
-            .procs
-            .iter()
-            .filter(|cgroup| !(born && cgroup.version_2))
-        {
-            (&cgroup.file)
-                .write_all(pid.to_string().as_bytes())
-                .doing(|| format!("join {}", cgroup.path.display()))?;
+    /// Moves this process, which must have one thread, into those of version 1.
+    pub(super) fn enter_version_1(&self) -> Result<(), Failed> {
+        for (path, file) in &self.tasks {
+            enter(path, file)?;
         }
         Ok(())
     }
 
-    /// Moves this process into them. (cgroup.procs takes 0 for who writes, in both versions.)
-    pub(super) fn enter(&self) -> Result<(), Failed> {
-        self.take_in(0, false)
+    /// Moves this process into that of version 2, where one can't be born there (Linux before 5.7, a filter around us).
+    pub(super) fn enter_version_2(&self) -> Result<(), Failed> {
+        self.version_2
+            .as_ref()
+            .map_or(Ok(()), |it| enter(&it.path, &it.procs))
     }
 
     /// Whether there are any.
     pub(super) fn any(&self) -> bool {
-        !self.procs.is_empty()
+        self.version_2.is_some() || !self.tasks.is_empty()
     }
+}
+
+/// 0 is who writes, in both versions.
+fn enter(path: &Path, mut file: &File) -> Result<(), Failed> {
+    file.write_all(b"0")
+        .doing(|| format!("join {}", path.display()))
 }
 
 /// The directories to be shown below `/sys/fs/cgroup`, with their places: the container's own cgroup at the place where the

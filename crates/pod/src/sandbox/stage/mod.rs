@@ -22,7 +22,7 @@ mod terminal;
 
 use std::convert::Infallible;
 use std::ffi::CStr;
-use std::io::{self, PipeReader, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -152,49 +152,31 @@ fn stage(number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Forks the process, reports it, moves it into its cgroups while it goes on, and ends the stage.
+/// Joins the cgroups, forks the process, reports it, and ends the stage.
 fn continue_as_child(
     reporter: &Reporter,
     namespaces: i32,
     cgroups: &Cgroups,
-    child: impl FnOnce(&Moved) -> Result<Infallible, Failure>,
+    child: impl FnOnce() -> Result<Infallible, Failure>,
 ) -> Result<(), Failure> {
-    let (moved, done) = std::io::pipe().doing(|| "make a pipe".into())?;
-    let mut born = cgroups.birthplace().is_some();
+    cgroups.enter_version_1()?;
     let forked = match sys::fork_sibling(namespaces, cgroups.birthplace()) {
-        // The move says why it is not possible, where it isn't.
-        Err(_) if born => {
-            born = false;
+        Err(_) if cgroups.birthplace().is_some() => {
+            // The move says why it is not possible, where it isn't.
+            cgroups.enter_version_2()?;
             sys::fork_sibling(namespaces, None)
         }
         forked => forked,
     };
     match forked.doing(|| "fork".into())? {
-        Some((pid, pidfd)) => {
+        Some((_, pidfd)) => Ok(
             wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
-                .doing(|| "report the new process".into())?;
-            cgroups.take_in(pid, born)?;
-            Ok((&done)
-                .write_all(b".")
-                .doing(|| "tell the new process".into())?)
-        }
+                .doing(|| "report the new process".into())?,
+        ),
         None => {
-            drop(done);
-            let Err(failure) = child(&Moved(moved));
+            let Err(failure) = child();
             reporter.fail(failure);
             sys::exit_now(127)
-        }
-    }
-}
-
-/// Tells the child that it is in its cgroups.
-struct Moved(PipeReader);
-
-impl Moved {
-    /// Waits for that. When it has failed the stage has said why, and the child just ends.
-    fn wait(&self) {
-        if (&self.0).read_exact(&mut [0]).is_err() {
-            sys::exit_now(127);
         }
     }
 }
@@ -284,12 +266,11 @@ fn container(
         .doing(|| "join the pod's namespaces".into())?;
     let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
     let views = std::mem::take(&mut run.identity.cgroups);
-    continue_as_child(reporter, namespaces, &cgroups, |moved| {
+    continue_as_child(reporter, namespaces, &cgroups, || {
         // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
         reporter.tell_mount_namespace();
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
-        moved.wait();
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
@@ -331,12 +312,28 @@ fn others(
 
 /// Makes a process in a container that runs. Who is in there may see and, with CAP_SYS_PTRACE, trace everything in its PID namespace:
 /// so this stage stays outside (see `launch`), and has become what the program is to be before the process is born inside. It has no
-/// descriptor of the machine's then, and no capability that the container lacks.
+/// descriptor of the machine's then, and no capability that the container lacks. A process can't be born in a cgroup by who is that
+/// harmless already, so the stage goes on as one that was born there.
 fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure> {
     let container = inherited(container, "the container")?;
     let stdio = run::take_stdio(&run.stdio, &null()?)?;
     let cgroups = cgroups::open(&run.identity.cgroups)?;
     run::set_oom_score(reporter, run.identity.oom_score_adj);
+    cgroups.enter_version_1()?;
+    if let Some(birthplace) = cgroups.birthplace() {
+        // Before the namespaces: the directory of a cgroup must not come along.
+        match sys::fork_sibling(0, Some(birthplace)) {
+            Ok(Some((_, pidfd))) => {
+                return Ok(
+                    wire::send_reply(&reporter.socket, &Reply::Stage, Some(&pidfd))
+                        .doing(|| "report the stage in the cgroup".into())?,
+                );
+            }
+            Ok(None) => {}
+            Err(_) => cgroups.enter_version_2()?,
+        }
+    }
+    drop(cgroups);
     let all = ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
@@ -346,9 +343,6 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
     move_into_thread_name_spaces(container.as_fd(), others(&container, all)?)
         .doing(|| "join the container's namespaces".into())?;
     drop(container);
-    // By this process itself, for its child: the directory of a cgroup must not come along.
-    cgroups.enter()?;
-    drop(cgroups);
     let prepared = run::prepare(reporter, run, stdio, false)?;
     let forked = sys::fork_sibling(0, None).doing(|| "fork".into())?;
     let Some((_, pidfd)) = forked else {

@@ -30,8 +30,7 @@ pub(super) fn make(reporter: &Reporter, job: &PodJob) -> Result<(), Failure> {
     sethostname(job.hostname.as_bytes()).doing(|| "set the host name".into())?;
     sysctl::set_all(&job.sysctls)?;
     let pids = if job.host.pid { 0 } else { libc::CLONE_NEWPID };
-    continue_as_child(reporter, pids | libc::CLONE_NEWNS, &cgroups, |moved| {
-        moved.wait();
+    continue_as_child(reporter, pids | libc::CLONE_NEWNS, &cgroups, || {
         let stdio = [&pipe, &null, &null];
         match job.host.pid {
             true => become_guard(reporter, stdio),
