@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use super::console::{Console, Outputs, Streams};
 use super::layout::Paths;
 use super::log_files::LogFiles;
-use super::machine::Exit;
+use super::machine::{Exit, StartFailure};
 use super::message::{LogTail, Message};
 use super::output::Output;
 use super::{etc, logs, oom, state};
@@ -66,19 +66,17 @@ impl Ground {
         Arc::clone(&self.plan.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. An error is one
-    /// line for people. `ensured`: its image, when it is one of the store's.
+    /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. `ensured`: its
+    /// image, when it is one of the store's.
     pub(super) fn start(
         &self,
         id: usize,
         ensured: Option<&ResolvedImage>,
-    ) -> Result<Begun, String> {
+    ) -> Result<Begun, StartFailure> {
         let pod = self.plan();
         let plan = &pod.containers[id];
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let image =
-            image::resolve(plan, &self.paths.scratch(&plan.name), ensured).map_err(|e| text(&e))?;
-        let argv = image.argv(plan).map_err(|e| text(&e))?;
+        let image = image::resolve(plan, &self.paths.scratch(&plan.name), ensured)?;
+        let argv = image.argv(plan)?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.rlimits = vec![self.open_files];
         start.env = image.env(plan);
@@ -89,7 +87,7 @@ impl Ground {
         start.cwd = image.working_dir(plan);
         start.mounts = self.mounts(&pod, plan)?;
         let message = Message::prepare(&self.paths.messages(), &plan.name, &pod)
-            .map_err(|error| format!("preparing the termination message: {error}"))?;
+            .map_err(|error| StartFailure::step("preparing the termination message", &error))?;
         start.mounts.push(message.mount(&plan.message_path));
         start.security = plan.security.clone();
         start.image_user = image.config.user.clone();
@@ -102,15 +100,15 @@ impl Ground {
         warnings.extend(self.guard_devices(plan, &mut cgroup));
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();
-        let (streams, stdio) =
-            Streams::make(plan.stdin).map_err(|error| format!("making a pipe: {error}"))?;
+        let (streams, stdio) = Streams::make(plan.stdin)
+            .map_err(|error| StartFailure::step("making a pipe", &error))?;
         start.stdio = stdio;
-        let process = self.sandbox.start(&start).map_err(|e| text(&e))?;
+        let process = self.sandbox.start(&start)?;
         // Its ends of the pipes: they would never come to their end.
         drop(start);
         let joined = streams.join(&process);
-        let (console, outputs) =
-            joined.map_err(|error| format!("joining its standard input and output: {error}"))?;
+        let (console, outputs) = joined
+            .map_err(|error| StartFailure::step("joining its standard input and output", &error))?;
         let own = process.warnings().iter();
         warnings.extend(own.map(|warning| format!("container {}: {warning}", plan.name)));
         let of_image = image.config.stop_signal.as_deref();
@@ -151,14 +149,16 @@ impl Ground {
         })
     }
 
-    fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, String> {
+    fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, StartFailure> {
         let mut mounts = etc::mounts(&self.paths.etc(), plan);
         if shares_state(pod, plan) {
             mounts.push(Mount::path(self.paths.shared(), state::SHARED).read_only(true));
         }
         let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         for mount in &plan.mounts {
-            let source = volumes.source(mount).map_err(|error| error.to_string())?;
+            let source = volumes
+                .source(mount)
+                .map_err(|error| StartFailure::config(&error))?;
             mounts.push(
                 Mount::fd(source.fd, &mount.path)
                     .read_only(source.read_only)

@@ -17,7 +17,7 @@ use super::definition::Reread;
 use super::images::Images;
 use super::layout::{replace, replace_private};
 use super::log_files::LogFiles;
-use super::machine::{Action, Event, Id, Input, Machine, Now, State};
+use super::machine::{Action, Event, Id, Input, Machine, Now, StartFailure, State};
 use super::network::Network;
 use super::output::{Item, Output, Turn};
 use super::probing;
@@ -62,7 +62,7 @@ pub(super) enum Note {
 pub(super) struct Answer {
     id: Id,
     run: u32,
-    begun: Result<Box<Begun>, String>,
+    begun: Result<Box<Begun>, StartFailure>,
 }
 
 /// One pod, running.
@@ -175,6 +175,7 @@ impl Supervisor {
                 reason: "DNSConfigForming",
                 container: None,
                 message,
+                again: false,
             });
         }
         self.publisher.serve(&self.net);
@@ -316,6 +317,7 @@ impl Supervisor {
                     reason: "Unhealthy",
                     container: Some(id),
                     message,
+                    again: false,
                 });
             }
         }
@@ -337,7 +339,7 @@ impl Supervisor {
         let Answer { id, run, begun } = answer;
         match begun {
             Ok(begun) => self.begun(id, run, *begun),
-            Err(why) => Input::StartFailed { id, run, why },
+            Err(failure) => Input::StartFailed { id, run, failure },
         }
     }
 
@@ -442,6 +444,7 @@ impl Supervisor {
             reason: "Killing",
             container: None,
             message,
+            again: false,
         });
         self.write_state();
         self.inputs.push_back(input);
@@ -468,7 +471,9 @@ impl Supervisor {
 
     /// Shows an event, and keeps it for those who ask.
     fn tell(&self, event: &Event) {
-        self.output.show(&Item::Event(event));
+        if !event.again {
+            self.output.show(&Item::Event(event));
+        }
         self.board
             .tell(event.warning, event.reason, event.container, &event.message);
     }
@@ -480,6 +485,7 @@ impl Supervisor {
             reason: "SandboxChanged",
             container: None,
             message: "Pod sandbox changed, it will be killed".to_owned(),
+            again: false,
         });
         self.inputs.push_back(Input::Kill);
     }

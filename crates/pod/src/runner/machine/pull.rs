@@ -99,7 +99,8 @@ impl Machine {
                 let container = &mut self.containers[id];
                 container.pull_step = None;
                 container.status.image_id = pulled.image_id;
-                self.event(false, "Pulled", Some(id), message);
+                let again = container.unmade.is_some() && pulled.took.is_none();
+                self.event_again(false, "Pulled", Some(id), message, again);
                 self.create(id);
             }
             Err(failure) => self.pull_failed(now, id, failure),
@@ -116,6 +117,7 @@ impl Machine {
         let container = &mut self.containers[id];
         let step = container.next_pull_step(first);
         let until = now.at + step;
+        container.unmade = None;
         container.status.state = State::Waiting {
             reason: failure.reason,
             message: failure.message.clone(),

@@ -63,6 +63,7 @@ impl Container {
             image: String::new(),
             at_hand: None,
             pull_step: None,
+            unmade: None,
             post_start: false,
             pre_stop: false,
             startup: None,
@@ -71,6 +72,7 @@ impl Container {
             stage: Stage::Idle,
             run: 0,
             started_at: None,
+            ended: None,
             backoff: BackOff::new(first_step),
             status: ContainerStatus {
                 state: State::Waiting {
@@ -155,7 +157,12 @@ impl Machine {
                 self.actions.push(Action::StopProbes { id });
                 self.renew(now, id);
             }
-            Stage::PullWait(_) | Stage::BackOff { .. } | Stage::Ended => self.renew(now, id),
+            Stage::PullWait(_)
+            | Stage::CreateWait { .. }
+            | Stage::BackOff { .. }
+            | Stage::Ended => {
+                self.renew(now, id);
+            }
             // It is ended as soon as it can be.
             Stage::Starting | Stage::Stopping(_) => container.change = Some(Change::Due),
             Stage::Up { .. } => {
@@ -182,7 +189,11 @@ impl Machine {
         container.change = None;
         match container.stage {
             Stage::Up { .. } => self.end_outdated(now, id),
-            Stage::Idle | Stage::Pulling | Stage::PullWait(_) | Stage::BackOff { .. } => {
+            Stage::Idle
+            | Stage::Pulling
+            | Stage::PullWait(_)
+            | Stage::CreateWait { .. }
+            | Stage::BackOff { .. } => {
                 self.never_again(id);
             }
             Stage::Starting | Stage::Stopping(_) | Stage::Ended => {}
@@ -218,6 +229,7 @@ impl Machine {
         container.change = None;
         container.define(id);
         container.pull_step = None;
+        (container.unmade, container.ended) = (None, None);
         // Who has failed before has not failed as what it is now.
         container.backoff = BackOff::new(first_step);
         if let State::Terminated(end) = &container.status.state {

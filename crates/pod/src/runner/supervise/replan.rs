@@ -91,6 +91,7 @@ impl Supervisor {
             reason,
             container: None,
             message,
+            again: false,
         });
     }
 

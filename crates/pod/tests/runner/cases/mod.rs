@@ -65,6 +65,10 @@ pub(crate) const ALL: &[(&str, Case)] = &[
         "an_image_that_cannot_be_had",
         ends::an_image_that_cannot_be_had,
     ),
+    (
+        "a_container_that_cannot_be_made",
+        ends::a_container_that_cannot_be_made,
+    ),
     ("logs_apart_and_whole", logs::logs_apart_and_whole),
     ("a_flood_holds_nobody_up", logs::a_flood_holds_nobody_up),
     (

@@ -32,16 +32,6 @@ impl Story {
         let (id, run) = self.id(name);
         self.on(Input::Pulled { id, run, pulled })
     }
-
-    /// The reason and the message of a container that waits.
-    fn waits(&self, name: &str) -> (&str, &str) {
-        match &self.status(name).state {
-            State::Waiting {
-                reason, message, ..
-            } => (reason, message),
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 fn app() -> Story {
@@ -66,8 +56,7 @@ fn a_container_starts_when_its_image_is_there() {
     assert_eq!(
         events,
         [
-            "Pulled Successfully pulled image \"r.example/app:1\" in 1m1.234s (1m2.234s including waiting). Image size: 4096 bytes.",
-            "Created Created container app",
+            "Pulled Successfully pulled image \"r.example/app:1\" in 1m1.234s (1m2.234s including waiting). Image size: 4096 bytes."
         ]
     );
     assert_eq!(story.status("app").image_id, "r.example/x@sha256:1");

@@ -16,7 +16,12 @@ fn with_image(mut container: ContainerPlan, image: &str) -> ContainerPlan {
 
 impl Story {
     /// Puts another plan in force; answers what is done.
-    fn replan(&mut self, plan: &PodPlan, changed: &[&str], removed: &[&str]) -> Vec<String> {
+    pub(super) fn replan(
+        &mut self,
+        plan: &PodPlan,
+        changed: &[&str],
+        removed: &[&str],
+    ) -> Vec<String> {
         let input = self.edit(plan, changed, removed);
         self.on(input)
     }
@@ -80,9 +85,9 @@ fn only_what_changed_is_restarted() {
     assert!(!story.machine.ready());
     // At once, whatever the back-off, and however it ended.
     assert_eq!(story.exited("b", 1), ["start b"]);
-    assert_eq!(story.status("b").restarts, 1);
     assert!(story.status("b").last.is_some());
     assert_eq!(story.started("b"), NOTHING);
+    assert_eq!(story.status("b").restarts, 1);
     assert!(story.machine.ready());
     assert_eq!(story.status("a").restarts, 0);
 }
