@@ -326,10 +326,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("configMapKeyRef", Honoured),
             ("fieldRef", Honoured),
-            (
-                "fileKeyRef",
-                Refused("variables are made before anything runs that could write such a file"),
-            ),
+            ("fileKeyRef", Honoured),
             ("resourceFieldRef", Honoured),
             ("secretKeyRef", Honoured),
         ],
@@ -348,6 +345,15 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("name", Honoured),
             ("key", Honoured),
             ("optional", Honoured),
+        ],
+    ),
+    (
+        "FileKeySelector",
+        &[
+            ("key", Honoured),
+            ("optional", Honoured),
+            ("path", Honoured),
+            ("volumeName", Honoured),
         ],
     ),
     (

@@ -1,5 +1,6 @@
 //! One run of a container: from its plan to a process, its logs, and its end.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -74,7 +75,8 @@ impl Ground {
         ensured: Option<&ResolvedImage>,
     ) -> Result<Begun, StartFailure> {
         let pod = self.plan();
-        let plan = &pod.containers[id];
+        let whole = self.whole(&pod.containers[id])?;
+        let plan = &*whole;
         let image = image::resolve(plan, &self.paths.scratch(&plan.name), ensured)?;
         let argv = image.argv(plan)?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
@@ -147,6 +149,18 @@ impl Ground {
                 plan.name
             )
         })
+    }
+
+    /// With what the files of volumes say now, where it asks for that.
+    fn whole<'a>(&self, plan: &'a ContainerPlan) -> Result<Cow<'a, ContainerPlan>, StartFailure> {
+        let Some(at_start) = &plan.at_start else {
+            return Ok(Cow::Borrowed(plan));
+        };
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = at_start.complete(plan, |key| volumes.env_value(key));
+        whole
+            .map(Cow::Owned)
+            .map_err(|error| StartFailure::config(&error))
     }
 
     fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, StartFailure> {

@@ -29,6 +29,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use crate::plan::{ContainerPlan, FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
 
 mod atomic;
+mod env_file;
 mod host_path;
 mod ownership;
 mod remove;
@@ -37,6 +38,7 @@ mod sub_path;
 mod tests;
 mod usage;
 
+pub use env_file::EnvFileError;
 use ownership::Ownership;
 pub use remove::remove_tree;
 pub use usage::{Limited, OverLimit};
@@ -284,20 +286,8 @@ impl Volumes {
     /// of a configMap that is mounted by subPath does not follow later updates: neither does it on Kubernetes.
     pub fn source(&self, mount: &MountPlan) -> Result<Source, VolumeError> {
         let name = &mount.volume;
-        let volume = self.volumes.get(name).ok_or_else(|| VolumeError::Unknown {
-            volume: name.clone(),
-        })?;
-        let root = openat(
-            CWD,
-            &volume.path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(io::Error::from)
-        .map_err(VolumeError::io(
-            name,
-            format!("opening {}", volume.path.display()),
-        ))?;
+        let volume = self.known(name)?;
+        let root = self.open(name)?;
         let fd = match mount.sub_path.as_deref() {
             None | Some("") => root,
             Some(sub_path) => match sub_path::open(&root, Path::new(sub_path)) {
@@ -320,6 +310,21 @@ impl Volumes {
             fd,
             read_only: mount.read_only || volume.read_only,
         })
+    }
+
+    fn known(&self, name: &str) -> Result<&Volume, VolumeError> {
+        self.volumes.get(name).ok_or_else(|| VolumeError::Unknown {
+            volume: name.to_owned(),
+        })
+    }
+
+    /// The top of a volume (O_PATH).
+    fn open(&self, name: &str) -> Result<OwnedFd, VolumeError> {
+        let path = &self.known(name)?.path;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(VolumeError::io(name, format!("opening {}", path.display())))
     }
 
     /// Replaces the files of a published volume (configMap, secret, downwardAPI, projected) in one step; whoever reads sees all of the old or all of the

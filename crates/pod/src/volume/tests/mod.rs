@@ -1,5 +1,6 @@
 //! Volumes, on a disk and in mounts of their own.
 
+mod env_file;
 mod ownership;
 mod paths;
 mod published;

@@ -10,6 +10,7 @@ mod network;
 mod order;
 mod supervisor;
 mod user;
+mod volumes;
 
 pub(crate) use user::prepared;
 
@@ -127,6 +128,11 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     (
         "pods_come_and_go_and_are_restarted_as_a_whole",
         edits::pods_come_and_go_and_are_restarted_as_a_whole,
+    ),
+    ("variables_out_of_a_file", volumes::variables_out_of_a_file),
+    (
+        "a_variable_whose_file_comes_late",
+        volumes::a_variable_whose_file_comes_late,
     ),
     (
         "many_rounds_leak_nothing",
