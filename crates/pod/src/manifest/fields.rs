@@ -500,12 +500,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("emptyDir", Honoured),
             ("ephemeral", Honoured),
             ("hostPath", Honoured),
-            (
-                "image",
-                Refused(
-                    "images are not mounted as volumes in this version; copy the files with an init container",
-                ),
-            ),
+            ("image", Honoured),
             ("persistentVolumeClaim", Honoured),
             ("projected", Honoured),
             ("secret", Honoured),
@@ -534,6 +529,10 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("storageos", Refused(CLUSTER_STORAGE)),
             ("vsphereVolume", Refused(CLUSTER_STORAGE)),
         ],
+    ),
+    (
+        "ImageVolumeSource",
+        &[("pullPolicy", Honoured), ("reference", Honoured)],
     ),
     (
         "ConfigMapVolumeSource",

@@ -333,6 +333,15 @@ pub enum VolumeKind {
         /// `type`.
         expect: HostPathType,
     },
+    /// `image`: the file system of an image, read-only. `fsGroup` changes nothing of it.
+    Image {
+        /// `reference` as written in the file, for people.
+        image: String,
+        /// Where it comes from.
+        location: Location,
+        /// `pullPolicy`; Always when absent and the tag is `latest` or none.
+        pull: PullPolicy,
+    },
     /// `persistentVolumeClaim`: a directory of the machine that outlives the pod, `claims/NAMESPACE/NAME` below the data
     /// directory.
     Claim {

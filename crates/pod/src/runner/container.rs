@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::console::{Console, Outputs, Streams};
+use super::images::Here;
 use super::layout::Paths;
 use super::log_files::LogFiles;
 use super::machine::{Exit, StartFailure};
@@ -68,16 +69,12 @@ impl Ground {
     }
 
     /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. `ensured`: its
-    /// image, when it is one of the store's.
-    pub(super) fn start(
-        &self,
-        id: usize,
-        ensured: Option<&ResolvedImage>,
-    ) -> Result<Begun, StartFailure> {
+    /// image and those of the volumes that it mounts, as far as they are the store's.
+    pub(super) fn start(&self, id: usize, ensured: &Here) -> Result<Begun, StartFailure> {
         let pod = self.plan();
         let whole = self.whole(&pod.containers[id])?;
         let plan = &*whole;
-        let image = image::resolve(plan, &self.paths.scratch(&plan.name), ensured)?;
+        let image = image::resolve(plan, &self.paths.scratch(&plan.name), ensured.own.as_ref())?;
         let argv = image.argv(plan)?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.rlimits = vec![self.open_files];
@@ -87,7 +84,7 @@ impl Ground {
             start.env.push(("TERM".to_owned(), "xterm".to_owned()));
         }
         start.cwd = image.working_dir(plan);
-        start.mounts = self.mounts(&pod, plan)?;
+        start.mounts = self.mounts(&pod, plan, &ensured.volumes)?;
         let message = Message::prepare(&self.paths.messages(), &plan.name, &pod)
             .map_err(|error| StartFailure::step("preparing the termination message", &error))?;
         start.mounts.push(message.mount(&plan.message_path));
@@ -163,12 +160,22 @@ impl Ground {
             .map_err(|error| StartFailure::config(&error))
     }
 
-    fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, StartFailure> {
+    fn mounts(
+        &self,
+        pod: &PodPlan,
+        plan: &ContainerPlan,
+        images: &[(String, ResolvedImage)],
+    ) -> Result<Vec<Mount>, StartFailure> {
         let mut mounts = etc::mounts(&self.paths.etc(), plan);
         if shares_state(pod, plan) {
             mounts.push(Mount::path(self.paths.shared(), state::SHARED).read_only(true));
         }
-        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (volume, image) in images {
+            volumes
+                .mount_image(volume, &image.layers, image.user_xattrs)
+                .map_err(|error| StartFailure::config(&error))?;
+        }
         for mount in &plan.mounts {
             let source = volumes
                 .source(mount)

@@ -151,6 +151,17 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             }
             wait_for_term("said")
         }
+        // violate DIR PROGRAM: why nothing is made in the one, and the other not executed
+        "violate" => {
+            let made = std::fs::write(format!("{}/new", word(1)), "");
+            let ran = std::process::Command::new(word(2)).status();
+            println!(
+                "{:?} {:?}",
+                made.map_err(|e| e.kind()),
+                ran.map_err(|e| e.kind())
+            );
+            ExitCode::SUCCESS
+        }
         // exists PATH
         "exists" => ExitCode::from(u8::from(!std::path::Path::new(word(1)).exists())),
         // orphan: leaves a process behind

@@ -458,6 +458,28 @@ fn variables_out_of_files() {
 }
 
 #[test]
+fn images_as_volumes() {
+    let only = |volume: &str| {
+        let text = spec(&format!("volumes: [{{name: v, {volume}}}]"));
+        errors(&text).join("\n").replace("spec.volumes[0].", "")
+    };
+    assert_eq!(only("image: {reference: data, pullPolicy: Never}"), "");
+    assert!(only("image: {}").ends_with("image.reference: the reference of an image is missing"));
+    assert!(
+        only("image: {reference: \" a\"}").ends_with("image.reference: space around the image")
+    );
+    assert!(
+        only("image: {reference: a, pullPolicy: always}")
+            .contains("image.pullPolicy: \"always\" is none of Always, IfNotPresent, Never")
+    );
+    assert!(only("image: {referense: a}").contains("did you mean reference?"));
+    assert!(
+        only("image: {reference: a}, emptyDir: {}")
+            .ends_with("may not specify more than 1 volume type")
+    );
+}
+
+#[test]
 fn config_maps_and_secrets() {
     check(
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a/b: x}\n",

@@ -29,19 +29,10 @@ pub(super) fn container(
     } else {
         notes.name(&at.key("name"), names::dns_label(&container.name));
     }
-    match container.image.as_deref() {
-        None | Some("") => notes.error(&at.key("image"), "a container needs an image"),
-        Some(image) if image.trim() != image => {
-            notes.error(&at.key("image"), "space around the image");
-        }
-        Some(_) => {}
-    }
-    one_of(
-        container.image_pull_policy.as_deref(),
-        &["Always", "IfNotPresent", "Never"],
-        &at.key("imagePullPolicy"),
-        notes,
-    );
+    let missing = "a container needs an image";
+    image(container.image.as_deref(), missing, &at.key("image"), notes);
+    let policy = container.image_pull_policy.as_deref();
+    pull_policy(policy, &at.key("imagePullPolicy"), notes);
     role(container, init, at, notes);
     if let Some(dir) = container
         .working_dir
@@ -66,6 +57,19 @@ pub(super) fn container(
     if let Some(context) = &container.security_context {
         security::container(context, &at.key("securityContext"), notes);
     }
+}
+
+/// The name of an image, which has to be there.
+pub(super) fn image(given: Option<&str>, missing: &str, at: &Path, notes: &mut Notes<'_>) {
+    match given {
+        None | Some("") => notes.error(at, missing),
+        Some(image) if image.trim() != image => notes.error(at, "space around the image"),
+        Some(_) => {}
+    }
+}
+
+pub(super) fn pull_policy(given: Option<&str>, at: &Path, notes: &mut Notes<'_>) {
+    one_of(given, &["Always", "IfNotPresent", "Never"], at, notes);
 }
 
 /// What goes with being an init container, a sidecar or a main container.

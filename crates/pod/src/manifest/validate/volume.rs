@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
 
-use super::{Notes, one_of};
+use super::{Notes, container, one_of};
 use crate::manifest::names;
 use crate::manifest::node::Path;
 use crate::manifest::quantity::Quantity;
@@ -96,6 +96,14 @@ pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
     }
     if let Some(projected) = &volume.projected {
         self::projected(projected, &at.key("projected"), notes);
+    }
+    if let Some(image) = &volume.image {
+        let at = at.key("image");
+        let missing = "the reference of an image is missing";
+        let given = image.reference.as_deref();
+        container::image(given, missing, &at.key("reference"), notes);
+        let policy = image.pull_policy.as_deref();
+        container::pull_policy(policy, &at.key("pullPolicy"), notes);
     }
     if let Some(claim) = &volume.persistent_volume_claim {
         let at = at.key("persistentVolumeClaim").key("claimName");

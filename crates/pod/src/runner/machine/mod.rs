@@ -59,11 +59,11 @@ pub(crate) enum Input {
     Begin,
     /// A registry is asked for its image.
     Pulling { id: Id, run: u32 },
-    /// Its image is there, or why it isn't.
+    /// Its image is there, and those of the volumes that it mounts, or why one isn't. None: it has no image in a store.
     Pulled {
         id: Id,
         run: u32,
-        pulled: Result<Pulled, PullFailure>,
+        pulled: Result<Option<Pulled>, PullFailure>,
     },
     /// The container's program executes.
     Started { id: Id, run: u32 },
@@ -111,7 +111,7 @@ pub(crate) enum Verdict {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// Get its image; answer with `Pulled`.
+    /// Get its image, and those of the volumes that it mounts; answer with `Pulled`.
     Pull { id: Id, run: u32 },
     /// Start the container; answer with `Started` or `StartFailed`.
     Start { id: Id, run: u32 },
@@ -196,6 +196,8 @@ struct Container {
     image: String,
     /// What it is here, for people; none: it is in the store, or has to be pulled.
     at_hand: Option<String>,
+    /// Volumes that it mounts are images.
+    mounts_images: bool,
     /// The last wait for an image that could not be had.
     pull_step: Option<Duration>,
     /// Why it can't be made, as long as it can't: the reason and the message.

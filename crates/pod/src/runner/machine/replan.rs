@@ -62,6 +62,7 @@ impl Container {
             change: None,
             image: String::new(),
             at_hand: None,
+            mounts_images: false,
             pull_step: None,
             unmade: None,
             post_start: false,
@@ -97,6 +98,7 @@ impl Container {
         let defined = &self.plan.containers[id];
         self.image = defined.image.clone();
         self.at_hand = at_hand(defined);
+        self.mounts_images = self.plan.image_volumes(defined).next().is_some();
         self.post_start = defined.post_start.is_some();
         self.pre_stop = defined.pre_stop.is_some();
         self.startup = grace(&defined.startup);
@@ -254,7 +256,12 @@ impl Machine {
         up && container.change == Some(Change::Pulling) && run == container.run + 1
     }
 
-    pub(super) fn prefetched(&mut self, now: Now, id: Id, pulled: Result<Pulled, PullFailure>) {
+    pub(super) fn prefetched(
+        &mut self,
+        now: Now,
+        id: Id,
+        pulled: Result<Option<Pulled>, PullFailure>,
+    ) {
         let failure = match pulled {
             Ok(_) => {
                 self.containers[id].change = Some(Change::Due);

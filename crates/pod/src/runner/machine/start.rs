@@ -39,22 +39,15 @@ impl Machine {
         }
         container.stage = Stage::Starting;
         container.started_at = None;
-        let again = container.unmade.is_some();
-        if !again {
+        if container.unmade.is_none() {
             container.status.state = State::creating();
             self.changed(id);
         }
         let container = &self.containers[id];
-        let (run, image) = (container.run, &container.image);
-        match &container.at_hand {
-            None => return self.pull(id),
-            Some(what) if run == 0 => {
-                let message =
-                    format!("Container image {image:?} already present on machine: {what}");
-                self.event_again(false, "Pulled", Some(id), message, again);
-            }
-            Some(_) => {}
+        if container.at_hand.is_none() || container.mounts_images {
+            return self.pull(id);
         }
+        self.tell_at_hand(id);
         self.create(id);
     }
 

@@ -134,6 +134,15 @@ pub(crate) const ALL: &[(&str, Case)] = &[
         "a_variable_whose_file_comes_late",
         volumes::a_variable_whose_file_comes_late,
     ),
+    ("an_image_as_a_volume", volumes::an_image_as_a_volume),
+    (
+        "an_image_volume_that_comes_late",
+        volumes::an_image_volume_that_comes_late,
+    ),
+    (
+        "a_directory_that_an_image_lacks",
+        volumes::a_directory_that_an_image_lacks,
+    ),
     (
         "many_rounds_leak_nothing",
         supervisor::many_rounds_leak_nothing,

@@ -42,14 +42,15 @@ impl Story {
     fn pulled(&mut self, name: &str, run: u32, good: bool) -> Vec<String> {
         let id = self.id(name).0;
         let pulled = match good {
-            true => Ok(Pulled {
+            true => Ok(Some(Pulled {
                 image_id: String::new(),
                 took: None,
                 size_bytes: 0,
-            }),
+            })),
             false => Err(PullFailure {
                 reason: "ErrImagePull",
                 message: "no".to_owned(),
+                of_volume: None,
             }),
         };
         self.on(Input::Pulled { id, run, pulled })

@@ -113,6 +113,10 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
                 let reference = "r.example/x:1".parse().unwrap();
                 made.source = ImageSource::Image(crate::image::Location::Registry(reference));
             }
+            if on(6) {
+                made.mounts
+                    .push(crate::plan::MountPlan::new("image", "/image"));
+            }
             if role != Role::Init {
                 made.startup = on(0).then(|| probe(None)).flatten();
                 made.readiness = on(1).then(|| probe(None)).flatten();
@@ -122,7 +126,17 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
             }
             made
         };
-        plan(policy, before.chain(mains).map(build).collect())
+        let mut made = plan(policy, before.chain(mains).map(build).collect());
+        let reference = "r.example/volume:1".parse().unwrap();
+        made.volumes.push(crate::plan::VolumePlan {
+            name: "image".to_owned(),
+            kind: crate::plan::VolumeKind::Image {
+                image: "r.example/volume:1".to_owned(),
+                location: crate::image::Location::Registry(reference),
+                pull: crate::plan::PullPolicy::IfNotPresent,
+            },
+        });
+        made
     })
 }
 
@@ -249,12 +263,16 @@ impl World {
             true => Err(PullFailure {
                 reason: "ErrImagePull",
                 message: String::new(),
+                of_volume: None,
             }),
-            false => Ok(Pulled {
-                image_id: String::new(),
-                took: None,
-                size_bytes: 0,
-            }),
+            false => {
+                let pulls = matches!(self.plan.containers[id].source, ImageSource::Image(_));
+                Ok(pulls.then(|| Pulled {
+                    image_id: String::new(),
+                    took: None,
+                    size_bytes: 0,
+                }))
+            }
         };
         self.tell(Input::Pulling { id, run });
         self.tell(Input::Pulled { id, run, pulled });
