@@ -245,6 +245,21 @@ mod tests {
         check("A= 'x'\nKEY='y'\n", "KEY", Some("y"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_told_by_a_line_that_it_has(text in "[KA='# \t\r\n\"x]{0,60}") {
+            if let Err(malformed) = value(&text, "K") {
+                assert!((1..=text.lines().count()).contains(&malformed.line), "{malformed}");
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(before in "[^'\r]{0,20}", written in "[^'\r]{0,60}", behind in ".{0,20}") {
+            let text = format!("A='{before}'\n# '\nKEY='{written}'\n{behind}");
+            assert_eq!(value(&text, "KEY"), Ok(Some(written)));
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_told_by_its_line() {
         bad("\nnonsense\nKEY='x'", "line 2: missing '='");
