@@ -9,6 +9,8 @@ mod app;
 mod cases;
 #[path = "shared/harness.rs"]
 mod harness;
+#[path = "runner/registry.rs"]
+mod registry;
 #[path = "shared/rootless.rs"]
 mod rootless;
 #[path = "runner/support.rs"]

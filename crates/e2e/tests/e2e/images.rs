@@ -9,7 +9,7 @@ use std::process::Command;
 use podkit_testkit::images::{PROGRAMS, Registry, archive};
 use podkit_testkit::podkit::{Pod, binary, is_event, podkit};
 use podkit_testkit::process::{Finished, run};
-use podkit_testkit::{program, skip};
+use podkit_testkit::{program, skip, until};
 use serde_json::{Value, json};
 
 use crate::ground::{Ground, events, log_of, manifest};
@@ -73,6 +73,11 @@ impl Images {
 
     /// A docker-archive with an image of this name: two layers, the second of which changes a file of the first.
     fn archive(&self, name: &str) -> PathBuf {
+        self.archive_as(name, "1234:5678")
+    }
+
+    /// The same with this user.
+    fn archive_as(&self, name: &str, user: &str) -> PathBuf {
         let files = self.path("files");
         for below in ["first/bin", "first/etc", "first/srv/data", "second/etc"] {
             fs::create_dir_all(files.join(below)).unwrap();
@@ -93,7 +98,7 @@ impl Images {
             "Entrypoint": ["/bin/app"],
             "Cmd": ["from", "cmd"],
             "Env": ["PATH=/bin", "GREETING=of the image"],
-            "User": "1234:5678",
+            "User": user,
             "WorkingDir": "/srv/data",
             "Labels": { "made-by": "a test" },
         });
@@ -305,6 +310,57 @@ containers:
         .iter()
         .any(|said| is_event(said, "app", "Pulling"));
     assert!(!pulling, "{}", pod.process.shown());
+    images.assert_clean();
+}
+
+#[test]
+fn what_may_not_be_root_waits_when_its_image_says_no_other_user() {
+    let Some(images) = Images::new() else { return };
+    let archive = images.archive_as("e2e/app:1", "");
+    let spec = "restartPolicy: Never
+containers:
+- name: app
+  image: e2e/app:1
+  securityContext: {runAsNonRoot: true}";
+    let (state, source) = (
+        images.state(),
+        format!("docker-archive:{}", archive.display()),
+    );
+    let source = format!("app={source}");
+    let args = [
+        "--state-dir",
+        &state,
+        "--backoff",
+        "100ms",
+        "--image",
+        &source,
+    ];
+    let mut pod = Pod::run_text(&manifest(spec), &args);
+    let why = "container has runAsNonRoot and image will run as root";
+    let failed = pod.wait_event("app", "Failed");
+    assert_eq!(failed["message"], format!("Error: {why}"));
+    let shown = |command: &str| podkit(&[command, "e2e", "--state-dir", &state]).ok();
+    let row = shown("ps").lines().nth(1).unwrap().to_owned();
+    let row: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(row[1..4], ["0/1", "CreateContainerConfigError", "0"]);
+    // As often as it is tried: the event has a count, the output says it once.
+    let page = until("the count", || {
+        let page = shown("describe");
+        let told = page
+            .lines()
+            .find(|line| line.contains("Error: container"))?;
+        told.contains("(x").then(|| page.clone())
+    });
+    assert!(page.contains("Status:       Pending"), "{page}");
+    assert!(
+        page.contains("Reason:       CreateContainerConfigError"),
+        "{page}"
+    );
+    assert!(page.contains(&format!("Message:      {why}")), "{page}");
+    assert_eq!(pod.stop(), 0, "{}", pod.process.shown());
+    let said = pod.said();
+    let told = said.iter().filter(|said| is_event(said, "app", "Failed"));
+    assert_eq!(told.count(), 1, "{}", pod.process.shown());
     images.assert_clean();
 }
 

@@ -73,6 +73,8 @@ struct Subject<'a> {
     plan: &'a PodPlan,
     /// The containers of the plan, with their places in the file.
     containers: Vec<(&'a ContainerPlan, Path)>,
+    /// The images of its volumes as the file has them, likewise.
+    image_volumes: Vec<(&'a str, Path)>,
 }
 
 impl<'a> Subject<'a> {
@@ -84,9 +86,17 @@ impl<'a> Subject<'a> {
             let plan = *plans.get(container.name.as_str())?;
             Some((plan, Path::root().key("spec").item(list, i)))
         });
+        let volumes = pod.object.spec.iter().flat_map(|spec| &spec.volumes);
+        let volumes = volumes.flatten().enumerate();
+        let image_volumes = volumes.filter_map(|(i, volume)| {
+            let image = volume.image.as_ref()?.reference.as_deref()?;
+            let at = Path::root().key("spec").item("volumes", i);
+            Some((image, at.key("image").key("reference")))
+        });
         Self {
             plan,
             containers: containers.collect(),
+            image_volumes: image_volumes.collect(),
         }
     }
 
@@ -114,16 +124,17 @@ fn command_word(container: &ContainerPlan) -> Option<&str> {
 
 /// An image without a version is another one tomorrow.
 fn images(subject: &Subject<'_>, notes: &mut Notes<'_>) {
-    for (container, at) in subject.containers() {
-        let Ok(reference) = container.image.parse::<Reference>() else {
+    let containers = subject.containers();
+    let containers = containers.map(|(container, at)| (container.image.as_str(), at.key("image")));
+    for (image, at) in containers.chain(subject.image_volumes.iter().cloned()) {
+        let Ok(reference) = image.parse::<Reference>() else {
             continue;
         };
         if reference.digest().is_none() && matches!(reference.tag(), None | Some(DEFAULT_TAG)) {
             notes.warning(
-                &at.key("image"),
+                &at,
                 format!(
-                    "{:?} names no version: on a cluster it can be another image from one day to the next",
-                    container.image
+                    "{image:?} names no version: on a cluster it can be another image from one day to the next"
                 ),
             );
         }

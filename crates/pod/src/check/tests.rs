@@ -210,6 +210,14 @@ fn images_without_a_version() {
         found(&text)[0]
             .starts_with("6:13: warning: spec.containers[0].image: \"podkit\" names no version")
     );
+    let volumes =
+        |image: &str| format!("  volumes: [{{name: v, image: {{reference: {image}}}}}]\n");
+    let text = pod(&["name: a, command: [x]"], &volumes("data"));
+    assert!(
+        found(&text)[0]
+            .contains("warning: spec.volumes[0].image.reference: \"data\" names no version")
+    );
+    assert!(found(&pod(&["name: a, command: [x]"], &volumes("\"data:1\""))).is_empty());
 }
 
 #[test]

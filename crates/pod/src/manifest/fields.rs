@@ -326,10 +326,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
         &[
             ("configMapKeyRef", Honoured),
             ("fieldRef", Honoured),
-            (
-                "fileKeyRef",
-                Refused("variables are made before anything runs that could write such a file"),
-            ),
+            ("fileKeyRef", Honoured),
             ("resourceFieldRef", Honoured),
             ("secretKeyRef", Honoured),
         ],
@@ -348,6 +345,15 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("name", Honoured),
             ("key", Honoured),
             ("optional", Honoured),
+        ],
+    ),
+    (
+        "FileKeySelector",
+        &[
+            ("key", Honoured),
+            ("optional", Honoured),
+            ("path", Honoured),
+            ("volumeName", Honoured),
         ],
     ),
     (
@@ -494,12 +500,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("emptyDir", Honoured),
             ("ephemeral", Honoured),
             ("hostPath", Honoured),
-            (
-                "image",
-                Refused(
-                    "images are not mounted as volumes in this version; copy the files with an init container",
-                ),
-            ),
+            ("image", Honoured),
             ("persistentVolumeClaim", Honoured),
             ("projected", Honoured),
             ("secret", Honoured),
@@ -528,6 +529,10 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("storageos", Refused(CLUSTER_STORAGE)),
             ("vsphereVolume", Refused(CLUSTER_STORAGE)),
         ],
+    ),
+    (
+        "ImageVolumeSource",
+        &[("pullPolicy", Honoured), ("reference", Honoured)],
     ),
     (
         "ConfigMapVolumeSource",

@@ -251,6 +251,7 @@ pub(super) fn plan(
                 .flatten()
                 .map(|mount| mount.name.as_str()),
         );
+        mounted.extend(file_volumes(one));
         host::check_mounts(one, &at, &context, notes);
         containers.extend(container(one, role(list, one), &at, &context, notes));
     }
@@ -296,6 +297,14 @@ pub(super) fn plan(
         volumes,
         ..PodPlan::new("", containers)
     })
+}
+
+/// The volumes whose files its variables are in.
+fn file_volumes(container: &Container) -> impl Iterator<Item = &str> {
+    let sources = container.env.iter().flatten();
+    let sources = sources.filter_map(|variable| variable.value_from.as_ref());
+    let files = sources.filter_map(|source| source.file_key_ref.as_ref());
+    files.map(|file| file.volume_name.as_str())
 }
 
 pub(super) fn policy(text: Option<&str>) -> Option<RestartPolicy> {

@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
+use super::at_start::{self, AtStart, SubPathError};
 use super::build::{Context, policy};
-use super::env::Variables;
-use super::expand::expand;
+use super::env::Environment;
 use super::{
     ContainerPlan, MESSAGE_PATH, MountPlan, Propagation, PullPolicy, RestartRule, Role, StdinPlan,
     env, images, probes, resources, security, stop_signal,
@@ -21,12 +21,10 @@ pub(super) fn container(
     notes: &mut Notes<'_>,
 ) -> Option<ContainerPlan> {
     let source = images::source(container, at, context, notes);
-    let variables = env::variables(container, at, context, notes);
+    let environment = env::variables(container, at, context, notes);
     let expanded = |texts: Option<&Vec<String>>| -> Vec<String> {
         let texts = texts.into_iter().flatten();
-        texts
-            .map(|text| expand(text, |name| variables.get(name)))
-            .collect()
+        texts.map(|text| environment.known.expanded(text)).collect()
     };
     let (command, args) = (
         expanded(container.command.as_ref()),
@@ -45,7 +43,10 @@ pub(super) fn container(
     let pre_stop = hook("preStop", lifecycle.and_then(|l| l.pre_stop.as_ref()));
     let of_pod = context.spec.security_context.as_ref();
     let security = security::security(of_pod, container, source.as_ref(), at, context, notes);
-    let mounts = mounts(container, &variables, at, notes);
+    let mounts = mounts(container, &environment, at, notes);
+    let at_start = environment
+        .reads_files()
+        .then(|| Box::new(as_written(container, &environment)));
     let source = source?;
     images::check_entrypoint(&source, container, at, notes);
     let image = container.image.clone().unwrap_or_default();
@@ -57,7 +58,8 @@ pub(super) fn container(
         command,
         args,
         working_dir: text(&container.working_dir).map(Into::into),
-        env: variables.into_list(),
+        env: environment.known.into_list(),
+        at_start,
         mounts,
         ports,
         resources: resources::resources(container.resources.as_ref()),
@@ -118,9 +120,21 @@ fn restart_rules(container: &Container) -> Vec<RestartRule> {
         .collect()
 }
 
+/// The parts that are made whole at the start.
+fn as_written(container: &Container, environment: &Environment) -> AtStart {
+    let mounts = container.volume_mounts.iter().flatten().enumerate();
+    let exprs = mounts.filter_map(|(i, mount)| Some((i, expr(mount)?.to_owned())));
+    AtStart {
+        env: environment.sources.clone(),
+        command: container.command.clone().unwrap_or_default(),
+        args: container.args.clone().unwrap_or_default(),
+        sub_paths: exprs.collect(),
+    }
+}
+
 fn mounts(
     container: &Container,
-    variables: &Variables,
+    environment: &Environment,
     at: &Path,
     notes: &mut Notes<'_>,
 ) -> Vec<MountPlan> {
@@ -128,7 +142,7 @@ fn mounts(
     let mut mount = |(i, mount): (usize, &VolumeMount)| {
         let at = at.item("volumeMounts", i).key("subPathExpr");
         MountPlan {
-            sub_path: sub_path(mount, variables, &at, notes),
+            sub_path: sub_path(mount, environment, &at, notes),
             read_only: mount.read_only == Some(true),
             recursive_read_only: matches!(
                 mount.recursive_read_only.as_deref(),
@@ -145,33 +159,30 @@ fn mounts(
     mounts.map(&mut mount).collect()
 }
 
-/// `subPath`, or `subPathExpr` with the container's variables, each of which has to be there. (Kubernetes:
-/// `ExpandContainerVolumeMounts`)
+/// `subPathExpr`, when there is one.
+fn expr(mount: &VolumeMount) -> Option<&str> {
+    mount.sub_path_expr.as_deref().filter(|e| !e.is_empty())
+}
+
+/// `subPath`, or `subPathExpr` as far as it is known: that of a container whose variables come out of files is made at the start,
+/// and only its names are looked at before.
 fn sub_path(
     mount: &VolumeMount,
-    variables: &Variables,
+    environment: &Environment,
     at: &Path,
     notes: &mut Notes<'_>,
 ) -> Option<String> {
     let plain = mount.sub_path.clone().filter(|path| !path.is_empty());
-    let Some(expr) = mount.sub_path_expr.as_deref().filter(|e| !e.is_empty()) else {
+    let Some(expr) = expr(mount) else {
         return plain;
     };
-    let missing = std::cell::RefCell::new(None);
-    let path = expand(expr, |name| {
-        let value = variables.get(name);
-        if value.is_none() {
-            missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+    match at_start::sub_path(expr, &environment.known) {
+        Ok(path) => Some(path).filter(|path| !path.is_empty()),
+        Err(SubPathError::Missing(name)) if environment.has(&name) => None,
+        Err(SubPathError::Leaves(_)) if environment.reads_files() => None,
+        Err(error) => {
+            notes.error(at, error.to_string());
+            None
         }
-        value
-    });
-    if let Some(name) = missing.into_inner() {
-        notes.error(
-            at,
-            format!("missing value for {name:?}: no variable of the container has this name"),
-        );
-    } else if let Some(wrong) = crate::manifest::descending(&path) {
-        notes.error(at, wrong);
     }
-    Some(path).filter(|path| !path.is_empty())
 }

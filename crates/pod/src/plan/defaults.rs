@@ -79,6 +79,7 @@ impl ContainerPlan {
             args: Vec::new(),
             working_dir: None,
             env: Vec::new(),
+            at_start: None,
             mounts: Vec::new(),
             ports: Vec::new(),
             resources: Resources::default(),

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector,
 };
 
+use super::at_start::{FileKey, ValuePlan};
 use super::build::Context;
 use super::expand::expand;
 use super::resources;
@@ -20,7 +21,7 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    fn set(&mut self, name: &str, value: String) {
+    pub(super) fn set(&mut self, name: &str, value: String) {
         match self.places.get(name) {
             Some(place) => self.list[*place].1 = value,
             None => {
@@ -36,8 +37,42 @@ impl Variables {
             .map(|place| self.list[*place].1.as_str())
     }
 
+    /// `text` with what `$(VAR)` stands for.
+    pub(super) fn expanded(&self, text: &str) -> String {
+        expand(text, |name| self.get(name))
+    }
+
     pub(super) fn into_list(self) -> Vec<(String, String)> {
         self.list
+    }
+}
+
+/// The variables of a container: those that are known, and where each value comes from.
+#[derive(Default)]
+pub(super) struct Environment {
+    pub(super) known: Variables,
+    pub(super) sources: Vec<(String, ValuePlan)>,
+}
+
+impl Environment {
+    fn add(&mut self, name: &str, source: ValuePlan) {
+        match &source {
+            ValuePlan::Known(value) => self.known.set(name, value.clone()),
+            ValuePlan::Text(text) => self.known.set(name, self.known.expanded(text)),
+            ValuePlan::File(_) => {}
+        }
+        self.sources.push((name.to_owned(), source));
+    }
+
+    /// Whether some values are in files.
+    pub(super) fn reads_files(&self) -> bool {
+        let mut sources = self.sources.iter();
+        sources.any(|(_, source)| matches!(source, ValuePlan::File(_)))
+    }
+
+    /// Whether there is such a variable, or may be one at the start.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.sources.iter().any(|(known, _)| known == name)
     }
 }
 
@@ -47,29 +82,28 @@ pub(super) fn variables(
     at: &Path,
     context: &Context<'_>,
     notes: &mut Notes<'_>,
-) -> Variables {
-    let mut variables = Variables::default();
+) -> Environment {
+    let mut variables = Environment::default();
     env_from(container, at, context, &mut variables, notes);
     for (i, variable) in container.env.iter().flatten().enumerate() {
         let at = at.item("env", i);
-        let value = match (&variable.value, &variable.value_from) {
-            (Some(value), _) if !value.is_empty() => {
-                Some(expand(value, |name| variables.get(name)))
-            }
+        let source = match (&variable.value, &variable.value_from) {
+            (Some(value), _) if !value.is_empty() => Some(ValuePlan::Text(value.clone())),
             (_, Some(from)) => value_from(from, container, &at.key("valueFrom"), context, notes),
-            _ => Some(String::new()),
+            _ => Some(ValuePlan::Known(String::new())),
         };
         // An optional reference to nothing sets nothing.
-        if let Some(value) = value {
-            if value.contains('\0') {
-                notes.error(
-                    &at,
-                    "the value has a NUL byte, which can't be in a variable",
-                );
-                continue;
-            }
-            variables.set(&variable.name, value);
+        let Some(source) = source else {
+            continue;
+        };
+        if matches!(&source, ValuePlan::Known(value) if value.contains('\0')) {
+            notes.error(
+                &at,
+                "the value has a NUL byte, which can't be in a variable",
+            );
+            continue;
         }
+        variables.add(&variable.name, source);
     }
     variables
 }
@@ -78,7 +112,7 @@ fn env_from(
     container: &Container,
     at: &Path,
     context: &Context<'_>,
-    variables: &mut Variables,
+    variables: &mut Environment,
     notes: &mut Notes<'_>,
 ) {
     for (i, source) in container.env_from.iter().flatten().enumerate() {
@@ -132,13 +166,32 @@ fn env_from(
                 );
                 continue;
             }
-            variables.set(&format!("{prefix}{key}"), value);
+            variables.add(&format!("{prefix}{key}"), ValuePlan::Known(value));
         }
     }
 }
 
 /// `None` when nothing is to be set: an optional reference to nothing, or an error that is noted.
 fn value_from(
+    from: &EnvVarSource,
+    container: &Container,
+    at: &Path,
+    context: &Context<'_>,
+    notes: &mut Notes<'_>,
+) -> Option<ValuePlan> {
+    if let Some(file) = &from.file_key_ref {
+        return Some(ValuePlan::File(FileKey {
+            volume: file.volume_name.clone(),
+            path: file.path.clone(),
+            key: file.key.clone(),
+            optional: file.optional == Some(true),
+        }));
+    }
+    known_value(from, container, at, context, notes).map(ValuePlan::Known)
+}
+
+/// What needs no file of a volume; likewise.
+fn known_value(
     from: &EnvVarSource,
     container: &Container,
     at: &Path,

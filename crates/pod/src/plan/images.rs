@@ -104,7 +104,7 @@ fn parse(text: &str, base: &FilePath) -> Result<ImageSource, String> {
 
 /// The binary itself, when the image is podkit's of this version; any other is pulled. The kubelet would say InvalidImageName
 /// at the start; here it is said before.
-fn by_name(image: &str) -> Result<ImageSource, String> {
+pub(super) fn by_name(image: &str) -> Result<ImageSource, String> {
     let reference: Reference = image
         .parse()
         .map_err(|error| format!("couldn't parse image name {image:?}: {error}"))?;

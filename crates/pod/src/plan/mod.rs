@@ -1,6 +1,7 @@
 //! A pod, resolved: everything the runner needs and nothing left to look up. Made by `plan::build` from a
 //! checked manifest; the runner, the sandbox and the volumes read these types and never see YAML.
 
+mod at_start;
 mod build;
 mod container;
 mod defaults;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::image::Location;
 pub use crate::sandbox::Signal;
+pub use at_start::{AtStart, AtStartError, FileKey, ValuePlan};
 pub use build::build;
 pub(crate) use build::{objects, one};
 pub use defaults::{MESSAGE_PATH, of_pod_key, pod_key};
@@ -171,6 +173,9 @@ pub struct ContainerPlan {
     pub working_dir: Option<PathBuf>,
     /// `env` and `envFrom`, resolved and expanded, later names winning, in order.
     pub env: Vec<(String, String)>,
+    /// Some variables are read out of files when it starts: what `command`, `args`, `env` and `mounts` are made of then. Here these
+    /// are as they are without those variables.
+    pub at_start: Option<Box<AtStart>>,
     /// `volumeMounts`, in order.
     pub mounts: Vec<MountPlan>,
     /// `ports`.
@@ -327,6 +332,15 @@ pub enum VolumeKind {
         path: PathBuf,
         /// `type`.
         expect: HostPathType,
+    },
+    /// `image`: the file system of an image, read-only. `fsGroup` changes nothing of it.
+    Image {
+        /// `reference` as written in the file, for people.
+        image: String,
+        /// Where it comes from.
+        location: Location,
+        /// `pullPolicy`; Always when absent and the tag is `latest` or none.
+        pull: PullPolicy,
     },
     /// `persistentVolumeClaim`: a directory of the machine that outlives the pod, `claims/NAMESPACE/NAME` below the data
     /// directory.

@@ -1,10 +1,13 @@
 //! Volumes: what each holds, sizes as numbers.
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{ImageVolumeSource, PersistentVolumeClaimVolumeSource, Volume};
 
 use super::build::Context;
 use super::published::{self, Published, Reference};
-use super::{HostPathType, VolumeKind, VolumePlan, downward};
+use super::{
+    ContainerPlan, HostPathType, ImageSource, PodPlan, VolumeKind, VolumePlan, container, downward,
+    images,
+};
 use crate::manifest::{Notes, Path, Quantity, namespace_of};
 
 /// What a file of a ConfigMap or Secret may do when nothing is said.
@@ -63,6 +66,8 @@ pub(super) fn volume(
         out.into_kind(true)
     } else if let Some(claim) = &volume.persistent_volume_claim {
         claim_of(claim, &at.key("persistentVolumeClaim"), context, notes)
+    } else if let Some(image) = &volume.image {
+        image_of(image, &at.key("image"), notes)?
     } else if volume.ephemeral.is_some() {
         // A claim that dies with the pod is a directory of the pod's.
         VolumeKind::EmptyDir { limit_bytes: None }
@@ -103,6 +108,42 @@ fn default_mode(given: Option<i32>) -> u32 {
     given
         .and_then(|mode| u32::try_from(mode).ok())
         .unwrap_or(DEFAULT_MODE)
+}
+
+/// An image by its name; `None` when there is no such image to mount (noted).
+fn image_of(source: &ImageVolumeSource, at: &Path, notes: &mut Notes<'_>) -> Option<VolumeKind> {
+    let image = source.reference.clone().unwrap_or_default();
+    let wrong = match images::by_name(&image) {
+        Ok(ImageSource::Image(location)) => {
+            return Some(VolumeKind::Image {
+                pull: container::pull(source.pull_policy.as_deref(), &image),
+                image,
+                location,
+            });
+        }
+        Ok(_) => format!(
+            "{image:?} is this program itself, which is in no registry; `podkit install DIR` in an init container copies it into an emptyDir"
+        ),
+        Err(message) => message,
+    };
+    notes.error(&at.key("reference"), wrong);
+    None
+}
+
+impl PodPlan {
+    /// The volumes with images that a container mounts.
+    pub(crate) fn image_volumes<'a>(
+        &'a self,
+        container: &'a ContainerPlan,
+    ) -> impl Iterator<Item = &'a VolumePlan> {
+        let images = self.volumes.iter();
+        let images = images.filter(|volume| matches!(volume.kind, VolumeKind::Image { .. }));
+        let mounts = |volume: &&VolumePlan| {
+            let mut mounts = container.mounts.iter();
+            mounts.any(|mount| mount.volume == volume.name)
+        };
+        images.filter(mounts)
+    }
 }
 
 /// A claim by its name. One without an object in the files may be there since another run, or is made: it is said.

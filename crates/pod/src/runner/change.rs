@@ -207,6 +207,30 @@ mod tests {
     }
 
     #[test]
+    fn another_file_of_variables_is_a_change_and_what_is_in_it_is_none() {
+        use crate::plan::{AtStart, FileKey, ValuePlan};
+        let reads = |path: &str| {
+            let file = ValuePlan::File(FileKey {
+                volume: "v".to_owned(),
+                path: path.to_owned(),
+                key: "K".to_owned(),
+                optional: false,
+            });
+            let at_start = AtStart {
+                env: vec![("K".to_owned(), file)],
+                ..AtStart::default()
+            };
+            let mut made = container("a");
+            made.at_start = Some(Box::new(at_start));
+            plan(vec![made, container("b")])
+        };
+        let (_, changed, _) = words(between(&reads("one"), |_| false, reads("one")));
+        assert_eq!(changed, [] as [Id; 0]);
+        let (_, changed, _) = words(between(&reads("one"), |_| false, reads("two")));
+        assert_eq!(changed, [0]);
+    }
+
+    #[test]
     fn what_only_the_whole_pod_can_take() {
         let parts = || {
             vec![
@@ -249,6 +273,20 @@ mod tests {
                 kind: VolumeKind::EmptyDir { limit_bytes: None },
             });
         });
+        let image = |policy| {
+            move |plan: &mut PodPlan| {
+                let reference = "r.example/v:1".parse().unwrap();
+                plan.volumes.push(crate::plan::VolumePlan {
+                    name: "v".to_owned(),
+                    kind: VolumeKind::Image {
+                        image: "r.example/v:1".to_owned(),
+                        location: crate::plan::Location::Registry(reference),
+                        pull: policy,
+                    },
+                });
+            }
+        };
+        check(&["volumes"], &image(crate::plan::PullPolicy::Never));
         check(&[], &|plan| {
             plan.labels.insert("a".to_owned(), "b".to_owned());
             plan.grace = std::time::Duration::from_secs(1);

@@ -1,14 +1,16 @@
 //! One run of a container: from its plan to a process, its logs, and its end.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
 use super::console::{Console, Outputs, Streams};
+use super::images::Here;
 use super::layout::Paths;
 use super::log_files::LogFiles;
-use super::machine::Exit;
+use super::machine::{Exit, StartFailure};
 use super::message::{LogTail, Message};
 use super::output::Output;
 use super::{etc, logs, oom, state};
@@ -66,19 +68,14 @@ impl Ground {
         Arc::clone(&self.plan.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. An error is one
-    /// line for people. `ensured`: its image, when it is one of the store's.
-    pub(super) fn start(
-        &self,
-        id: usize,
-        ensured: Option<&ResolvedImage>,
-    ) -> Result<Begun, String> {
+    /// Starts a container and returns when its program has been executed. Blocks for some milliseconds. `ensured`: its
+    /// image and those of the volumes that it mounts, as far as they are the store's.
+    pub(super) fn start(&self, id: usize, ensured: &Here) -> Result<Begun, StartFailure> {
         let pod = self.plan();
-        let plan = &pod.containers[id];
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let image =
-            image::resolve(plan, &self.paths.scratch(&plan.name), ensured).map_err(|e| text(&e))?;
-        let argv = image.argv(plan).map_err(|e| text(&e))?;
+        let whole = self.whole(&pod.containers[id])?;
+        let plan = &*whole;
+        let image = image::resolve(plan, &self.paths.scratch(&plan.name), ensured.own.as_ref())?;
+        let argv = image.argv(plan)?;
         let mut start = ContainerStart::new(image.root.clone(), argv);
         start.rlimits = vec![self.open_files];
         start.env = image.env(plan);
@@ -87,9 +84,9 @@ impl Ground {
             start.env.push(("TERM".to_owned(), "xterm".to_owned()));
         }
         start.cwd = image.working_dir(plan);
-        start.mounts = self.mounts(&pod, plan)?;
+        start.mounts = self.mounts(&pod, plan, &ensured.volumes)?;
         let message = Message::prepare(&self.paths.messages(), &plan.name, &pod)
-            .map_err(|error| format!("preparing the termination message: {error}"))?;
+            .map_err(|error| StartFailure::step("preparing the termination message", &error))?;
         start.mounts.push(message.mount(&plan.message_path));
         start.security = plan.security.clone();
         start.image_user = image.config.user.clone();
@@ -102,15 +99,15 @@ impl Ground {
         warnings.extend(self.guard_devices(plan, &mut cgroup));
         start.cgroups = cgroup.procs_files();
         let oom_kills_before = cgroup.oom_kills();
-        let (streams, stdio) =
-            Streams::make(plan.stdin).map_err(|error| format!("making a pipe: {error}"))?;
+        let (streams, stdio) = Streams::make(plan.stdin)
+            .map_err(|error| StartFailure::step("making a pipe", &error))?;
         start.stdio = stdio;
-        let process = self.sandbox.start(&start).map_err(|e| text(&e))?;
+        let process = self.sandbox.start(&start)?;
         // Its ends of the pipes: they would never come to their end.
         drop(start);
         let joined = streams.join(&process);
-        let (console, outputs) =
-            joined.map_err(|error| format!("joining its standard input and output: {error}"))?;
+        let (console, outputs) = joined
+            .map_err(|error| StartFailure::step("joining its standard input and output", &error))?;
         let own = process.warnings().iter();
         warnings.extend(own.map(|warning| format!("container {}: {warning}", plan.name)));
         let of_image = image.config.stop_signal.as_deref();
@@ -151,14 +148,38 @@ impl Ground {
         })
     }
 
-    fn mounts(&self, pod: &PodPlan, plan: &ContainerPlan) -> Result<Vec<Mount>, String> {
+    /// With what the files of volumes say now, where it asks for that.
+    fn whole<'a>(&self, plan: &'a ContainerPlan) -> Result<Cow<'a, ContainerPlan>, StartFailure> {
+        let Some(at_start) = &plan.at_start else {
+            return Ok(Cow::Borrowed(plan));
+        };
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = at_start.complete(plan, |key| volumes.env_value(key));
+        whole
+            .map(Cow::Owned)
+            .map_err(|error| StartFailure::config(&error))
+    }
+
+    fn mounts(
+        &self,
+        pod: &PodPlan,
+        plan: &ContainerPlan,
+        images: &[(String, ResolvedImage)],
+    ) -> Result<Vec<Mount>, StartFailure> {
         let mut mounts = etc::mounts(&self.paths.etc(), plan);
         if shares_state(pod, plan) {
             mounts.push(Mount::path(self.paths.shared(), state::SHARED).read_only(true));
         }
-        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (volume, image) in images {
+            volumes
+                .mount_image(volume, &image.layers, image.user_xattrs)
+                .map_err(|error| StartFailure::config(&error))?;
+        }
         for mount in &plan.mounts {
-            let source = volumes.source(mount).map_err(|error| error.to_string())?;
+            let source = volumes
+                .source(mount)
+                .map_err(|error| StartFailure::config(&error))?;
             mounts.push(
                 Mount::fd(source.fd, &mount.path)
                     .read_only(source.read_only)

@@ -5,33 +5,61 @@
 //! containers work. What people are told keeps the kubelet's order: an early pull is told of when its container's turn has come.
 //! An image that an earlier container has too is asked for at its turn, and is there then: asked for early it would be pulled twice, or
 //! be missing for a container that may not pull.
+//!
+//! The images of volumes are asked for when the pod begins too, before the containers' and once for all who mount them (KEP-4639:
+//! once per pod); what comes of that is told as the pod's at once, since the kubelet pulls them before any container. A container
+//! waits for those that it mounts, and when one can't be had it is asked for again by the container's own next attempt.
 
+use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::machine::{Id, Input, PullFailure, Pulled, Took};
 use super::supervise::Note;
 use crate::image::{EnsureError, Event, Location, Progress, ResolvedImage, Store, Wanted};
-use crate::plan::{ContainerPlan, ImageSource, PodPlan};
+use crate::plan::{ContainerPlan, ImageSource, PodPlan, PullPolicy, VolumeKind, VolumePlan};
 
 /// Images that are pulled at a time; each has its own layers in flight.
 const AT_ONCE: usize = 2;
+/// Containers that ask for a volume's image one after the other are one attempt.
+const SAME_ATTEMPT: Duration = Duration::from_secs(1);
 
 type Ensured = Result<ResolvedImage, EnsureError>;
+type Notes = mpsc::UnboundedSender<Note>;
+/// What a container has got: its own image, when it has one in the store.
+pub(super) type Got = Result<Option<ResolvedImage>, PullFailure>;
 
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Images {
     store: Store,
     gate: Arc<Semaphore>,
-    /// By container: what was asked for before its turn.
-    early: Vec<Option<Early>>,
-    /// Kept for the pod's life: so long the store removes none of them.
-    here: Vec<Option<ResolvedImage>>,
+    /// By container.
+    containers: Vec<Own>,
+    /// By volume; kept for the pod's life.
+    volumes: BTreeMap<String, Shared>,
+}
+
+/// A container's own.
+#[derive(Debug, Default)]
+struct Own {
+    /// What was asked for before its turn.
+    early: Option<Early>,
+    /// Kept for the pod's life: so long the store does not remove it.
+    here: Option<ResolvedImage>,
+}
+
+/// What a container is started with.
+#[derive(Debug, Default)]
+pub(super) struct Here {
+    pub(super) own: Option<ResolvedImage>,
+    /// Those that it mounts, by volume.
+    pub(super) volumes: Vec<(String, ResolvedImage)>,
 }
 
 #[derive(Debug)]
@@ -47,75 +75,127 @@ impl Drop for Early {
     }
 }
 
+/// The image of a volume.
+#[derive(Debug)]
+struct Shared {
+    task: AbortHandle,
+    came: watch::Receiver<Came>,
+}
+
+/// None: it is on its way.
+type Came = Option<Result<ResolvedImage, Failed>>;
+
+#[derive(Debug, Clone)]
+struct Failed {
+    at: Instant,
+    why: PullFailure,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn here(&self) -> Option<ResolvedImage> {
+        self.came.borrow().as_ref()?.as_ref().ok().cloned()
+    }
+
+    /// Whether it has to be asked for again.
+    fn is_stale(&self) -> bool {
+        let came = self.came.borrow();
+        matches!(&*came, Some(Err(failed)) if failed.at.elapsed() > SAME_ATTEMPT)
+    }
+}
+
+/// A container's own image, when its turn comes.
+enum Turn {
+    Early(Early),
+    Now(Pin<Box<dyn Future<Output = Ensured>>>, Arc<Told>),
+    /// It needs none.
+    Nothing,
+}
+
 impl Images {
-    /// Asks for the images of all containers. Needs a local set.
-    pub(super) fn begin(store: Store, plan: &PodPlan, notes: &mpsc::UnboundedSender<Note>) -> Self {
+    /// Asks for the images of all volumes and containers. Needs a local set.
+    pub(super) fn begin(store: Store, plan: &PodPlan, notes: &Notes) -> Self {
         let mut images = Self {
             store,
             gate: Arc::new(Semaphore::new(AT_ONCE)),
-            early: Vec::new(),
-            here: Vec::new(),
+            containers: Vec::new(),
+            volumes: BTreeMap::new(),
         };
+        for volume in &plan.volumes {
+            images.ask(plan, volume, notes);
+        }
         for (id, container) in plan.containers.iter().enumerate() {
             let mut earlier = plan.containers[..id].iter();
-            let first = earlier.all(|earlier| earlier.source != container.source);
+            let first = earlier.all(|earlier| earlier.source != container.source)
+                && !plan.volumes.iter().any(|volume| is_same(volume, container));
             let early = wanted(plan, container).filter(|_| first).map(|wanted| {
-                let told = Arc::new(Told::new(id, 0, notes.clone()));
-                let pull = images.ensure(wanted, &told);
+                let told = Arc::new(Told::new(Whose::Container { id, run: 0 }, notes.clone()));
+                let pull = tokio::task::spawn_local(images.ensure(wanted, &told));
                 Early { pull, told }
             });
-            images.early.push(early);
-            images.here.push(None);
+            images.containers.push(Own { early, here: None });
         }
         images
     }
 
     /// One more container, after the others.
     pub(super) fn add(&mut self) {
-        self.early.push(None);
-        self.here.push(None);
+        self.containers.push(Own::default());
     }
 
     /// What was asked for early is not what the container is to have.
     pub(super) fn forget(&mut self, id: Id) {
-        self.early[id] = None;
+        self.containers[id].early = None;
     }
 
-    /// The container's turn has come; the answer is a note. `None`: there is no image to be had.
-    pub(super) fn pull(
-        &mut self,
-        plan: &PodPlan,
-        id: Id,
-        run: u32,
-        notes: &mpsc::UnboundedSender<Note>,
-    ) -> Option<AbortHandle> {
-        let begun = Instant::now();
-        let early = self.early[id].take();
-        let early = match early {
-            Some(early) => early,
-            None => {
-                let told = Arc::new(Told::new(id, run, notes.clone()));
-                let pull = self.ensure(wanted(plan, &plan.containers[id])?, &told);
-                Early { pull, told }
-            }
+    /// The container's turn has come; the answer is a note.
+    pub(super) fn pull(&mut self, plan: &PodPlan, id: Id, run: u32, notes: &Notes) -> AbortHandle {
+        let container = &plan.containers[id];
+        let mounted: Vec<&str> = plan
+            .image_volumes(container)
+            .map(|volume| volume.name.as_str())
+            .collect();
+        // The kubelet has asked for all volumes' images before: an image that the container has too is there then.
+        let of_note = |volume: &&VolumePlan| {
+            mounted.contains(&volume.name.as_str()) || is_same(volume, container)
         };
-        early.told.turn();
+        let mut volumes = Vec::new();
+        for volume in plan.volumes.iter().filter(of_note) {
+            let known = self.volumes.get(&volume.name);
+            if known.is_some_and(Shared::is_stale) {
+                self.ask(plan, volume, notes);
+            }
+            if let Some(shared) = self.volumes.get(&volume.name) {
+                let needed = mounted.contains(&volume.name.as_str());
+                volumes.push((shared.came.clone(), needed));
+            }
+        }
+        let turn = match (self.containers[id].early.take(), wanted(plan, container)) {
+            (Some(early), _) => Turn::Early(early),
+            (None, Some(wanted)) => {
+                let told = Arc::new(Told::new(Whose::Container { id, run }, notes.clone()));
+                Turn::Now(Box::pin(self.ensure(wanted, &told)), told)
+            }
+            (None, None) => Turn::Nothing,
+        };
         let notes = notes.clone();
         let task = tokio::task::spawn_local(async move {
-            let mut early = early;
-            let Ok(ensured) = (&mut early.pull).await else {
-                return;
-            };
-            let begun = begun.elapsed();
-            // Nobody listens any more when the supervisor has given up.
-            let _unheard = notes.send(Note::Pulled {
-                id,
-                run,
-                ensured: Box::new(ensured),
-                waited: begun,
-            });
+            if let Some((got, waited)) = get(volumes, turn).await {
+                // Nobody listens any more when the supervisor has given up.
+                let _unheard = notes.send(Note::Pulled {
+                    id,
+                    run,
+                    got: Box::new(got),
+                    waited,
+                });
+            }
         });
-        Some(task.abort_handle())
+        task.abort_handle()
     }
 
     /// Keeps what came of a pull, and says it to the machine.
@@ -124,53 +204,150 @@ impl Images {
         location: Option<&Location>,
         id: Id,
         run: u32,
-        ensured: Ensured,
-        waited: std::time::Duration,
+        got: Got,
+        waited: Duration,
     ) -> Input {
-        let pulled = match ensured {
-            Ok(image) => {
-                let pulled = Pulled {
-                    image_id: image_id(location, &image),
-                    took: image.pulled.map(|pull| Took {
-                        pull,
-                        with_waiting: waited.max(pull),
-                    }),
-                    size_bytes: image.size_bytes,
-                };
-                self.here[id] = Some(image);
-                Ok(pulled)
-            }
-            Err(error) => Err(PullFailure {
-                reason: error.reason(),
-                message: error.to_string(),
-            }),
+        let keep = |image: ResolvedImage| {
+            let pulled = outcome(location, &image, waited);
+            self.containers[id].here = Some(image);
+            pulled
         };
+        let pulled = got.map(|image| image.map(keep));
         Input::Pulled { id, run, pulled }
     }
 
-    /// The image of a container, once it was pulled.
-    pub(super) fn here(&self, id: Id) -> Option<ResolvedImage> {
-        self.here[id].clone()
+    /// What a container is started with, once it was pulled.
+    pub(super) fn here(&self, plan: &PodPlan, id: Id) -> Here {
+        let volumes = plan.image_volumes(&plan.containers[id]);
+        let volumes = volumes.filter_map(|volume| {
+            let image = self.volumes.get(&volume.name)?.here()?;
+            Some((volume.name.clone(), image))
+        });
+        Here {
+            own: self.containers[id].here.clone(),
+            volumes: volumes.collect(),
+        }
     }
 
-    fn ensure(&self, wanted: Wanted, told: &Arc<Told>) -> JoinHandle<Ensured> {
+    /// Asks for the image of a volume, when it is one; what was asked for before is abandoned.
+    fn ask(&mut self, plan: &PodPlan, volume: &VolumePlan, notes: &Notes) {
+        let VolumeKind::Image {
+            image,
+            location,
+            pull,
+        } = &volume.kind
+        else {
+            return;
+        };
+        let told = Arc::new(Told::new(Whose::Volume(image.clone()), notes.clone()));
+        told.turn();
+        let ensure = self.ensure(asked(plan, location, *pull), &told);
+        let (tell, came) = watch::channel(None);
+        let (image, location, notes) = (image.clone(), location.clone(), notes.clone());
+        let begun = Instant::now();
+        let task = tokio::task::spawn_local(async move {
+            let ensured = ensure.await;
+            let (warning, reason, message, result) = match ensured {
+                Ok(here) => {
+                    let pulled = outcome(Some(&location), &here, begun.elapsed());
+                    (false, "Pulled", pulled.told(&image), Ok(here))
+                }
+                Err(error) => {
+                    let why = failure(&error, Some(image));
+                    let at = Instant::now();
+                    let (reason, message) = (why.event_reason(), why.message.clone());
+                    (true, reason, message, Err(Failed { at, why }))
+                }
+            };
+            let note = Note::VolumeImage {
+                warning,
+                reason,
+                message,
+            };
+            let _unheard = notes.send(note);
+            tell.send_replace(Some(result));
+        });
+        let task = task.abort_handle();
+        self.volumes
+            .insert(volume.name.clone(), Shared { task, came });
+    }
+
+    fn ensure(&self, wanted: Wanted, told: &Arc<Told>) -> impl Future<Output = Ensured> + use<> {
         let (store, gate) = (self.store.clone(), Arc::clone(&self.gate));
         let told: Arc<dyn Progress> = Arc::<Told>::clone(told);
-        tokio::task::spawn_local(async move {
+        async move {
             // It is never closed.
             let _turn = gate.acquire_owned().await;
             store.ensure(wanted, told).await
-        })
+        }
     }
+}
+
+/// Waits for the images of volumes, of which the container needs those marked so, and then for its own; and how long it waited for
+/// that. None: the pod is ending.
+async fn get(volumes: Vec<(watch::Receiver<Came>, bool)>, turn: Turn) -> Option<(Got, Duration)> {
+    for (mut came, needed) in volumes {
+        let came = came.wait_for(Option::is_some).await.ok()?.clone()?;
+        if let Err(failed) = came
+            && needed
+        {
+            return Some((Err(failed.why), Duration::ZERO));
+        }
+    }
+    let begun = Instant::now();
+    let ensured = match turn {
+        Turn::Early(mut early) => {
+            early.told.turn();
+            (&mut early.pull).await.ok()?
+        }
+        Turn::Now(pull, told) => {
+            told.turn();
+            pull.await
+        }
+        Turn::Nothing => return Some((Ok(None), Duration::ZERO)),
+    };
+    let got = ensured.map(Some).map_err(|error| failure(&error, None));
+    Some((got, begun.elapsed()))
 }
 
 fn wanted(plan: &PodPlan, container: &ContainerPlan) -> Option<Wanted> {
     let ImageSource::Image(location) = &container.source else {
         return None;
     };
-    let mut wanted = Wanted::new(location.clone(), container.pull);
+    Some(asked(plan, location, container.pull))
+}
+
+fn asked(plan: &PodPlan, location: &Location, policy: PullPolicy) -> Wanted {
+    let mut wanted = Wanted::new(location.clone(), policy);
     wanted.pull_secrets = plan.pull_secrets.clone();
-    Some(wanted)
+    wanted
+}
+
+/// Whether a volume holds the container's own image.
+fn is_same(volume: &VolumePlan, container: &ContainerPlan) -> bool {
+    match (&volume.kind, &container.source) {
+        (VolumeKind::Image { location, .. }, ImageSource::Image(own)) => location == own,
+        _ => false,
+    }
+}
+
+fn failure(error: &EnsureError, of_volume: Option<String>) -> PullFailure {
+    PullFailure {
+        reason: error.reason(),
+        message: error.to_string(),
+        of_volume,
+    }
+}
+
+fn outcome(location: Option<&Location>, image: &ResolvedImage, waited: Duration) -> Pulled {
+    Pulled {
+        image_id: image_id(location, image),
+        took: image.pulled.map(|pull| Took {
+            pull,
+            with_waiting: waited.max(pull),
+        }),
+        size_bytes: image.size_bytes,
+    }
 }
 
 /// `docker.io/library/nginx@sha256:…`, or the configuration's digest of what no registry has a name for, as containerd does.
@@ -181,12 +358,11 @@ fn image_id(location: Option<&Location>, image: &ResolvedImage) -> String {
     }
 }
 
-/// Tells of a pull that began early when its turn has come.
+/// Tells of a pull when its turn has come: it may have begun early.
 #[derive(Debug)]
 struct Told {
-    id: Id,
-    run: u32,
-    notes: mpsc::UnboundedSender<Note>,
+    whose: Whose,
+    notes: Notes,
     /// A registry is asked.
     pulls: AtomicBool,
     /// Its container waits for it.
@@ -194,11 +370,21 @@ struct Told {
     told: AtomicBool,
 }
 
+/// Whom an image is for.
+#[derive(Debug)]
+enum Whose {
+    Container {
+        id: Id,
+        run: u32,
+    },
+    /// A volume; the image as the file has it.
+    Volume(String),
+}
+
 impl Told {
-    fn new(id: Id, run: u32, notes: mpsc::UnboundedSender<Note>) -> Self {
+    fn new(whose: Whose, notes: Notes) -> Self {
         Self {
-            id,
-            run,
+            whose,
             notes,
             pulls: AtomicBool::new(false),
             turn: AtomicBool::new(false),
@@ -214,8 +400,15 @@ impl Told {
     fn tell(&self) {
         let due = self.pulls.load(Ordering::SeqCst) && self.turn.load(Ordering::SeqCst);
         if due && !self.told.swap(true, Ordering::SeqCst) {
-            let (id, run) = (self.id, self.run);
-            let _unheard = self.notes.send(Note::Input(Input::Pulling { id, run }));
+            let note = match &self.whose {
+                Whose::Container { id, run } => Note::Input(Input::Pulling { id: *id, run: *run }),
+                Whose::Volume(image) => Note::VolumeImage {
+                    warning: false,
+                    reason: "Pulling",
+                    message: format!("Pulling image {image:?}"),
+                },
+            };
+            let _unheard = self.notes.send(note);
         }
     }
 }

@@ -14,17 +14,17 @@ use tokio::task::AbortHandle;
 use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
 use super::definition::Reread;
-use super::images::Images;
+use super::images::{Got, Images};
 use super::layout::{replace, replace_private};
 use super::log_files::LogFiles;
-use super::machine::{Action, Event, Id, Input, Machine, Now, State};
+use super::machine::{Action, Event, Id, Input, Machine, Now, StartFailure, State};
 use super::network::Network;
 use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
 use super::state::{self, PodObject};
 use crate::control::{Asked, Board, EventLog, Refusal, Server};
-use crate::image::{EnsureError, ResolvedImage, Store};
+use crate::image::Store;
 use crate::manifest::nearest;
 use crate::net::{Egress, Forwarder, PodNet, Publisher};
 use crate::plan::{ContainerPlan, ImageSource};
@@ -44,12 +44,18 @@ pub(super) enum Note {
     Input(Input),
     /// What came of a container's start.
     Start(Answer),
-    /// What came of asking for a container's image.
+    /// What came of asking for a container's image, and for those of the volumes that it mounts.
     Pulled {
         id: Id,
         run: u32,
-        ensured: Box<Result<ResolvedImage, EnsureError>>,
+        got: Box<Got>,
         waited: Duration,
+    },
+    /// Something about the image of a volume, for people.
+    VolumeImage {
+        warning: bool,
+        reason: &'static str,
+        message: String,
     },
     /// The files that define the pod were looked at.
     Reread(Reread),
@@ -62,7 +68,7 @@ pub(super) enum Note {
 pub(super) struct Answer {
     id: Id,
     run: u32,
-    begun: Result<Box<Begun>, String>,
+    begun: Result<Box<Begun>, StartFailure>,
 }
 
 /// One pod, running.
@@ -175,6 +181,7 @@ impl Supervisor {
                 reason: "DNSConfigForming",
                 container: None,
                 message,
+                again: false,
             });
         }
         self.publisher.serve(&self.net);
@@ -239,7 +246,7 @@ impl Supervisor {
             Action::Pull { id, run } => {
                 let plan = self.ground.plan();
                 let task = self.images.pull(&plan, id, run, &self.notes);
-                self.tasks[id].extend(task);
+                self.tasks[id].push(task);
             }
             Action::Start { id, run } => self.start(id, run),
             Action::Signal { id, run: _, kill } => {
@@ -292,7 +299,7 @@ impl Supervisor {
             Note::Pulled {
                 id,
                 run,
-                ensured,
+                got,
                 waited,
             } => {
                 let plan = self.ground.plan();
@@ -300,9 +307,14 @@ impl Supervisor {
                     ImageSource::Image(location) => Some(location),
                     _ => None,
                 };
-                let input = self.images.pulled(location, id, run, *ensured, waited);
+                let input = self.images.pulled(location, id, run, *got, waited);
                 self.inputs.push_back(input);
             }
+            Note::VolumeImage {
+                warning,
+                reason,
+                message,
+            } => self.tell_pod(warning, reason, message),
             Note::Start(answer) => {
                 for answer in self.turns.give(answer) {
                     let input = self.answered(answer);
@@ -316,6 +328,7 @@ impl Supervisor {
                     reason: "Unhealthy",
                     container: Some(id),
                     message,
+                    again: false,
                 });
             }
         }
@@ -324,10 +337,10 @@ impl Supervisor {
     fn start(&mut self, id: Id, run: u32) {
         self.turns.ask(id, run);
         let (ground, notes) = (Arc::clone(&self.ground), self.notes.clone());
-        let image = self.images.here(id);
+        let images = self.images.here(&self.ground.plan(), id);
         // A stage is executed and waited for, and cgroups are slow to make: not on this thread.
         tokio::task::spawn_blocking(move || {
-            let begun = ground.start(id, image.as_ref()).map(Box::new);
+            let begun = ground.start(id, &images).map(Box::new);
             // Nobody listens any more when the supervisor has given up; the sandbox's end ends what was begun.
             let _unheard = notes.send(Note::Start(Answer { id, run, begun }));
         });
@@ -337,7 +350,7 @@ impl Supervisor {
         let Answer { id, run, begun } = answer;
         match begun {
             Ok(begun) => self.begun(id, run, *begun),
-            Err(why) => Input::StartFailed { id, run, why },
+            Err(failure) => Input::StartFailed { id, run, failure },
         }
     }
 
@@ -442,6 +455,7 @@ impl Supervisor {
             reason: "Killing",
             container: None,
             message,
+            again: false,
         });
         self.write_state();
         self.inputs.push_back(input);
@@ -468,7 +482,9 @@ impl Supervisor {
 
     /// Shows an event, and keeps it for those who ask.
     fn tell(&self, event: &Event) {
-        self.output.show(&Item::Event(event));
+        if !event.again {
+            self.output.show(&Item::Event(event));
+        }
         self.board
             .tell(event.warning, event.reason, event.container, &event.message);
     }
@@ -480,6 +496,7 @@ impl Supervisor {
             reason: "SandboxChanged",
             container: None,
             message: "Pod sandbox changed, it will be killed".to_owned(),
+            again: false,
         });
         self.inputs.push_back(Input::Kill);
     }

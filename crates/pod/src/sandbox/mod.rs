@@ -19,6 +19,7 @@ mod capability;
 mod error;
 mod identity;
 mod launch;
+pub(crate) mod overlay;
 mod pod;
 mod private;
 mod process;

@@ -7,10 +7,14 @@
 //!               secret              the same in a tmpfs that is not swapped
 //!               projected,          the same
 //!               downwardAPI
+//!               image               an overlay of its layers over the empty directory, read-only, noexec, nosuid, nodev
 //!   CLAIMS/NAMESPACE/NAME
 //!               persistentVolumeClaim   a directory, 0777, that stays
 //!   (nothing)   hostPath            the path itself, checked
 //! ```
+//!
+//! An image is mounted when the first container that wants it starts: it has to be pulled before. KEP-4639 asks for noexec, and CRI-O
+//! does so; containerd lets programs in such a volume be executed, but a file that runs here is to run under both.
 //!
 //! Modes, names and links are the kubelet's, so that an application can't tell the difference. The tmpfs mounts are made in the
 //! supervisor's private mount namespace and vanish with it. What is handed out is an open descriptor of the file or directory
@@ -22,13 +26,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, chmod, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, chmod, fstat, openat};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::plan::{ContainerPlan, FilePlan, MountPlan, PodPlan, Role, VolumeKind, VolumePlan};
+use crate::sandbox::overlay;
 
 mod atomic;
+mod env_file;
 mod host_path;
 mod ownership;
 mod remove;
@@ -37,6 +43,7 @@ mod sub_path;
 mod tests;
 mod usage;
 
+pub use env_file::EnvFileError;
 use ownership::Ownership;
 pub use remove::remove_tree;
 pub use usage::{Limited, OverLimit};
@@ -85,6 +92,16 @@ pub enum VolumeError {
         /// The subPath.
         sub_path: String,
     },
+    /// A subPath that is no directory of the image.
+    #[error(
+        "subPath {sub_path:?} of volume {volume}: the image has no such directory, and nothing else of an image is mounted"
+    )]
+    NotInImage {
+        /// The volume.
+        volume: String,
+        /// The subPath.
+        sub_path: String,
+    },
     /// The pod has no such volume.
     #[error("there is no such volume: {volume}")]
     Unknown {
@@ -127,8 +144,10 @@ pub struct Volumes {
 struct Volume {
     /// Where it is: below the base, or the hostPath.
     path: PathBuf,
-    /// A tmpfs is mounted there.
+    /// A tmpfs or an image is mounted there.
     mounted: bool,
+    /// It is to hold an image.
+    image: bool,
     /// It holds published files.
     files: bool,
     /// For containers it is.
@@ -200,6 +219,7 @@ impl Volumes {
             VolumeKind::EmptyDir { .. } | VolumeKind::Files { secret: false, .. } => {
                 make_open(&path).map_err(doing("making"))?;
             }
+            VolumeKind::Image { .. } => std::fs::create_dir(&path).map_err(doing("making"))?,
             VolumeKind::Claim { .. } => make_claim(claims, &path).map_err(doing("making"))?,
             VolumeKind::Memory { limit_bytes } => {
                 make_open(&path).map_err(doing("making"))?;
@@ -227,10 +247,12 @@ impl Volumes {
             Volume {
                 path: path.clone(),
                 mounted,
+                image: matches!(volume.kind, VolumeKind::Image { .. }),
                 files: matches!(volume.kind, VolumeKind::Files { .. }),
                 read_only: matches!(
                     volume.kind,
                     VolumeKind::Files { .. }
+                        | VolumeKind::Image { .. }
                         | VolumeKind::Claim {
                             read_only: true,
                             ..
@@ -248,8 +270,8 @@ impl Volumes {
                 let written = atomic::publish(&path, files, self.of_files());
                 written.map(drop).map_err(doing("writing"))?;
             }
-            // The kubelet does not touch a hostPath either.
-            (VolumeKind::HostPath { .. }, _) | (_, None) => {}
+            // The kubelet does not touch a hostPath or an image either.
+            (VolumeKind::HostPath { .. } | VolumeKind::Image { .. }, _) | (_, None) => {}
             (kind, Some(ownership)) => {
                 // Only what outlives the pod can be right already.
                 let ownership = Ownership {
@@ -284,22 +306,11 @@ impl Volumes {
     /// of a configMap that is mounted by subPath does not follow later updates: neither does it on Kubernetes.
     pub fn source(&self, mount: &MountPlan) -> Result<Source, VolumeError> {
         let name = &mount.volume;
-        let volume = self.volumes.get(name).ok_or_else(|| VolumeError::Unknown {
-            volume: name.clone(),
-        })?;
-        let root = openat(
-            CWD,
-            &volume.path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(io::Error::from)
-        .map_err(VolumeError::io(
-            name,
-            format!("opening {}", volume.path.display()),
-        ))?;
+        let volume = self.known(name)?;
+        let root = self.open(name)?;
         let fd = match mount.sub_path.as_deref() {
             None | Some("") => root,
+            Some(sub_path) if volume.image => in_image(&root, name, sub_path)?,
             Some(sub_path) => match sub_path::open(&root, Path::new(sub_path)) {
                 Ok(fd) => fd,
                 Err(sub_path::SubPathError::Escape) => {
@@ -320,6 +331,45 @@ impl Volumes {
             fd,
             read_only: mount.read_only || volume.read_only,
         })
+    }
+
+    /// Mounts the image of a volume, once: its `layers`, the topmost first, unpacked with `user_xattrs` or not.
+    pub fn mount_image(
+        &mut self,
+        name: &str,
+        layers: &[PathBuf],
+        user_xattrs: bool,
+    ) -> Result<(), VolumeError> {
+        let volume = self.volumes.get_mut(name).filter(|known| known.image);
+        let volume = volume.ok_or_else(|| VolumeError::Unknown {
+            volume: name.to_owned(),
+        })?;
+        if volume.mounted || layers.is_empty() {
+            return Ok(());
+        }
+        // The empty directory lies under the layers: one layer alone makes no overlay, and what it hides would be seen.
+        let mut layers = layers.to_vec();
+        layers.push(volume.path.clone());
+        let mounted = overlay::mount_read_only(&layers, user_xattrs, &volume.path);
+        let doing = format!("mounting its image on {}", volume.path.display());
+        mounted.map_err(VolumeError::io(name, doing))?;
+        volume.mounted = true;
+        Ok(())
+    }
+
+    fn known(&self, name: &str) -> Result<&Volume, VolumeError> {
+        self.volumes.get(name).ok_or_else(|| VolumeError::Unknown {
+            volume: name.to_owned(),
+        })
+    }
+
+    /// The top of a volume (O_PATH).
+    fn open(&self, name: &str) -> Result<OwnedFd, VolumeError> {
+        let path = &self.known(name)?.path;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        openat(CWD, path, flags, Mode::empty())
+            .map_err(io::Error::from)
+            .map_err(VolumeError::io(name, format!("opening {}", path.display())))
     }
 
     /// Replaces the files of a published volume (configMap, secret, downwardAPI, projected) in one step; whoever reads sees all of the old or all of the
@@ -388,6 +438,20 @@ impl Volumes {
             cause,
         });
         first.and(removed)
+    }
+}
+
+/// A directory of an image. Nothing is made there, and a file is not mounted, as it is not by containerd (KEP-4639, non-goals).
+fn in_image(root: &OwnedFd, volume: &str, sub_path: &str) -> Result<OwnedFd, VolumeError> {
+    let (volume, sub_path) = (volume.to_owned(), sub_path.to_owned());
+    let found = sub_path::find(root, Path::new(&sub_path));
+    let found = found.and_then(|found| Ok((fstat(&found)?.st_mode, found)));
+    match found {
+        Ok((mode, found)) if FileType::from_raw_mode(mode) == FileType::Directory => Ok(found),
+        Err(sub_path::SubPathError::Escape) => Err(VolumeError::Escape { volume, sub_path }),
+        Ok(_) | Err(sub_path::SubPathError::Io(_)) => {
+            Err(VolumeError::NotInImage { volume, sub_path })
+        }
     }
 }
 

@@ -39,6 +39,11 @@ pub(super) fn open(root: &OwnedFd, sub_path: &Path) -> Result<OwnedFd, SubPathEr
     }
 }
 
+/// Opens (O_PATH) what is there already.
+pub(super) fn find(root: &OwnedFd, path: &Path) -> Result<OwnedFd, SubPathError> {
+    Ok(resolve(root, path, OFlags::empty(), ResolveFlags::empty())?)
+}
+
 fn resolve(
     at: impl AsFd,
     path: &Path,

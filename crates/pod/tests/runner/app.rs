@@ -135,6 +135,33 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         },
+        // write PATH TEXT [AFTER_MS]
+        "write" => {
+            pause(word(3));
+            std::fs::write(word(1), word(2)).expect("a place to write to");
+            ExitCode::SUCCESS
+        }
+        // say WORD… NAME=…: the words, and what the variables are that have a name followed by a sign
+        "say" => {
+            for word in &args[1..] {
+                match word.strip_suffix('=') {
+                    Some(name) => println!("{word}{:?}", std::env::var(name).ok()),
+                    None => println!("{word}"),
+                }
+            }
+            wait_for_term("said")
+        }
+        // violate DIR PROGRAM: why nothing is made in the one, and the other not executed
+        "violate" => {
+            let made = std::fs::write(format!("{}/new", word(1)), "");
+            let ran = std::process::Command::new(word(2)).status();
+            println!(
+                "{:?} {:?}",
+                made.map_err(|e| e.kind()),
+                ran.map_err(|e| e.kind())
+            );
+            ExitCode::SUCCESS
+        }
         // exists PATH
         "exists" => ExitCode::from(u8::from(!std::path::Path::new(word(1)).exists())),
         // orphan: leaves a process behind

@@ -23,6 +23,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
         let mut value = || args.next().expect("a value").clone();
         match arg.as_str() {
             "--state-dir" => options.state_dir = Some(value().into()),
+            "--seccomp-dir" => options.seccomp_dir = Some(value().into()),
             "--exit-code-from" => options.exit_code_from = Some(value()),
             "--without" => options.without.push(value()),
             "--only-pod" => options.only_pod = Some(value()),

@@ -391,7 +391,7 @@ fn environment() {
     );
     assert!(
         only("env: [{name: A, valueFrom: {}}]")
-            .ends_with("secretKeyRef, fieldRef, resourceFieldRef")
+            .ends_with("secretKeyRef, fieldRef, resourceFieldRef, fileKeyRef")
     );
     assert!(
         only("envFrom: [{prefix: A_}]")

@@ -1,6 +1,7 @@
 //! Tests of the loader. The manifests stand in the tests, so that lines and columns can be seen.
 
 mod bad_input;
+mod bad_volumes;
 mod files;
 mod pod_spec;
 mod quantities;

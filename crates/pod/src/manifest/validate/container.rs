@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EnvVar, PodSpec, ResourceRequirements, VolumeMount,
+    Container, ContainerPort, PodSpec, ResourceRequirements, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
-use super::{Notes, all_containers, one_of, probe, security, unique, within};
+use super::{Notes, all_containers, env, one_of, probe, security, unique, within};
 use crate::manifest::names;
 use crate::manifest::node::Path;
 use crate::manifest::quantity::Quantity;
@@ -29,19 +29,10 @@ pub(super) fn container(
     } else {
         notes.name(&at.key("name"), names::dns_label(&container.name));
     }
-    match container.image.as_deref() {
-        None | Some("") => notes.error(&at.key("image"), "a container needs an image"),
-        Some(image) if image.trim() != image => {
-            notes.error(&at.key("image"), "space around the image");
-        }
-        Some(_) => {}
-    }
-    one_of(
-        container.image_pull_policy.as_deref(),
-        &["Always", "IfNotPresent", "Never"],
-        &at.key("imagePullPolicy"),
-        notes,
-    );
+    let missing = "a container needs an image";
+    image(container.image.as_deref(), missing, &at.key("image"), notes);
+    let policy = container.image_pull_policy.as_deref();
+    pull_policy(policy, &at.key("imagePullPolicy"), notes);
     role(container, init, at, notes);
     if let Some(dir) = container
         .working_dir
@@ -53,10 +44,7 @@ pub(super) fn container(
     }
     texts(container, at, notes);
     ports(container.ports.as_deref().unwrap_or_default(), at, notes);
-    for (i, variable) in container.env.iter().flatten().enumerate() {
-        env(variable, &at.item("env", i), notes);
-    }
-    env_from(container, at, notes);
+    env::variables(container, spec, at, notes);
     if let Some(resources) = &container.resources {
         requirements(resources, &at.key("resources"), notes);
     }
@@ -69,6 +57,19 @@ pub(super) fn container(
     if let Some(context) = &container.security_context {
         security::container(context, &at.key("securityContext"), notes);
     }
+}
+
+/// The name of an image, which has to be there.
+pub(super) fn image(given: Option<&str>, missing: &str, at: &Path, notes: &mut Notes<'_>) {
+    match given {
+        None | Some("") => notes.error(at, missing),
+        Some(image) if image.trim() != image => notes.error(at, "space around the image"),
+        Some(_) => {}
+    }
+}
+
+pub(super) fn pull_policy(given: Option<&str>, at: &Path, notes: &mut Notes<'_>) {
+    one_of(given, &["Always", "IfNotPresent", "Never"], at, notes);
 }
 
 /// What goes with being an init container, a sidecar or a main container.
@@ -246,90 +247,6 @@ pub(super) fn host_ports(spec: &PodSpec, at: &Path, notes: &mut Notes<'_>) {
                     &path,
                     format!("port {number} of the machine is taken by container {first:?}"),
                 );
-            }
-        }
-    }
-}
-
-fn env(variable: &EnvVar, at: &Path, notes: &mut Notes<'_>) {
-    notes.name(&at.key("name"), names::env_name(&variable.name));
-    if variable.value.as_deref().unwrap_or_default().contains('\0') {
-        notes.error(&at.key("value"), "a NUL byte can't be in a variable");
-    }
-    let Some(from) = &variable.value_from else {
-        return;
-    };
-    let at = at.key("valueFrom");
-    if variable
-        .value
-        .as_deref()
-        .is_some_and(|value| !value.is_empty())
-    {
-        notes.error(&at, "both value and valueFrom");
-    }
-    let given = [
-        from.config_map_key_ref.is_some(),
-        from.secret_key_ref.is_some(),
-        from.field_ref.is_some(),
-        from.resource_field_ref.is_some(),
-    ];
-    if given.iter().filter(|given| **given).count() != 1 {
-        notes.error(
-            &at,
-            "give one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef",
-        );
-    }
-    let references = [
-        (
-            "configMapKeyRef",
-            from.config_map_key_ref.as_ref().map(|r| (&r.name, &r.key)),
-        ),
-        (
-            "secretKeyRef",
-            from.secret_key_ref.as_ref().map(|r| (&r.name, &r.key)),
-        ),
-    ];
-    for (field, reference) in references {
-        let Some((name, key)) = reference else {
-            continue;
-        };
-        let at = at.key(field);
-        if name.is_empty() {
-            notes.error(&at.key("name"), "a name is missing");
-        }
-        if key.is_empty() {
-            notes.error(&at.key("key"), "a key is missing");
-        }
-    }
-    if let Some(field) = &from.field_ref
-        && field
-            .api_version
-            .as_deref()
-            .is_some_and(|version| version != "v1")
-    {
-        notes.error(&at.key("fieldRef").key("apiVersion"), "has to be v1");
-    }
-}
-
-fn env_from(container: &Container, at: &Path, notes: &mut Notes<'_>) {
-    for (i, source) in container.env_from.iter().flatten().enumerate() {
-        let at = at.item("envFrom", i);
-        if let Some(prefix) = source.prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
-            notes.name(&at.key("prefix"), names::env_name(prefix));
-        }
-        if source.config_map_ref.is_some() == source.secret_ref.is_some() {
-            notes.error(&at, "give one of configMapRef and secretRef");
-        }
-        let references = [
-            (
-                "configMapRef",
-                source.config_map_ref.as_ref().map(|r| &r.name),
-            ),
-            ("secretRef", source.secret_ref.as_ref().map(|r| &r.name)),
-        ];
-        for (field, name) in references {
-            if name.is_some_and(String::is_empty) {
-                notes.error(&at.key(field).key("name"), "a name is missing");
             }
         }
     }

@@ -3,6 +3,7 @@
 
 mod claim;
 mod container;
+mod env;
 mod job;
 mod meta;
 mod pod;

@@ -2,19 +2,14 @@
 
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, ProjectedVolumeSource, Volume};
 
-use super::{Notes, one_of};
+use super::{Notes, container, one_of};
 use crate::manifest::names;
 use crate::manifest::node::Path;
 use crate::manifest::quantity::Quantity;
 
-pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
-    if volume.name.is_empty() {
-        notes.error(&at.key("name"), "a volume needs a name");
-    } else {
-        notes.name(&at.key("name"), names::dns_label(&volume.name));
-    }
+/// How many sources it has besides an `emptyDir`.
+fn other_sources(volume: &Volume) -> usize {
     let given = [
-        volume.empty_dir.is_some(),
         volume.host_path.is_some(),
         volume.config_map.is_some(),
         volume.secret.is_some(),
@@ -22,9 +17,23 @@ pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
         volume.projected.is_some(),
         volume.persistent_volume_claim.is_some(),
         volume.ephemeral.is_some(),
+        volume.image.is_some(),
     ];
-    // None at all is an emptyDir: the API server's default.
-    if given.iter().filter(|given| **given).count() > 1 {
+    given.into_iter().filter(|given| *given).count()
+}
+
+/// Whether it is an emptyDir; without any source it is one: the API server's default.
+pub(super) fn is_empty_dir(volume: &Volume) -> bool {
+    other_sources(volume) == 0
+}
+
+pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
+    if volume.name.is_empty() {
+        notes.error(&at.key("name"), "a volume needs a name");
+    } else {
+        notes.name(&at.key("name"), names::dns_label(&volume.name));
+    }
+    if other_sources(volume) + usize::from(volume.empty_dir.is_some()) > 1 {
         notes.error(at, "may not specify more than 1 volume type");
     }
     if let Some(dir) = &volume.empty_dir {
@@ -87,6 +96,14 @@ pub(super) fn volume(volume: &Volume, at: &Path, notes: &mut Notes<'_>) {
     }
     if let Some(projected) = &volume.projected {
         self::projected(projected, &at.key("projected"), notes);
+    }
+    if let Some(image) = &volume.image {
+        let at = at.key("image");
+        let missing = "the reference of an image is missing";
+        let given = image.reference.as_deref();
+        container::image(given, missing, &at.key("reference"), notes);
+        let policy = image.pull_policy.as_deref();
+        container::pull_policy(policy, &at.key("pullPolicy"), notes);
     }
     if let Some(claim) = &volume.persistent_volume_claim {
         let at = at.key("persistentVolumeClaim").key("claimName");
@@ -172,7 +189,7 @@ fn downward_files(items: &[DownwardAPIVolumeFile], at: &Path, notes: &mut Notes<
     }
 }
 
-fn file_path(path: &str, at: &Path, notes: &mut Notes<'_>) {
+pub(super) fn file_path(path: &str, at: &Path, notes: &mut Notes<'_>) {
     if path.is_empty() {
         notes.error(at, "a path in the volume is missing");
     } else if path.starts_with("..") {

@@ -1,7 +1,7 @@
 //! Environment variables.
 
 use super::{DATA, container, errors, good};
-use crate::plan::Options;
+use crate::plan::{ContainerPlan, FileKey, Options};
 
 fn env(lines: &str) -> Vec<(String, String)> {
     good(&container(lines, DATA)).containers.remove(0).env
@@ -155,4 +155,111 @@ fn what_is_missing() {
             "the value of the key \"raw\" is not UTF-8 text, which a variable has to be"
         )
     );
+}
+
+/// A container whose variable F is in a file, with more lines.
+fn from_file(lines: &str) -> ContainerPlan {
+    let env = "env:\n- {name: A, value: a}\n- {name: F, valueFrom: {fileKeyRef: {volumeName: made, path: d/e, key: k, optional: true}}}\n- {name: B, value: \"$(A)$(F)\"}\n- {name: C, valueFrom: {configMapKeyRef: {name: c, key: host}}}\n";
+    let volumes = "  volumes: [{name: made, emptyDir: {}}]\n";
+    good(&container(
+        &format!("{env}{lines}"),
+        &format!("{volumes}{DATA}"),
+    ))
+    .containers
+    .remove(0)
+}
+
+/// As it starts when the file says so, or has no such key.
+fn started(plan: &ContainerPlan, value: Option<&str>) -> Result<ContainerPlan, String> {
+    let at_start = plan.at_start.as_ref().expect("a file to be read");
+    let wanted = FileKey {
+        volume: "made".into(),
+        path: "d/e".into(),
+        key: "k".into(),
+        optional: true,
+    };
+    let read = |key: &FileKey| {
+        assert_eq!(*key, wanted);
+        Ok::<_, String>(value.map(str::to_owned))
+    };
+    at_start
+        .complete(plan, read)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn values_out_of_files_are_there_at_the_start() {
+    let plan = from_file("command: [x, \"$(F)\"]\nargs: [\"$(B)\", \"$$(F)\", \"$(NOT)\"]");
+    // Before it starts.
+    assert_eq!(plan.env, pairs(&[("A", "a"), ("B", "a$(F)"), ("C", "db")]));
+    assert_eq!(plan.command, ["x", "$(F)"]);
+    let whole = started(&plan, Some("f $(A)")).unwrap();
+    assert_eq!(
+        whole.env,
+        pairs(&[("A", "a"), ("F", "f $(A)"), ("B", "af $(A)"), ("C", "db")])
+    );
+    assert_eq!(whole.command, ["x", "f $(A)"]);
+    assert_eq!(whole.args, ["af $(A)", "$(F)", "$(NOT)"]);
+    // What is optional and missing isn't set.
+    let whole = started(&plan, None).unwrap();
+    assert_eq!((whole.env, whole.command), (plan.env, plan.command));
+}
+
+#[test]
+fn a_sub_path_out_of_a_file_is_made_at_the_start() {
+    let mount = "volumeMounts: [{name: made, mountPath: /m, subPathExpr: \"x/$(B)\"}, {name: made, mountPath: /n, subPathExpr: \"$(A)\"}, {name: made, mountPath: /o, subPath: p}]";
+    let plan = from_file(mount);
+    let paths = |plan: &ContainerPlan| -> Vec<String> {
+        plan.mounts
+            .iter()
+            .map(|mount| mount.sub_path.clone().unwrap_or_default())
+            .collect()
+    };
+    assert_eq!(
+        paths(&started(&plan, Some("/f")).unwrap()),
+        ["x/a/f", "a", "p"]
+    );
+    assert_eq!(
+        started(&plan, Some("/../../f")).unwrap_err(),
+        "subPathExpr \"x/$(B)\" of volume made: \"x/a/../../f\" leads out of the volume"
+    );
+    let plan = from_file(&mount.replace("$(B)", "$(F)"));
+    assert_eq!(
+        paths(&started(&plan, Some("f")).unwrap()),
+        ["x/f", "a", "p"]
+    );
+    assert_eq!(
+        started(&plan, None).unwrap_err(),
+        "subPathExpr \"x/$(F)\" of volume made: missing value for \"F\": no variable of the container has this name"
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_told_with_its_variable() {
+    let plan = from_file("");
+    let at_start = plan.at_start.as_ref().unwrap();
+    let error = at_start
+        .complete(&plan, |_| Err("no such file"))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "variable F: no such file");
+}
+
+#[test]
+fn without_a_container_the_volume_of_a_file_stays() {
+    let text = container(
+        "env: [{name: F, valueFrom: {fileKeyRef: {volumeName: made, path: e, key: k}}}]",
+        "  - {name: other, image: podkit}\n  volumes: [{name: made, emptyDir: {}}, {name: unused, emptyDir: {}}]\n",
+    );
+    let options = Options {
+        without: vec!["other".into()],
+        ..Options::default()
+    };
+    let (plans, findings) = super::plan(&text, &options);
+    assert!(!findings.has_errors(), "{findings}");
+    let names: Vec<_> = plans[0]
+        .volumes
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    assert_eq!(names, ["made"]);
 }

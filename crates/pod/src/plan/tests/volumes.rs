@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{DATA, container, errors, good, plan};
 use crate::manifest::Severity;
 use crate::plan::downward::quoted;
-use crate::plan::{Options, VolumeKind};
+use crate::plan::{Options, PullPolicy, VolumeKind};
 
 fn text(volume: &str, more: &str) -> String {
     let volumes = format!("  volumes:\n  - {{name: v, {volume}}}\n{more}");
@@ -137,4 +137,50 @@ fn claims() {
         plan.volumes[0].kind,
         VolumeKind::EmptyDir { limit_bytes: None }
     );
+}
+
+#[test]
+fn images_as_volumes() {
+    let image = |volume: &str| {
+        let plan = good(&text(&format!("image: {volume}"), ""));
+        match plan.volumes[0].kind.clone() {
+            VolumeKind::Image {
+                image,
+                location,
+                pull,
+            } => (image, location.to_string(), pull),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (as_written, whole, pull) = image("{reference: data}");
+    assert_eq!(as_written, "data");
+    assert!(whole.ends_with("data:latest"), "{whole}");
+    assert_eq!(pull, PullPolicy::Always);
+    let pull = |volume: &str| image(volume).2;
+    assert_eq!(
+        pull("{reference: \"r.example/data:1\"}"),
+        PullPolicy::IfNotPresent
+    );
+    assert_eq!(
+        pull("{reference: \"r.example/data:1\", pullPolicy: Never}"),
+        PullPolicy::Never
+    );
+    assert!(
+        wrong("image: {reference: Data}")
+            .contains("image.reference: couldn't parse image name \"Data\"")
+    );
+    assert_eq!(
+        wrong("image: {reference: podkit}"),
+        "11:34: image.reference: \"podkit\" is this program itself, which is in no registry; `podkit install DIR` in an init container copies it into an emptyDir"
+    );
+}
+
+#[test]
+fn the_images_that_a_container_mounts() {
+    let lines = "args: [echo]\nvolumeMounts: [{name: b, mountPath: /b}, {name: b, mountPath: /c, subPath: c}, {name: e, mountPath: /e}]";
+    let volumes = "  volumes: [{name: a, image: {reference: a}}, {name: b, image: {reference: b}}, {name: e, emptyDir: {}}]\n";
+    let plan = good(&container(lines, volumes));
+    let mounted = plan.image_volumes(&plan.containers[0]);
+    let names: Vec<&str> = mounted.map(|volume| volume.name.as_str()).collect();
+    assert_eq!(names, ["b"]);
 }

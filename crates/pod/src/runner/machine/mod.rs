@@ -9,15 +9,16 @@
 //!   Pending ───────▶ cursor ─────────────────────▶ Running ─────────────────────▶ stopping ──▶ Finished
 //!
 //!   a container:  Idle ─▶ Pulling ─▶ Starting ─▶ Up ─▶ Stopping{PreStop ▶ AwaitTurn ▶ Term ▶ Killed} ─▶ Ended
-//!                            ▲   └▶ PullWait       │
-//!                            └─────── BackOff ◀────┴── exit, when it is to run again
+//!                            ▲   └▶ PullWait └▶ CreateWait
+//!                            └─────── BackOff ◀── exit, when it is to run again
 //! ```
 //!
 //! The rules are the kubelet's (v1.29 and later, with native sidecars), from `kuberuntime_manager.computePodActions`,
 //! `kuberuntime_container.killContainer`, `kuberuntime_termination_order` and `kubelet_pods.getPhase`.
-//! `pull.rs` gets their images, `start.rs` brings containers up, `stop.rs` down; `replan.rs` changes what they are.
+//! `pull.rs` gets their images, `create.rs` waits for what can't be made, `start.rs` brings containers up, `stop.rs` down; `replan.rs` changes what they are.
 
 mod backoff;
+mod create;
 mod pull;
 mod replan;
 mod start;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use backoff::FIRST_STEP;
+pub(crate) use create::StartFailure;
 pub(crate) use pull::{PullFailure, Pulled, Took};
 pub(crate) use replan::Replan;
 pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
@@ -57,16 +59,20 @@ pub(crate) enum Input {
     Begin,
     /// A registry is asked for its image.
     Pulling { id: Id, run: u32 },
-    /// Its image is there, or why it isn't.
+    /// Its image is there, and those of the volumes that it mounts, or why one isn't. None: it has no image in a store.
     Pulled {
         id: Id,
         run: u32,
-        pulled: Result<Pulled, PullFailure>,
+        pulled: Result<Option<Pulled>, PullFailure>,
     },
     /// The container's program executes.
     Started { id: Id, run: u32 },
     /// It could not be started.
-    StartFailed { id: Id, run: u32, why: String },
+    StartFailed {
+        id: Id,
+        run: u32,
+        failure: StartFailure,
+    },
     /// The postStart hook came to its end.
     PostStartDone { id: Id, run: u32, failed: bool },
     /// The preStop hook came to its end, or its time was over.
@@ -105,7 +111,7 @@ pub(crate) enum Verdict {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
-    /// Get its image; answer with `Pulled`.
+    /// Get its image, and those of the volumes that it mounts; answer with `Pulled`.
     Pull { id: Id, run: u32 },
     /// Start the container; answer with `Started` or `StartFailed`.
     Start { id: Id, run: u32 },
@@ -143,6 +149,8 @@ pub(crate) struct Event {
     pub(crate) container: Option<Id>,
     /// `message`.
     pub(crate) message: String,
+    /// It was told with the same words before, of the same trouble: it is counted and not shown.
+    pub(crate) again: bool,
 }
 
 /// How the pod came to its end, for the exit code.
@@ -188,8 +196,12 @@ struct Container {
     image: String,
     /// What it is here, for people; none: it is in the store, or has to be pulled.
     at_hand: Option<String>,
+    /// Volumes that it mounts are images.
+    mounts_images: bool,
     /// The last wait for an image that could not be had.
     pull_step: Option<Duration>,
+    /// Why it can't be made, as long as it can't: the reason and the message.
+    unmade: Option<(&'static str, String)>,
     post_start: bool,
     pre_stop: bool,
     startup: Option<ProbeGrace>,
@@ -198,6 +210,8 @@ struct Container {
     stage: Stage,
     run: u32,
     started_at: Option<SystemTime>,
+    /// When its last run ended, as long as the next one is not there.
+    ended: Option<Instant>,
     backoff: BackOff,
     status: ContainerStatus,
 }
@@ -216,6 +230,8 @@ enum Stage {
     PullWait(PullWait),
     /// Asked for; the answer is not there yet.
     Starting,
+    /// It can't be made; it will be tried again.
+    CreateWait { until: Instant },
     /// Its program runs.
     Up {
         /// The postStart hook is under way.
@@ -224,7 +240,7 @@ enum Stage {
     /// It is being ended.
     Stopping(stop::Stopping),
     /// It ended and will start again.
-    BackOff { ended: Instant, until: Instant },
+    BackOff { until: Instant },
     /// It ended for good, or will never begin.
     Ended,
 }
@@ -327,9 +343,9 @@ impl Machine {
                     self.started(now, id);
                 }
             }
-            Input::StartFailed { id, run, why } => {
+            Input::StartFailed { id, run, failure } => {
                 if self.is(id, run, |stage| *stage == Stage::Starting) {
-                    self.start_failed(now, id, why);
+                    self.start_failed(now, id, failure);
                 }
             }
             Input::PostStartDone { id, run, failed } => {
@@ -378,7 +394,7 @@ impl Machine {
     /// When to be asked again, at the latest. None: only when something happens.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let due = |container: &Container| match &container.stage {
-            Stage::BackOff { until, .. } => Some(*until),
+            Stage::BackOff { until } | Stage::CreateWait { until } => Some(*until),
             Stage::PullWait(wait) => Some(wait.due()),
             Stage::Stopping(stopping) => stopping.due(),
             _ => None,
@@ -546,11 +562,24 @@ impl Machine {
         container: Option<Id>,
         message: String,
     ) {
+        self.event_again(warning, reason, container, message, false);
+    }
+
+    /// `again`: nobody has to be shown it, see [`Event::again`].
+    fn event_again(
+        &mut self,
+        warning: bool,
+        reason: &'static str,
+        container: Option<Id>,
+        message: String,
+        again: bool,
+    ) {
         self.actions.push(Action::Event(Event {
             warning,
             reason,
             container,
             message,
+            again,
         }));
     }
 

@@ -1,5 +1,5 @@
 //! A container's image before its start: asked for, there, or waited for. (Kubernetes: `imageManager.EnsureImageExists`, called by
-//! `startContainer`)
+//! `startContainer`) So are the images of the volumes that it mounts.
 //!
 //! An image that can't be had fails no pod, whatever the restart policy: it is asked for again, 10 s later and then twice as long
 //! each time, up to 5 minutes. The events and the words of the waiting state are the kubelet's.
@@ -11,10 +11,12 @@ use crate::probe::go_duration;
 
 /// The cap, in first steps, as that of the restarts.
 const CAP: u32 = 30;
+/// `reason` of an image that may not be pulled and is not there.
+const NEVER: &str = "ErrImageNeverPull";
 /// For this part of the first step the state shows why it failed; then that it waits, as after the kubelet's next look.
 const SHOWN: u32 = 10;
 
-/// What a pull has given.
+/// What a pull of a container's image has given.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Pulled {
     /// `imageID`: its name and digest.
@@ -23,6 +25,21 @@ pub(crate) struct Pulled {
     pub(crate) took: Option<Took>,
     /// Bytes, as in a registry.
     pub(crate) size_bytes: u64,
+}
+
+impl Pulled {
+    /// The kubelet's words for people.
+    pub(crate) fn told(&self, image: &str) -> String {
+        match self.took {
+            None => format!("Container image {image:?} already present on machine"),
+            Some(took) => format!(
+                "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
+                go_duration(took.pull),
+                go_duration(took.with_waiting),
+                self.size_bytes
+            ),
+        }
+    }
 }
 
 /// How long a pull was.
@@ -40,6 +57,18 @@ pub(crate) struct PullFailure {
     pub(crate) reason: &'static str,
     /// One line.
     pub(crate) message: String,
+    /// It is this image, of a volume that the container mounts, and told as the pod's; none: the container's own.
+    pub(crate) of_volume: Option<String>,
+}
+
+impl PullFailure {
+    /// `reason` of the event that tells of it: the kubelet has one of its own only for what may not be pulled.
+    pub(crate) fn event_reason(&self) -> &'static str {
+        match self.reason {
+            NEVER => NEVER,
+            _ => "Failed",
+        }
+    }
 }
 
 /// A container that waits to ask again for its image.
@@ -83,39 +112,50 @@ impl Machine {
         self.event(false, "Pulling", Some(id), message);
     }
 
-    pub(super) fn pulled(&mut self, now: Now, id: Id, pulled: Result<Pulled, PullFailure>) {
-        let image = self.containers[id].image.clone();
+    pub(super) fn pulled(&mut self, now: Now, id: Id, pulled: Result<Option<Pulled>, PullFailure>) {
         match pulled {
-            Ok(pulled) => {
-                let message = match pulled.took {
-                    None => format!("Container image {image:?} already present on machine"),
-                    Some(took) => format!(
-                        "Successfully pulled image {image:?} in {} ({} including waiting). Image size: {} bytes.",
-                        go_duration(took.pull),
-                        go_duration(took.with_waiting),
-                        pulled.size_bytes
-                    ),
-                };
+            Ok(None) => {
+                self.containers[id].pull_step = None;
+                self.tell_at_hand(id);
+                self.create(id);
+            }
+            Ok(Some(pulled)) => {
+                let message = pulled.told(&self.containers[id].image);
                 let container = &mut self.containers[id];
                 container.pull_step = None;
                 container.status.image_id = pulled.image_id;
-                self.event(false, "Pulled", Some(id), message);
+                let again = container.unmade.is_some() && pulled.took.is_none();
+                self.event_again(false, "Pulled", Some(id), message, again);
                 self.create(id);
             }
             Err(failure) => self.pull_failed(now, id, failure),
         }
     }
 
+    /// Its image is one that no store has.
+    pub(super) fn tell_at_hand(&mut self, id: Id) {
+        let container = &self.containers[id];
+        let image = &container.image;
+        if let Some(what) = container.at_hand.as_ref().filter(|_| container.run == 0) {
+            let message = format!("Container image {image:?} already present on machine: {what}");
+            let again = container.unmade.is_some();
+            self.event_again(false, "Pulled", Some(id), message, again);
+        }
+    }
+
     fn pull_failed(&mut self, now: Now, id: Id, failure: PullFailure) {
-        let never = failure.reason == "ErrImageNeverPull";
-        let reason = if never { failure.reason } else { "Failed" };
-        self.event(true, reason, Some(id), failure.message.clone());
+        let never = failure.reason == NEVER;
+        if failure.of_volume.is_none() {
+            let reason = failure.event_reason();
+            self.event(true, reason, Some(id), failure.message.clone());
+        }
         let error = format!("Error: {}", failure.reason);
         self.event(true, "Failed", Some(id), error);
         let first = self.first_step;
         let container = &mut self.containers[id];
         let step = container.next_pull_step(first);
         let until = now.at + step;
+        container.unmade = None;
         container.status.state = State::Waiting {
             reason: failure.reason,
             message: failure.message.clone(),
@@ -140,7 +180,8 @@ impl Machine {
         let Some((_, failure)) = wait.tell.take_if(|(at, _)| *at <= now.at) else {
             return;
         };
-        let back_off = format!("Back-off pulling image {:?}", container.image);
+        let image = failure.of_volume.as_ref().unwrap_or(&container.image);
+        let back_off = format!("Back-off pulling image {image:?}");
         container.status.state = State::Waiting {
             reason: "ImagePullBackOff",
             message: format!("{back_off}: {}: {}", failure.reason, failure.message),

@@ -62,7 +62,9 @@ impl Container {
             change: None,
             image: String::new(),
             at_hand: None,
+            mounts_images: false,
             pull_step: None,
+            unmade: None,
             post_start: false,
             pre_stop: false,
             startup: None,
@@ -71,6 +73,7 @@ impl Container {
             stage: Stage::Idle,
             run: 0,
             started_at: None,
+            ended: None,
             backoff: BackOff::new(first_step),
             status: ContainerStatus {
                 state: State::Waiting {
@@ -95,6 +98,7 @@ impl Container {
         let defined = &self.plan.containers[id];
         self.image = defined.image.clone();
         self.at_hand = at_hand(defined);
+        self.mounts_images = self.plan.image_volumes(defined).next().is_some();
         self.post_start = defined.post_start.is_some();
         self.pre_stop = defined.pre_stop.is_some();
         self.startup = grace(&defined.startup);
@@ -155,7 +159,12 @@ impl Machine {
                 self.actions.push(Action::StopProbes { id });
                 self.renew(now, id);
             }
-            Stage::PullWait(_) | Stage::BackOff { .. } | Stage::Ended => self.renew(now, id),
+            Stage::PullWait(_)
+            | Stage::CreateWait { .. }
+            | Stage::BackOff { .. }
+            | Stage::Ended => {
+                self.renew(now, id);
+            }
             // It is ended as soon as it can be.
             Stage::Starting | Stage::Stopping(_) => container.change = Some(Change::Due),
             Stage::Up { .. } => {
@@ -182,7 +191,11 @@ impl Machine {
         container.change = None;
         match container.stage {
             Stage::Up { .. } => self.end_outdated(now, id),
-            Stage::Idle | Stage::Pulling | Stage::PullWait(_) | Stage::BackOff { .. } => {
+            Stage::Idle
+            | Stage::Pulling
+            | Stage::PullWait(_)
+            | Stage::CreateWait { .. }
+            | Stage::BackOff { .. } => {
                 self.never_again(id);
             }
             Stage::Starting | Stage::Stopping(_) | Stage::Ended => {}
@@ -218,6 +231,7 @@ impl Machine {
         container.change = None;
         container.define(id);
         container.pull_step = None;
+        (container.unmade, container.ended) = (None, None);
         // Who has failed before has not failed as what it is now.
         container.backoff = BackOff::new(first_step);
         if let State::Terminated(end) = &container.status.state {
@@ -242,7 +256,12 @@ impl Machine {
         up && container.change == Some(Change::Pulling) && run == container.run + 1
     }
 
-    pub(super) fn prefetched(&mut self, now: Now, id: Id, pulled: Result<Pulled, PullFailure>) {
+    pub(super) fn prefetched(
+        &mut self,
+        now: Now,
+        id: Id,
+        pulled: Result<Option<Pulled>, PullFailure>,
+    ) {
         let failure = match pulled {
             Ok(_) => {
                 self.containers[id].change = Some(Change::Due);

@@ -2,7 +2,8 @@
 
 use super::stop::Why;
 use super::{
-    Action, Container, EndedBy, Exit, Id, Machine, Now, Stage, State, Terminated, Verdict,
+    Action, Container, EndedBy, Exit, Id, Machine, Now, Stage, StartFailure, State, Terminated,
+    Verdict,
 };
 use crate::plan::Role;
 use crate::probe::go_duration;
@@ -30,30 +31,23 @@ impl Machine {
     /// Begins a run: the first, or the next after an end.
     pub(super) fn start(&mut self, now: Now, id: Id) {
         let container = &mut self.containers[id];
-        if let Stage::BackOff { ended, .. } = container.stage {
-            container.backoff.restarted(ended, now.at);
+        if matches!(container.stage, Stage::BackOff { .. }) {
             container.run += 1;
+        }
+        if let Some(ended) = container.ended {
+            container.backoff.restarted(ended, now.at);
         }
         container.stage = Stage::Starting;
         container.started_at = None;
-        container.status.restarts = container.run;
-        container.status.state = State::Waiting {
-            reason: "ContainerCreating",
-            message: String::new(),
-            until: None,
-        };
-        let (run, at_hand) = (container.run, container.at_hand.clone());
-        let image = container.image.clone();
-        self.changed(id);
-        match at_hand {
-            None => return self.pull(id),
-            Some(what) if run == 0 => {
-                let message =
-                    format!("Container image {image:?} already present on machine: {what}");
-                self.event(false, "Pulled", Some(id), message);
-            }
-            Some(_) => {}
+        if container.unmade.is_none() {
+            container.status.state = State::creating();
+            self.changed(id);
         }
+        let container = &self.containers[id];
+        if container.at_hand.is_none() || container.mounts_images {
+            return self.pull(id);
+        }
+        self.tell_at_hand(id);
         self.create(id);
     }
 
@@ -61,22 +55,25 @@ impl Machine {
     pub(super) fn create(&mut self, id: Id) {
         let container = &mut self.containers[id];
         container.stage = Stage::Starting;
-        container.status.state = State::Waiting {
-            reason: "ContainerCreating",
-            message: String::new(),
-            until: None,
-        };
-        let (run, name) = (container.run, container.name.clone());
-        self.event(
-            false,
-            "Created",
-            Some(id),
-            format!("Created container {name}"),
-        );
+        if container.unmade.is_none() {
+            container.status.state = State::creating();
+        }
+        let run = container.run;
         self.actions.push(Action::Start { id, run });
     }
 
+    /// It was made: from now on this run counts.
+    fn created(&mut self, id: Id) {
+        let container = &mut self.containers[id];
+        container.unmade = None;
+        container.ended = None;
+        container.status.restarts = container.run;
+        let message = format!("Created container {}", container.name);
+        self.event(false, "Created", Some(id), message);
+    }
+
     pub(super) fn started(&mut self, now: Now, id: Id) {
+        self.created(id);
         let stopping = self.stop.is_some();
         let container = &mut self.containers[id];
         container.started_at = Some(now.wall);
@@ -100,7 +97,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn start_failed(&mut self, now: Now, id: Id, why: String) {
+    pub(super) fn start_failed(&mut self, now: Now, id: Id, failure: StartFailure) {
+        let why = failure.message;
+        if let Some(reason) = failure.waiting {
+            return self.create_failed(now, id, reason, why);
+        }
+        self.created(id);
         self.event(true, "Failed", Some(id), format!("Error: {why}"));
         // What runc's callers report for a program that can't be executed.
         let end = Terminated {
@@ -203,12 +205,10 @@ impl Machine {
         } else if again {
             let container = &mut self.containers[id];
             container.status.last = Some(end);
+            container.ended = Some(now.at);
             let wait = container.backoff.wait(now.at);
             let until = now.at + wait;
-            container.stage = Stage::BackOff {
-                ended: now.at,
-                until,
-            };
+            container.stage = Stage::BackOff { until };
             if !wait.is_zero() {
                 // The kubelet's words: how long is in the state, so that the event is the same each time.
                 let pod = &self.pod;
@@ -250,7 +250,9 @@ impl Machine {
         for id in 0..self.containers.len() {
             self.tick_change(now, id);
             match &self.containers[id].stage {
-                Stage::BackOff { until, .. } if *until <= now.at => self.start(now, id),
+                Stage::BackOff { until } | Stage::CreateWait { until } if *until <= now.at => {
+                    self.start(now, id);
+                }
                 Stage::PullWait(_) => self.tick_pull(now, id),
                 Stage::Stopping(_) => self.tick_stop(now, id),
                 _ => {}

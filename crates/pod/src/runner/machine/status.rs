@@ -53,7 +53,7 @@ pub(crate) struct ContainerStatus {
 pub(crate) enum State {
     /// `waiting`.
     Waiting {
-        /// `PodInitializing`, `ContainerCreating`, `CrashLoopBackOff`, or why there is no image.
+        /// `PodInitializing`, `ContainerCreating`, `CrashLoopBackOff`, or why there is no image or it can't be made.
         reason: &'static str,
         /// For people; may be empty.
         message: String,
@@ -67,6 +67,17 @@ pub(crate) enum State {
     },
     /// `terminated`.
     Terminated(Terminated),
+}
+
+impl State {
+    /// On its way.
+    pub(super) fn creating() -> Self {
+        Self::Waiting {
+            reason: "ContainerCreating",
+            message: String::new(),
+            until: None,
+        }
+    }
 }
 
 /// `state.terminated`.

@@ -90,7 +90,11 @@ impl Machine {
                         *kill_at = (*kill_at).min(deadline.max(now.at + MINIMUM));
                     }
                 }
-                Stage::Idle | Stage::Pulling | Stage::PullWait(_) | Stage::BackOff { .. } => {
+                Stage::Idle
+                | Stage::Pulling
+                | Stage::PullWait(_)
+                | Stage::CreateWait { .. }
+                | Stage::BackOff { .. } => {
                     self.never_again(id);
                 }
                 Stage::Starting | Stage::Ended => {}
@@ -119,6 +123,7 @@ impl Machine {
                 | Stage::Pulling
                 | Stage::PullWait(_)
                 | Stage::Starting
+                | Stage::CreateWait { .. }
                 | Stage::BackOff { .. } => self.never_again(id),
                 Stage::Ended => {}
             }

@@ -61,6 +61,7 @@ fn events_and_states_in_text() {
         reason: "Killing",
         container,
         message: "Stopping container app\n".to_owned(),
+        again: false,
     };
     assert_eq!(
         text(Item::Event(&event(false, Some(0)))),

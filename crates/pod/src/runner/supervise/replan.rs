@@ -81,7 +81,7 @@ impl Supervisor {
         self.tell_pod(true, "ManifestRefused", message);
     }
 
-    fn tell_pod(&mut self, warning: bool, reason: &'static str, message: String) {
+    pub(super) fn tell_pod(&mut self, warning: bool, reason: &'static str, message: String) {
         if warning && self.output.is_none() {
             // Where a detached pod's troubles are looked for.
             tracing::warn!(reason, "{message}");
@@ -91,6 +91,7 @@ impl Supervisor {
             reason,
             container: None,
             message,
+            again: false,
         });
     }
 

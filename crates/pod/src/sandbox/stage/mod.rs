@@ -9,7 +9,6 @@ mod accounts;
 mod cgroups;
 mod devices;
 mod guard;
-mod overlay;
 mod paths;
 mod pod;
 mod privileges;
@@ -34,6 +33,7 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
 
 use self::cgroups::Cgroups;
+pub(super) use self::root::PLACE;
 use super::error::{Doing, Failed};
 use super::in_user_namespace;
 use super::private::AREA;

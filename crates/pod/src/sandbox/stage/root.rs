@@ -9,17 +9,18 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, chmodat, mkdirat, openat, symlinka
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, unmount};
 
 use super::paths::{self, Kind};
-use super::{Filesystem, Reporter, Volume, cgroups, overlay, standard};
+use super::{Filesystem, Reporter, Volume, cgroups, standard};
 use crate::image::Root;
 use crate::plan::Propagation;
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::in_user_namespace;
+use crate::sandbox::overlay;
 use crate::sandbox::private::tree::{attach, clone_tree, new_filesystem};
 use crate::sandbox::wire::Access;
 use crate::sys;
 
 /// Where a root is put together: the same place in each mount namespace.
-pub(super) const PLACE: &str = "/proc/driver/root";
+pub(in crate::sandbox) const PLACE: &str = "/proc/driver/root";
 
 /// What of the machine the `host` image shows, where it exists. Not its homes, its state, its temporary files.
 const HOST: [&str; 10] = [

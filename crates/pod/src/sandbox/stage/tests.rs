@@ -71,22 +71,35 @@ fn an_overlay_as_one_text() {
             open(&path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
         };
         let lowers: Vec<_> = (0..40).map(|n| layer(&format!("a:b,{n}"))).collect();
-        let layers = super::overlay::Layers {
+        let layers = crate::sandbox::overlay::Layers {
             lowers,
-            upper: layer("upper"),
-            work: layer("work"),
+            writes: Some(crate::sandbox::overlay::Writes {
+                upper: layer("upper"),
+                work: layer("work"),
+            }),
             user_xattrs: true,
         };
         std::fs::remove_file(dir.path().join("upper/which")).unwrap();
         let place = dir.path().join("place");
         std::fs::create_dir(&place).unwrap();
-        let mount = layers.in_one_text(place.to_str().unwrap()).unwrap();
+        let mount = layers.in_one_text(&place).unwrap();
         assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
         crate::sandbox::private::tree::attach(&mount, CWD, &place).unwrap();
         // The first is the topmost.
         let text = |name: &str| std::fs::read_to_string(place.join(name)).unwrap();
         assert_eq!(text("which"), "a:b,0");
         assert_eq!(text("a:b,39"), "a:b,39");
+        rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
+        // Where nothing is written.
+        let layers = crate::sandbox::overlay::Layers {
+            writes: None,
+            ..layers
+        };
+        let mount = layers.in_one_text(&place).unwrap();
+        crate::sandbox::private::tree::attach(&mount, CWD, &place).unwrap();
+        assert_eq!(text("which"), "a:b,0");
+        let refused = std::fs::write(place.join("new"), "").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
         rustix::mount::unmount(&place, rustix::mount::UnmountFlags::DETACH).unwrap();
     };
     std::thread::spawn(body).join().unwrap();

@@ -1,5 +1,7 @@
 //! Volumes, on a disk and in mounts of their own.
 
+mod env_file;
+mod image;
 mod ownership;
 mod paths;
 mod published;

@@ -192,3 +192,56 @@ pub(super) fn an_image_that_cannot_be_had() {
         assert_eq!(pod.stop().0, Some(0));
     });
 }
+
+pub(super) fn a_container_that_cannot_be_made() {
+    alone(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().to_str().expect("UTF-8");
+        std::os::unix::fs::symlink("/etc", dir.path().join("out")).expect("a link");
+        let spec = format!(
+            r#"
+  restartPolicy: Never
+  containers:
+  - name: out
+    image: podkit
+    args: [app, sleep]
+    volumeMounts: [{{name: here, mountPath: /here, subPath: out, readOnly: true}}]
+  - name: late
+    image: podkit
+    args: [app, sleep]
+    securityContext: {{seccompProfile: {{type: Localhost, localhostProfile: late.json}}}}
+  volumes:
+  - {{name: here, hostPath: {{path: {path}}}}}
+"#
+        );
+        let mut pod = Pod::start(&manifest("unmade", &spec), &["--seccomp-dir", path]);
+        let waits = pod.wait("a state with a message", |line| {
+            let waits = line["state"] == "waiting" && line["message"].is_string();
+            line["container"] == "out" && waits
+        });
+        assert_eq!(waits["reason"], "CreateContainerConfigError");
+        let failed = pod.event("out", "Failed");
+        assert_eq!(
+            failed["message"],
+            "Error: subPath \"out\" of volume here leads out of the volume"
+        );
+        let failed = pod.event("late", "Failed")["message"].clone();
+        let failed = failed.as_str().expect("text");
+        assert!(failed.contains("late.json"), "{failed}");
+        let state = pod.state_json("unmade");
+        assert_eq!(state["status"]["phase"], "Pending");
+        let late = &state["status"]["containerStatuses"][1];
+        assert_eq!(late["state"]["waiting"]["reason"], "CreateContainerError");
+        assert_eq!(late["restartCount"], 0);
+        // What was missing is there: the next try is good.
+        let all = "{\"defaultAction\": \"SCMP_ACT_ALLOW\"}";
+        std::fs::write(dir.path().join("late.json"), all).expect("the profile");
+        pod.event("late", "Started");
+        pod.sleeping(1);
+        assert_eq!(pod.state_json("unmade")["status"]["phase"], "Running");
+        let (code, lines, said) = pod.stop();
+        assert_eq!(code, Some(0), "{said}");
+        let told = lines.iter().filter(|line| line["reason"] == "Failed");
+        assert_eq!(told.count(), 2, "each once: {lines:#?}");
+    });
+}

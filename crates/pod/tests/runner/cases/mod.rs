@@ -10,6 +10,7 @@ mod network;
 mod order;
 mod supervisor;
 mod user;
+mod volumes;
 
 pub(crate) use user::prepared;
 
@@ -64,6 +65,10 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     (
         "an_image_that_cannot_be_had",
         ends::an_image_that_cannot_be_had,
+    ),
+    (
+        "a_container_that_cannot_be_made",
+        ends::a_container_that_cannot_be_made,
     ),
     ("logs_apart_and_whole", logs::logs_apart_and_whole),
     ("a_flood_holds_nobody_up", logs::a_flood_holds_nobody_up),
@@ -123,6 +128,20 @@ pub(crate) const ALL: &[(&str, Case)] = &[
     (
         "pods_come_and_go_and_are_restarted_as_a_whole",
         edits::pods_come_and_go_and_are_restarted_as_a_whole,
+    ),
+    ("variables_out_of_a_file", volumes::variables_out_of_a_file),
+    (
+        "a_variable_whose_file_comes_late",
+        volumes::a_variable_whose_file_comes_late,
+    ),
+    ("an_image_as_a_volume", volumes::an_image_as_a_volume),
+    (
+        "an_image_volume_that_comes_late",
+        volumes::an_image_volume_that_comes_late,
+    ),
+    (
+        "a_directory_that_an_image_lacks",
+        volumes::a_directory_that_an_image_lacks,
     ),
     (
         "many_rounds_leak_nothing",

@@ -1,5 +1,6 @@
 //! The machine against a world of words: every action becomes a short line, so that a test reads as a story.
 
+mod create;
 mod order;
 mod pull;
 mod replan;
@@ -112,6 +113,16 @@ impl Story {
             _ => None,
         };
         actions.into_iter().filter_map(event).collect()
+    }
+
+    /// The reason and the message of a container that waits.
+    fn waits(&self, name: &str) -> (&str, &str) {
+        match &self.status(name).state {
+            State::Waiting {
+                reason, message, ..
+            } => (reason, message),
+            other => panic!("{other:?}"),
+        }
     }
 
     fn begin(&mut self) -> Vec<String> {

@@ -126,14 +126,14 @@ fn events_in_kubectls_words() {
     let mut story = Story::new(&plan(RestartPolicy::Always, vec![main("app")]));
     assert_eq!(
         story.events(Input::Begin),
-        [
-            "Pulled Container image \"podkit\" already present on machine: this program",
-            "Created Created container app"
-        ]
+        ["Pulled Container image \"podkit\" already present on machine: this program"]
     );
     assert_eq!(
         story.events(Input::Started { id: 0, run: 0 }),
-        ["Started Started container app"]
+        [
+            "Created Created container app",
+            "Started Started container app"
+        ]
     );
 }
 

@@ -11,36 +11,30 @@ fn from_registry(name: &str, role: Role) -> ContainerPlan {
     }
 }
 
-fn pulled(took: Option<u64>) -> Result<Pulled, PullFailure> {
-    Ok(Pulled {
+fn pulled(took: Option<u64>) -> Result<Option<Pulled>, PullFailure> {
+    Ok(Some(Pulled {
         image_id: "r.example/x@sha256:1".to_owned(),
         took: took.map(|ms| Took {
             pull: Duration::from_millis(ms),
             with_waiting: Duration::from_millis(ms + 1000),
         }),
         size_bytes: 4096,
+    }))
+}
+
+fn failed(reason: &'static str) -> Result<Option<Pulled>, PullFailure> {
+    let message = "Failed to pull image \"r.example/app:1\": manifest unknown".to_owned();
+    Err(PullFailure {
+        reason,
+        message,
+        of_volume: None,
     })
 }
 
-fn failed(reason: &'static str) -> Result<Pulled, PullFailure> {
-    let message = "Failed to pull image \"r.example/app:1\": manifest unknown".to_owned();
-    Err(PullFailure { reason, message })
-}
-
 impl Story {
-    fn pull(&mut self, name: &str, pulled: Result<Pulled, PullFailure>) -> Vec<String> {
+    fn pull(&mut self, name: &str, pulled: Result<Option<Pulled>, PullFailure>) -> Vec<String> {
         let (id, run) = self.id(name);
         self.on(Input::Pulled { id, run, pulled })
-    }
-
-    /// The reason and the message of a container that waits.
-    fn waits(&self, name: &str) -> (&str, &str) {
-        match &self.status(name).state {
-            State::Waiting {
-                reason, message, ..
-            } => (reason, message),
-            other => panic!("{other:?}"),
-        }
     }
 }
 
@@ -66,8 +60,7 @@ fn a_container_starts_when_its_image_is_there() {
     assert_eq!(
         events,
         [
-            "Pulled Successfully pulled image \"r.example/app:1\" in 1m1.234s (1m2.234s including waiting). Image size: 4096 bytes.",
-            "Created Created container app",
+            "Pulled Successfully pulled image \"r.example/app:1\" in 1m1.234s (1m2.234s including waiting). Image size: 4096 bytes."
         ]
     );
     assert_eq!(story.status("app").image_id, "r.example/x@sha256:1");
@@ -205,4 +198,87 @@ fn durations_as_go_writes_them() {
             expected
         );
     }
+}
+
+/// A pod whose first container mounts an image, and whose second does not.
+fn with_image_volume() -> Story {
+    let mounted = ContainerPlan {
+        mounts: vec![crate::plan::MountPlan::new("data", "/data")],
+        ..container("app", Role::Main)
+    };
+    let mut pod = plan(
+        RestartPolicy::Always,
+        vec![mounted, container("other", Role::Main)],
+    );
+    pod.volumes = vec![crate::plan::VolumePlan {
+        name: "data".to_owned(),
+        kind: crate::plan::VolumeKind::Image {
+            image: "r.example/data:1".to_owned(),
+            location: Location::Registry("r.example/data:1".parse().unwrap()),
+            pull: crate::plan::PullPolicy::IfNotPresent,
+        },
+    }];
+    Story::new(&pod)
+}
+
+#[test]
+fn the_image_of_a_volume_is_waited_for_by_who_mounts_it() {
+    let mut story = with_image_volume();
+    assert_eq!(story.begin(), ["pull app"]);
+    // Its own image is at hand.
+    let events = story.events(Input::Pulled {
+        id: 0,
+        run: 0,
+        pulled: Ok(None),
+    });
+    assert!(
+        events[0].starts_with("Pulled Container image"),
+        "{events:?}"
+    );
+    story.started("app");
+    story.started("other");
+    assert_eq!(story.machine.phase(), Phase::Running);
+    // A restart has it, and says nothing of it.
+    assert_eq!(story.exited("app", 1), ["pull app"]);
+    let events = story.events(Input::Pulled {
+        id: 0,
+        run: 1,
+        pulled: Ok(None),
+    });
+    assert_eq!(events, [] as [&str; 0]);
+    story.started("app");
+}
+
+#[test]
+fn the_image_of_a_volume_that_cannot_be_had_holds_up_who_mounts_it() {
+    let mut story = with_image_volume();
+    story.begin();
+    let failure = PullFailure {
+        reason: "ErrImagePull",
+        message: "Failed to pull image \"r.example/data:1\": manifest unknown".to_owned(),
+        of_volume: Some("r.example/data:1".to_owned()),
+    };
+    // What came of the pull is told as the pod's.
+    let events = story.events(Input::Pulled {
+        id: 0,
+        run: 0,
+        pulled: Err(failure),
+    });
+    assert_eq!(events[0], "Failed Error: ErrImagePull");
+    assert_eq!(story.waits("app").0, "ErrImagePull");
+    story.started("other");
+    story.now.at = story.begin + S;
+    assert_eq!(
+        story.events(Input::Tick),
+        [
+            "BackOff Back-off pulling image \"r.example/data:1\"",
+            "Failed Error: ImagePullBackOff",
+        ]
+    );
+    assert_eq!(
+        story.waits("app").1,
+        "Back-off pulling image \"r.example/data:1\": ErrImagePull: Failed to pull image \"r.example/data:1\": manifest unknown"
+    );
+    assert_eq!(story.at(10 * S), ["pull app"]);
+    assert_eq!(story.pull("app", Ok(None)), ["start app"]);
 }

@@ -16,7 +16,12 @@ fn with_image(mut container: ContainerPlan, image: &str) -> ContainerPlan {
 
 impl Story {
     /// Puts another plan in force; answers what is done.
-    fn replan(&mut self, plan: &PodPlan, changed: &[&str], removed: &[&str]) -> Vec<String> {
+    pub(super) fn replan(
+        &mut self,
+        plan: &PodPlan,
+        changed: &[&str],
+        removed: &[&str],
+    ) -> Vec<String> {
         let input = self.edit(plan, changed, removed);
         self.on(input)
     }
@@ -37,14 +42,15 @@ impl Story {
     fn pulled(&mut self, name: &str, run: u32, good: bool) -> Vec<String> {
         let id = self.id(name).0;
         let pulled = match good {
-            true => Ok(Pulled {
+            true => Ok(Some(Pulled {
                 image_id: String::new(),
                 took: None,
                 size_bytes: 0,
-            }),
+            })),
             false => Err(PullFailure {
                 reason: "ErrImagePull",
                 message: "no".to_owned(),
+                of_volume: None,
             }),
         };
         self.on(Input::Pulled { id, run, pulled })
@@ -80,9 +86,9 @@ fn only_what_changed_is_restarted() {
     assert!(!story.machine.ready());
     // At once, whatever the back-off, and however it ended.
     assert_eq!(story.exited("b", 1), ["start b"]);
-    assert_eq!(story.status("b").restarts, 1);
     assert!(story.status("b").last.is_some());
     assert_eq!(story.started("b"), NOTHING);
+    assert_eq!(story.status("b").restarts, 1);
     assert!(story.machine.ready());
     assert_eq!(story.status("a").restarts, 0);
 }

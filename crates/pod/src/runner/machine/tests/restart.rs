@@ -22,9 +22,9 @@ fn the_kubelets_schedule() {
         assert_eq!(story.at(clock - S / 10), NOTHING);
         assert_eq!(story.at(clock), ["start app"]);
     }
-    assert_eq!(story.status("app").restarts, 8);
     // Ten minutes of running and it starts over.
     story.started("app");
+    assert_eq!(story.status("app").restarts, 8);
     story.at(clock + 600 * S + S);
     assert_eq!(story.exited("app", 1), ["start app"]);
     story.started("app");
@@ -193,7 +193,10 @@ fn a_program_that_cannot_be_started_counts_as_a_failed_run() {
     let fail = |run| Input::StartFailed {
         id: 0,
         run,
-        why: "exec /nope: no such file".to_owned(),
+        failure: StartFailure {
+            waiting: None,
+            message: "exec /nope: no such file".to_owned(),
+        },
     };
     assert_eq!(story.on(fail(0)), ["start app"]);
     assert_eq!(story.on(fail(1)), NOTHING);

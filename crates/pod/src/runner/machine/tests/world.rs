@@ -19,7 +19,7 @@ enum Op {
     },
     Start {
         pick: usize,
-        fails: bool,
+        fails: Fails,
     },
     Exit {
         pick: usize,
@@ -53,6 +53,16 @@ enum Op {
     Evict,
 }
 
+/// What comes of a start.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fails {
+    Not,
+    /// Its program can't be executed.
+    Runs,
+    /// It can't be made.
+    Made,
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let id = 0usize..6;
     let verdict = prop_oneof![
@@ -61,10 +71,11 @@ fn op() -> impl Strategy<Value = Op> {
         any::<bool>().prop_map(Verdict::Ready),
         Just(Verdict::LivenessFailed),
     ];
+    let fails = prop_oneof![8 => Just(Fails::Not), 1 => Just(Fails::Runs), 1 => Just(Fails::Made)];
     let code = prop_oneof![Just(0), Just(1), Just(137)];
     prop_oneof![
         4 => (id.clone(), prop::bool::weighted(0.2)).prop_map(|(pick, fails)| Op::Pull { pick, fails }),
-        6 => (id.clone(), prop::bool::weighted(0.1)).prop_map(|(pick, fails)| Op::Start { pick, fails }),
+        6 => (id.clone(), fails).prop_map(|(pick, fails)| Op::Start { pick, fails }),
         4 => (id.clone(), code).prop_map(|(pick, code)| Op::Exit { pick, code }),
         3 => (id.clone(), any::<bool>()).prop_map(|(id, failed)| Op::Hook { id, failed }),
         4 => (id.clone(), verdict).prop_map(|(id, verdict)| Op::Probe { id, verdict }),
@@ -102,6 +113,10 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
                 let reference = "r.example/x:1".parse().unwrap();
                 made.source = ImageSource::Image(crate::image::Location::Registry(reference));
             }
+            if on(6) {
+                made.mounts
+                    .push(crate::plan::MountPlan::new("image", "/image"));
+            }
             if role != Role::Init {
                 made.startup = on(0).then(|| probe(None)).flatten();
                 made.readiness = on(1).then(|| probe(None)).flatten();
@@ -111,7 +126,17 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
             }
             made
         };
-        plan(policy, before.chain(mains).map(build).collect())
+        let mut made = plan(policy, before.chain(mains).map(build).collect());
+        let reference = "r.example/volume:1".parse().unwrap();
+        made.volumes.push(crate::plan::VolumePlan {
+            name: "image".to_owned(),
+            kind: crate::plan::VolumeKind::Image {
+                image: "r.example/volume:1".to_owned(),
+                location: crate::image::Location::Registry(reference),
+                pull: crate::plan::PullPolicy::IfNotPresent,
+            },
+        });
+        made
     })
 }
 
@@ -238,24 +263,31 @@ impl World {
             true => Err(PullFailure {
                 reason: "ErrImagePull",
                 message: String::new(),
+                of_volume: None,
             }),
-            false => Ok(Pulled {
-                image_id: String::new(),
-                took: None,
-                size_bytes: 0,
-            }),
+            false => {
+                let pulls = matches!(self.plan.containers[id].source, ImageSource::Image(_));
+                Ok(pulls.then(|| Pulled {
+                    image_id: String::new(),
+                    took: None,
+                    size_bytes: 0,
+                }))
+            }
         };
         self.tell(Input::Pulling { id, run });
         self.tell(Input::Pulled { id, run, pulled });
     }
 
-    fn start(&mut self, id: Id, fails: bool) {
+    fn start(&mut self, id: Id, fails: Fails) {
         let Some(run) = self.starting.remove(&id) else {
             return;
         };
-        if fails {
-            let why = String::new();
-            self.tell(Input::StartFailed { id, run, why });
+        if fails != Fails::Not {
+            let failure = StartFailure {
+                waiting: (fails == Fails::Made).then_some("CreateContainerError"),
+                message: String::new(),
+            };
+            self.tell(Input::StartFailed { id, run, failure });
         } else {
             // After a kill the sandbox's end is its end, and the machine's no business.
             if !self.forced {
@@ -392,7 +424,7 @@ impl World {
         self.tell(Input::Stop);
         for _ in 0..200 {
             for id in self.starting.keys().copied().collect::<Vec<_>>() {
-                self.start(id, false);
+                self.start(id, Fails::Not);
             }
             for id in self.killed.clone() {
                 self.exit(id, 137);
