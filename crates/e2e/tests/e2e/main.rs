@@ -31,3 +31,4 @@ mod runtime;
 mod schema;
 mod sessions;
 mod topz;
+mod watch;
