@@ -19,13 +19,24 @@ pub const PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "tar", "sha256sum"
 /// Makes `dir/archive.tar`, a docker-archive with an image of this name for this machine: each of `layers`, directories below `dir`, is one
 /// of its layers, owned by root. `config` is the section of that name of the image's configuration.
 pub fn archive(dir: &Path, name: &str, layers: &[&str], config: &Value) -> PathBuf {
-    let files: Vec<String> = layers.iter().map(|layer| format!("{layer}.tar")).collect();
-    for (layer, file) in layers.iter().zip(&files) {
+    for layer in layers {
         let mut tar = Command::new("tar");
         tar.args(["--owner=0", "--group=0", "-C"])
             .arg(dir.join(layer));
-        run("tar", tar.arg("-cf").arg(dir.join(file)).arg(".")).ok();
+        run(
+            "tar",
+            tar.arg("-cf")
+                .arg(dir.join(format!("{layer}.tar")))
+                .arg("."),
+        )
+        .ok();
     }
+    archive_of_packed(dir, name, layers, config)
+}
+
+/// The same of layers that are packed already, as `dir/LAYER.tar`.
+pub fn archive_of_packed(dir: &Path, name: &str, layers: &[&str], config: &Value) -> PathBuf {
+    let files: Vec<String> = layers.iter().map(|layer| format!("{layer}.tar")).collect();
     let digest = |file: &String| {
         let said = run("sha256sum", Command::new("sha256sum").arg(dir.join(file))).ok();
         let hex = said.split(' ').next().unwrap_or_default();

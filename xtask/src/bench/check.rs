@@ -107,6 +107,10 @@ fn shapes() -> Vec<Shape> {
             .expect("writing to a String can't fail");
         text
     });
+    let unknown = (0..LINES - lines).fold(String::new(), |mut text, at| {
+        writeln!(text, "  containersx{at}: 1").expect("writing to a String can't fail");
+        text
+    });
     let config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n";
     let uses_it = "  - name: w\n    configMap: {name: c}\n";
     vec![
@@ -133,6 +137,12 @@ fn shapes() -> Vec<Shape> {
                 .join("---\n")
                 .replace("containerPort", "containerprt")
                 .replace("periodSeconds: 5", "periodSeconds: five"),
+            exit_code: 2,
+        },
+        // Each is looked for among the names that it may have been meant as.
+        Shape {
+            name: "a pod of many unknown fields",
+            text: format!("{one}{unknown}"),
             exit_code: 2,
         },
     ]

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::process::Stdio;
 
 use podkit_testkit::machine;
@@ -12,10 +11,7 @@ use podkit_testkit::until;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::ground::{Ground, manifest};
-
-/// Where the pods of the tests are.
-const RUN: &str = "/run/podkit/pods/e2e";
+use crate::ground::{Ground, lib_dir, manifest, run_dir};
 
 /// A detached pod with this spec, ready; stopped when the test fails.
 struct Detached {
@@ -42,7 +38,10 @@ impl Detached {
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        if Path::new(RUN).exists() || Path::new("/var/lib/podkit/pods/e2e").exists() {
+        if [run_dir(), lib_dir()]
+            .iter()
+            .any(|dir| dir.join("pods/e2e").exists())
+        {
             podkit(&["stop", "e2e", "--force"]);
         }
     }
@@ -336,9 +335,7 @@ containers:
         (ps().get(2).map(String::as_str) == Some("Error")).then_some(())
     });
     until("its record", || {
-        Path::new("/var/lib/podkit/pods/e2e/ended.json")
-            .exists()
-            .then_some(())
+        lib_dir().join("pods/e2e/ended.json").exists().then_some(())
     });
     assert_eq!(ok(&["logs", "e2e"]), "done\n");
     assert!(ok(&["describe", "e2e"]).contains("Exit Code:    3"));
@@ -388,7 +385,7 @@ fn an_older_client_is_understood_and_a_newer_one_told() {
     let Some(ground) = Ground::new() else { return };
     let _pod = Detached::start(TWO, &["--wait"]);
     let ask = |line: &str| -> Vec<(u8, String)> {
-        let mut socket = UnixStream::connect(format!("{RUN}/control.sock")).unwrap();
+        let mut socket = UnixStream::connect(run_dir().join("pods/e2e/control.sock")).unwrap();
         socket.write_all(line.as_bytes()).unwrap();
         let mut bytes = Vec::new();
         socket.read_to_end(&mut bytes).unwrap();

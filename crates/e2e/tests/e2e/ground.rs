@@ -1,6 +1,6 @@
 //! Where a pod is tested: alone on the machine, in a network of its own, with a look at what was there before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use podkit_testkit::leftovers::{self, Look};
 use podkit_testkit::net::OwnNetwork;
@@ -10,6 +10,27 @@ use serde_json::Value;
 
 /// The names of the pods that are tested.
 const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx", "sessions"];
+
+/// Whether this is a plain user's run of the case (see `rootless`).
+pub(crate) fn is_plain_user() -> bool {
+    std::env::var_os("TESTKIT_PLAIN_USER").is_some()
+}
+
+/// Where supervisors keep what lives as long as they: locks, sockets, states.
+pub(crate) fn run_dir() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|_| is_plain_user()) {
+        Some(dir) => Path::new(&dir).join("podkit"),
+        None => "/run/podkit".into(),
+    }
+}
+
+/// Where podkit keeps what stays: logs, volumes, images.
+pub(crate) fn lib_dir() -> PathBuf {
+    match std::env::var_os("HOME").filter(|_| is_plain_user()) {
+        Some(home) => Path::new(&home).join(".local/share/podkit"),
+        None => "/var/lib/podkit".into(),
+    }
+}
 
 /// Held while a pod is tested.
 pub(crate) struct Ground {
@@ -23,7 +44,7 @@ impl Ground {
     /// None, and a line that says why, when this machine can't run pods, or a program is missing.
     pub(crate) fn with(programs: &[&'static str]) -> Option<Self> {
         // As a plain user (see `rootless`) in the network that root has made for this case.
-        let user = std::env::var_os("TESTKIT_PLAIN_USER").is_some();
+        let user = is_plain_user();
         let mut needs = match user {
             true => Vec::new(),
             false => vec![Need::Root, Need::Program("ip")],

@@ -31,3 +31,5 @@ mod runtime;
 mod schema;
 mod sessions;
 mod topz;
+mod unpacked;
+mod watch;

@@ -5,10 +5,12 @@
 //! Ctrl-C reaches them once, from here.
 
 mod edits;
+mod unseen;
 
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,7 +28,7 @@ use super::output::{Queue, harmless};
 use super::prepare::Pods;
 use super::signals::{Ask, Signals};
 use super::{OutputFormat, RunOptions};
-use crate::plan::pod_key;
+use crate::plan::{PodPlan, pod_key};
 
 /// A supervisor's own lines are at most 16 KiB of a log, which JSON may make six times as long.
 const LINE_MAX: usize = 128 * 1024;
@@ -91,8 +93,20 @@ fn remark_line(format: OutputFormat, remark: &str) -> String {
 struct Crowd<'a> {
     options: &'a RunOptions,
     queue: &'a Queue,
+    layout: Layout,
     supervisors: Vec<Supervisor>,
     ends: tokio::task::JoinSet<usize>,
+}
+
+/// Who hears a supervisor.
+#[derive(Debug, Clone, Copy)]
+enum Heard<'a> {
+    /// Whoever reads what this process shows.
+    Here,
+    /// Whoever has asked for the pods, and waits until they have begun.
+    ByCaller,
+    /// Nobody: it is of a detached run, and of a pod that began later.
+    Unseen(&'a PodPlan),
 }
 
 impl Crowd<'_> {
@@ -102,28 +116,76 @@ impl Crowd<'_> {
         all.find(|one| one.pod == pod && !one.ended)
     }
 
-    fn start(&mut self, pod: &str, job_pod: Option<&str>) -> Result<(), Failure> {
+    fn start(&mut self, pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> Result<(), Failure> {
         let failed = |error| Failure::runtime("starting a supervisor", error);
         let at = self.supervisors.len();
-        let mut supervisor = start(pod, job_pod, self.options.detached).map_err(failed)?;
-        let show = Show::new(self.options.output, at, self.queue);
-        if let Some(stdout) = supervisor.child.stdout.take() {
-            // Nobody but the supervisor holds the other end: it closes when that process ends.
-            self.ends.spawn_local(async move {
-                pass_on(stdout.into(), show).await;
-                at
-            });
-        } else {
-            let pidfd = supervisor.pidfd.try_clone().map_err(failed)?;
-            let pidfd = crate::sys::watch_readable(pidfd).map_err(failed)?;
-            self.ends.spawn_local(async move {
-                // An error would come again and again: its end is waited for below.
-                let _ended = pidfd.readable().await;
-                at
-            });
+        let mut supervisor = start(pod, job_pod, heard).map_err(failed)?;
+        let (out, err) = (
+            supervisor.child.stdout.take(),
+            supervisor.child.stderr.take(),
+        );
+        let end = || -> io::Result<_> { crate::sys::watch_readable(supervisor.pidfd.try_clone()?) };
+        match (heard, out, err) {
+            (Heard::Here, Some(out), _) => {
+                let show = Show::new(self.options.output, at, self.queue);
+                // Nobody but the supervisor holds the other end: it closes when that process ends.
+                self.ends.spawn_local(async move {
+                    pass_on(out.into(), show).await;
+                    at
+                });
+            }
+            (Heard::Unseen(plan), Some(out), Some(err)) => {
+                let (plan, layout, logs) = (plan.clone(), self.layout.clone(), self.logs());
+                let end = end().map_err(failed)?;
+                self.ends.spawn_local(async move {
+                    match unseen::begun(out.into(), err.into(), &end).await {
+                        Ok(()) => drop(end.readable().await),
+                        Err(why) => unseen::reject(&layout, &plan, &why, &logs),
+                    }
+                    at
+                });
+            }
+            _ => {
+                let end = end().map_err(failed)?;
+                self.ends.spawn_local(async move {
+                    // An error would come again and again: its end is waited for below.
+                    let _ended = end.readable().await;
+                    at
+                });
+            }
         }
         self.supervisors.push(supervisor);
         Ok(())
+    }
+
+    /// Starts a pod that is there by an edit of the files.
+    fn start_later(&mut self, pod: &str, plan: &PodPlan) -> Result<(), Failure> {
+        let heard = match self.options.detached {
+            true => Heard::Unseen(plan),
+            false => Heard::Here,
+        };
+        self.start(pod, None, heard)
+    }
+
+    /// What is no single pod's to say: where all is shown, or in the logs of the supervisors that live.
+    fn warn(&self, message: &str) {
+        if self.options.detached {
+            unseen::log(&self.logs(), message);
+        } else {
+            let line = remark_line(self.options.output, message);
+            self.queue.push(line.as_bytes());
+        }
+    }
+
+    /// `supervisor.log` of each that lives.
+    fn logs(&self) -> Vec<PathBuf> {
+        let living = self.supervisors.iter().filter(|one| !one.ended);
+        let log = |one: &Supervisor| {
+            let (namespace, name) = one.pod.split_once('/')?;
+            let paths = self.layout.paths(&pod_key(namespace, name));
+            Some(paths.supervisor_log())
+        };
+        living.filter_map(log).collect()
     }
 }
 
@@ -133,11 +195,16 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
     let mut crowd = Crowd {
         options,
         queue,
+        layout: Layout::new(options.state_dir.as_deref()),
         supervisors: Vec::new(),
         ends: tokio::task::JoinSet::new(),
     };
+    let heard = match options.detached {
+        true => Heard::ByCaller,
+        false => Heard::Here,
+    };
     for pod in pods.names() {
-        crowd.start(pod, None)?;
+        crowd.start(pod, None, heard)?;
     }
     if options.detached {
         detach::fall_silent().map_err(|error| Failure::runtime("starting a supervisor", error))?;
@@ -184,8 +251,11 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                 let pod = supervisor.pod.clone();
                 supervisor.ended = true;
                 if supervisor.leaves {
-                    if supervisor.again && edited.is_some() {
-                        crowd.start(&pod, None)?;
+                    if supervisor.again
+                        && edited.is_some()
+                        && let Some(plan) = known.plan(&pod)
+                    {
+                        crowd.start_later(&pod, plan)?;
                     }
                     continue;
                 }
@@ -204,14 +274,19 @@ async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u
                     ask_all(&crowd.supervisors);
                 }
             }
-            Some(pods) = next(&mut edited) => known.apply(&pods, &mut crowd)?,
+            Some(edit) = next(&mut edited) => match edit {
+                Ok(pods) => known.apply(&pods, &mut crowd)?,
+                Err(error) => {
+                    crowd.warn(&format!("no pod comes or goes with this edit: {error}"));
+                }
+            },
             () = until(wake) => {}
         }
     }
 }
 
 /// The next edit of the files.
-async fn next(edited: &mut Option<mpsc::UnboundedReceiver<Pods>>) -> Option<Pods> {
+async fn next(edited: &mut Option<mpsc::UnboundedReceiver<edits::Edit>>) -> Option<edits::Edit> {
     match edited {
         Some(edited) => edited.recv().await,
         None => std::future::pending().await,
@@ -267,9 +342,8 @@ impl Job {
         let now = Instant::now();
         if self.state.counts_restarts() && self.look_at <= now {
             self.look_at = now + LOOK;
-            let layout = Layout::new(crowd.options.state_dir.as_deref());
             let namespace = &self.state.plan().namespace;
-            let of = |pod: &str| restarts(&layout, &pod_key(namespace, pod));
+            let of = |pod: &str| restarts(&crowd.layout, &pod_key(namespace, pod));
             let restarts = self.state.active().map(of).sum();
             self.state.restarted(restarts);
         }
@@ -289,7 +363,7 @@ impl Job {
                 &format!("Created pod: {}", pod.name),
                 false,
             );
-            crowd.start(&full, Some(&of_job))?;
+            crowd.start(&full, Some(&of_job), Heard::Here)?;
         }
         let Some(end) = self.state.end() else {
             return Ok(0);
@@ -357,18 +431,21 @@ fn suffix() -> String {
     bytes.chunks_exact(2).take(5).map(letter).collect()
 }
 
-/// `detached`: it reports on our standard output, and shows nothing.
-fn start(pod: &str, job_pod: Option<&str>, detached: bool) -> io::Result<Supervisor> {
+fn start(pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> io::Result<Supervisor> {
     let of_job = job_pod.map(|pod| ["--job-pod", pod]);
+    let (out, err) = match heard {
+        Heard::Here => (Stdio::piped(), Stdio::inherit()),
+        // It reports there, and shows nothing.
+        Heard::ByCaller => (Stdio::inherit(), Stdio::inherit()),
+        Heard::Unseen(_) => (Stdio::piped(), Stdio::piped()),
+    };
     let mut child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .args(["--only-pod", pod])
         .args(of_job.into_iter().flatten())
         .stdin(Stdio::piped())
-        .stdout(match detached {
-            true => Stdio::inherit(),
-            false => Stdio::piped(),
-        })
+        .stdout(out)
+        .stderr(err)
         .process_group(0)
         .spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

@@ -160,6 +160,7 @@ pub fn run(options: &RunOptions) -> Result<u8, Failure> {
         detach::leave_session();
     }
     let pods = prepare::read(options)?;
+    prepare::suits(options, &pods)?;
     if options.detached && options.only_pod.is_none() {
         detach::report_pods(pods.names())?;
     }

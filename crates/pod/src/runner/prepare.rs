@@ -127,12 +127,6 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
     findings.extend(more);
     findings.sort();
     refuse(&findings)?;
-    if let Some(job) = jobs.first().filter(|_| options.detached) {
-        return Err(Failure::Usage(format!(
-            "{}: kind: a Job runs in the foreground; run it without --detach",
-            plan::place_of(&documents, job)
-        )));
-    }
     let remarks = findings
         .iter()
         .filter(|finding| finding.severity != Severity::Error);
@@ -158,6 +152,17 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
             Vec::new()
         },
     };
+    Ok(pods)
+}
+
+/// Whether the command line can be honoured with these pods.
+pub(super) fn suits(options: &RunOptions, pods: &Pods) -> Result<(), Failure> {
+    if let Some(job) = pods.jobs.first().filter(|_| options.detached) {
+        return Err(Failure::Usage(format!(
+            "{}: kind: a Job runs in the foreground; run it without --detach",
+            plan::place_of(&pods.documents, job)
+        )));
+    }
     if let Some(name) = &options.exit_code_from
         && pods.pod_of(name).is_none()
     {
@@ -168,7 +173,7 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
             hint.unwrap_or_default()
         )));
     }
-    Ok(pods)
+    Ok(())
 }
 
 /// `NAMESPACE/JOB/POD[/INDEX]`, as [`many`](super::many) writes it.
@@ -331,6 +336,11 @@ fn plan(
             "the pod {chosen} is gone from its files"
         ))),
     }
+}
+
+/// Of a pod that has no address yet.
+pub(super) fn fresh_facts() -> Facts {
+    machine_facts(Ipv4Addr::LOCALHOST)
 }
 
 fn machine_facts(pod: Ipv4Addr) -> Facts {

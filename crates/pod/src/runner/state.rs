@@ -84,6 +84,24 @@ impl PodObject {
         }
     }
 
+    /// A pod that has not begun and will not, with the reason. No container of it ever was. (Kubernetes: `rejectPod`)
+    pub(super) fn rejected(plan: &PodPlan, now: SystemTime, reason: &str, message: &str) -> Value {
+        let object = Self::new(plan, Ipv4Addr::UNSPECIFIED, now, true);
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": object.metadata,
+            "spec": object.spec,
+            "status": {
+                "phase": Phase::Failed.word(),
+                "reason": reason,
+                "message": format!("Pod was rejected: {message}"),
+                "startTime": rfc3339(now),
+                "qosClass": qos_class(plan),
+            },
+        })
+    }
+
     /// Somebody wants it gone within `grace`, as `kubectl delete` marks it. The first one counts.
     pub(super) fn delete(&mut self, now: SystemTime, grace: Duration) {
         let fields = &mut self.metadata;

@@ -15,7 +15,7 @@ use super::super::definition;
 use super::super::prepare::{self, Pods};
 use super::super::{OutputFormat, RunOptions};
 use super::{Crowd, ask_all};
-use crate::plan::PodPlan;
+use crate::plan::{JobPlan, PodPlan};
 
 /// Reading a manifest takes more of a stack than a thread has by default.
 const READ_STACK_BYTES: usize = 4 << 20;
@@ -24,13 +24,24 @@ const READ_STACK_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     present: BTreeMap<String, PodPlan>,
+    /// As they are in the files.
+    jobs: Vec<JobPlan>,
 }
+
+/// What the files say after an edit, or why that can't be done.
+pub(super) type Edit = Result<Pods, Failure>;
 
 impl Edits {
     pub(super) fn new(pods: &Pods) -> Self {
         Self {
             present: by_name(pods),
+            jobs: pods.jobs().to_vec(),
         }
+    }
+
+    /// The pod, while it is in the files.
+    pub(super) fn plan(&self, pod: &str) -> Option<&PodPlan> {
+        self.present.get(pod)
     }
 
     /// Applies an edit: starts and stops supervisors.
@@ -60,10 +71,14 @@ impl Edits {
                         crowd.queue.push(line.as_bytes());
                     }
                 }
-                None if before != Some(edited) => crowd.start(name, None)?,
+                None if before != Some(edited) => crowd.start_later(name, edited)?,
                 // It has ended as what it still is.
                 None => {}
             }
+        }
+        if self.jobs != pods.jobs() {
+            self.jobs = pods.jobs().to_vec();
+            crowd.warn("the edit of a Job is for the next start: Jobs stay as they began");
         }
         Ok(())
     }
@@ -107,8 +122,8 @@ fn restarting(format: OutputFormat, pod: &PodPlan, fields: &[&str]) -> String {
     }
 }
 
-/// Sends what the files say after each edit that is a good one; the supervisors tell of the others.
-pub(super) fn follow(options: &RunOptions, pods: &Pods) -> mpsc::UnboundedReceiver<Pods> {
+/// Sends what the files say after each edit; of those with an error in the files the supervisors tell.
+pub(super) fn follow(options: &RunOptions, pods: &Pods) -> mpsc::UnboundedReceiver<Edit> {
     let (edits, inbox) = mpsc::unbounded_channel();
     let (options, mut sum) = (options.clone(), pods.sum());
     tokio::task::spawn_local(async move {
@@ -122,9 +137,9 @@ pub(super) fn follow(options: &RunOptions, pods: &Pods) -> mpsc::UnboundedReceiv
                 let Some(read) = read(options.clone()).await else {
                     return;
                 };
-                if let Ok(pods) = read
-                    && edits.send(pods).is_err()
-                {
+                let Ok(pods) = read else { continue };
+                let edit = prepare::suits(&options, &pods).map(|()| pods);
+                if edits.send(edit).is_err() {
                     return;
                 }
             }
