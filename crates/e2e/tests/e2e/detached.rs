@@ -12,7 +12,7 @@ use podkit_testkit::until;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::ground::{Ground, manifest};
+use crate::ground::{Ground, manifest, terminal};
 
 /// Where the pods of the tests are.
 const RUN: &str = "/run/podkit/pods/e2e";
@@ -246,11 +246,7 @@ fn an_interactive_command_has_a_real_terminal() {
     use rustix::termios::{Winsize, tcsetwinsize};
     let Some(ground) = Ground::new() else { return };
     let _pod = Detached::start(TWO, &["--wait"]);
-    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-    let ours = rustix::pty::openpt(flags).unwrap();
-    rustix::pty::grantpt(&ours).unwrap();
-    rustix::pty::unlockpt(&ours).unwrap();
-    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).unwrap();
+    let (ours, theirs) = terminal();
     let size = |rows, columns| Winsize {
         ws_row: rows,
         ws_col: columns,

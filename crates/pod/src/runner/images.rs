@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::machine::{Id, Input, PullFailure, Pulled, Took};
+use super::output::Output;
 use super::supervise::Note;
 use crate::image::{EnsureError, Event, Location, Progress, ResolvedImage, Store, Wanted};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan};
@@ -27,6 +28,7 @@ type Ensured = Result<ResolvedImage, EnsureError>;
 #[derive(Debug)]
 pub(super) struct Images {
     store: Store,
+    output: Output,
     gate: Arc<Semaphore>,
     /// By container: what was asked for before its turn.
     early: Vec<Option<Early>>,
@@ -34,24 +36,36 @@ pub(super) struct Images {
     here: Vec<Option<ResolvedImage>>,
 }
 
-#[derive(Debug)]
 struct Early {
     pull: JoinHandle<Ensured>,
     told: Arc<Told>,
+}
+
+impl std::fmt::Debug for Early {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "Early({})", self.told.id)
+    }
 }
 
 impl Drop for Early {
     fn drop(&mut self) {
         // Once it has ended it does nothing.
         self.pull.abort();
+        self.told.end();
     }
 }
 
 impl Images {
     /// Asks for the images of all containers. Needs a local set.
-    pub(super) fn begin(store: Store, plan: &PodPlan, notes: &mpsc::UnboundedSender<Note>) -> Self {
+    pub(super) fn begin(
+        store: Store,
+        plan: &PodPlan,
+        output: &Output,
+        notes: &mpsc::UnboundedSender<Note>,
+    ) -> Self {
         let mut images = Self {
             store,
+            output: output.clone(),
             gate: Arc::new(Semaphore::new(AT_ONCE)),
             early: Vec::new(),
             here: Vec::new(),
@@ -60,7 +74,8 @@ impl Images {
             let mut earlier = plan.containers[..id].iter();
             let first = earlier.all(|earlier| earlier.source != container.source);
             let early = wanted(plan, container).filter(|_| first).map(|wanted| {
-                let told = Arc::new(Told::new(id, 0, notes.clone()));
+                let shown = output.pull(&container.name);
+                let told = Arc::new(Told::new(id, 0, notes.clone(), shown));
                 let pull = images.ensure(wanted, &told);
                 Early { pull, told }
             });
@@ -74,6 +89,11 @@ impl Images {
     pub(super) fn add(&mut self) {
         self.early.push(None);
         self.here.push(None);
+    }
+
+    /// Nothing is pulled any more.
+    pub(super) fn end(&mut self) {
+        self.early.clear();
     }
 
     /// What was asked for early is not what the container is to have.
@@ -94,8 +114,10 @@ impl Images {
         let early = match early {
             Some(early) => early,
             None => {
-                let told = Arc::new(Told::new(id, run, notes.clone()));
-                let pull = self.ensure(wanted(plan, &plan.containers[id])?, &told);
+                let container = &plan.containers[id];
+                let shown = self.output.pull(&container.name);
+                let told = Arc::new(Told::new(id, run, notes.clone(), shown));
+                let pull = self.ensure(wanted(plan, container)?, &told);
                 Early { pull, told }
             }
         };
@@ -182,7 +204,6 @@ fn image_id(location: Option<&Location>, image: &ResolvedImage) -> String {
 }
 
 /// Tells of a pull that began early when its turn has come.
-#[derive(Debug)]
 struct Told {
     id: Id,
     run: u32,
@@ -192,10 +213,17 @@ struct Told {
     /// Its container waits for it.
     turn: AtomicBool,
     told: AtomicBool,
+    /// On the terminal.
+    shown: Option<Arc<dyn Progress>>,
 }
 
 impl Told {
-    fn new(id: Id, run: u32, notes: mpsc::UnboundedSender<Note>) -> Self {
+    fn new(
+        id: Id,
+        run: u32,
+        notes: mpsc::UnboundedSender<Note>,
+        shown: Option<Arc<dyn Progress>>,
+    ) -> Self {
         Self {
             id,
             run,
@@ -203,6 +231,7 @@ impl Told {
             pulls: AtomicBool::new(false),
             turn: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            shown,
         }
     }
 
@@ -225,6 +254,15 @@ impl Progress for Told {
         if event == Event::Pulling {
             self.pulls.store(true, Ordering::SeqCst);
             self.tell();
+        }
+        if let Some(shown) = &self.shown {
+            shown.event(event);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(shown) = &self.shown {
+            shown.end();
         }
     }
 }
