@@ -46,6 +46,27 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "logs", "chain", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
+    "chain", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
     "collect", "health", "cache",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_to_come_is_not_there_yet() {
+        for word in NOT_YET {
+            assert!(!COMMANDS.contains(word), "{word} is a command");
+            assert!(find(word).is_none(), "{word} is a module");
+        }
+    }
+
+    /// `check` compares the arguments of containers with it.
+    #[test]
+    fn every_command_of_a_pod_is_in_the_table() {
+        for command in crate::pods::COMMANDS {
+            assert!(COMMANDS.contains(&command.name), "{}", command.name);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use podkit_pod::check::{Commands, check as check_files};
 use podkit_pod::plan::Options;
 use podkit_pod::runner::{self, OutputFormat, RunOptions};
 
-use crate::{cli, registry};
+use crate::{cli, progress, registry};
 
 podkit_foundation::choices! {
     /// The form of the output.
@@ -102,6 +102,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let why = "only with -d; in the foreground the output says when a pod is ready";
         return Err(ParamError::new("wait", why).into());
     }
+    // One of several writes where others do, and one in the background nowhere.
+    let several_or_nobody = params.only_pod.is_some() || params.detach;
     let options = RunOptions {
         files: files(matches),
         without: params.without,
@@ -124,6 +126,10 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         wait_timeout: params.wait_timeout,
         log_max_size: params.log_max_size.0,
         log_max_files: params.log_max_files,
+        screen: match (params.output, several_or_nobody) {
+            (Form::Text, false) => progress::of_pod(),
+            _ => None,
+        },
         detached: params.detached,
     };
     log::init("run", LogLevel::Warn, LogFormat::Text);

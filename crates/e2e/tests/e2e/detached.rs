@@ -11,7 +11,7 @@ use podkit_testkit::until;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::ground::{Ground, lib_dir, manifest, run_dir};
+use crate::ground::{Ground, lib_dir, manifest, run_dir, terminal};
 
 /// A detached pod with this spec, ready; stopped when the test fails.
 struct Detached {
@@ -245,11 +245,7 @@ fn an_interactive_command_has_a_real_terminal() {
     use rustix::termios::{Winsize, tcsetwinsize};
     let Some(ground) = Ground::new() else { return };
     let _pod = Detached::start(TWO, &["--wait"]);
-    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
-    let ours = rustix::pty::openpt(flags).unwrap();
-    rustix::pty::grantpt(&ours).unwrap();
-    rustix::pty::unlockpt(&ours).unwrap();
-    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).unwrap();
+    let (ours, theirs) = terminal();
     let size = |rows, columns| Winsize {
         ws_row: rows,
         ws_col: columns,

@@ -1,5 +1,6 @@
 //! Where a pod is tested: alone on the machine, in a network of its own, with a look at what was there before.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use podkit_testkit::leftovers::{self, Look};
@@ -162,4 +163,14 @@ pub(crate) fn is_ready(said: &Value, ready: bool) -> bool {
 /// A text of a file of the repository.
 pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The two ends of a terminal: the one of who sits before it, and the program's.
+pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let ours = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::grantpt(&ours).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).unwrap();
+    (ours, theirs)
 }

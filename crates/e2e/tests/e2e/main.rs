@@ -24,6 +24,7 @@ mod lifecycle;
 mod limit;
 mod openmetrics;
 mod probes;
+mod progress;
 mod protection;
 mod registries;
 mod rootless;

@@ -103,6 +103,9 @@ pub enum LayerState {
 pub trait Progress: Send + Sync {
     /// Something has happened.
     fn event(&self, event: Event);
+
+    /// Nobody waits for the pull any more: it is over, or was abandoned. What is still told of it is not wanted.
+    fn end(&self) {}
 }
 
 /// Tells nobody.

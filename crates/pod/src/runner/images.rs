@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::machine::{Id, Input, PullFailure, Pulled, Took};
+use super::output::Output;
 use super::supervise::Note;
 use crate::image::{EnsureError, Event, Location, Progress, ResolvedImage, Store, Wanted};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, PullPolicy, VolumeKind, VolumePlan};
@@ -38,6 +39,7 @@ pub(super) type Got = Result<Option<ResolvedImage>, PullFailure>;
 #[derive(Debug)]
 pub(super) struct Images {
     store: Store,
+    output: Output,
     gate: Arc<Semaphore>,
     /// By container.
     containers: Vec<Own>,
@@ -62,16 +64,22 @@ pub(super) struct Here {
     pub(super) volumes: Vec<(String, ResolvedImage)>,
 }
 
-#[derive(Debug)]
 struct Early {
     pull: JoinHandle<Ensured>,
     told: Arc<Told>,
+}
+
+impl std::fmt::Debug for Early {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "Early({:?})", self.told.whose)
+    }
 }
 
 impl Drop for Early {
     fn drop(&mut self) {
         // Once it has ended it does nothing.
         self.pull.abort();
+        self.told.end();
     }
 }
 
@@ -119,9 +127,10 @@ enum Turn {
 
 impl Images {
     /// Asks for the images of all volumes and containers. Needs a local set.
-    pub(super) fn begin(store: Store, plan: &PodPlan, notes: &Notes) -> Self {
+    pub(super) fn begin(store: Store, plan: &PodPlan, output: &Output, notes: &Notes) -> Self {
         let mut images = Self {
             store,
+            output: output.clone(),
             gate: Arc::new(Semaphore::new(AT_ONCE)),
             containers: Vec::new(),
             volumes: BTreeMap::new(),
@@ -134,7 +143,7 @@ impl Images {
             let first = earlier.all(|earlier| earlier.source != container.source)
                 && !plan.volumes.iter().any(|volume| is_same(volume, container));
             let early = wanted(plan, container).filter(|_| first).map(|wanted| {
-                let told = Arc::new(Told::new(Whose::Container { id, run: 0 }, notes.clone()));
+                let told = images.told(Whose::Container { id, run: 0 }, &container.name, notes);
                 let pull = tokio::task::spawn_local(images.ensure(wanted, &told));
                 Early { pull, told }
             });
@@ -146,6 +155,16 @@ impl Images {
     /// One more container, after the others.
     pub(super) fn add(&mut self) {
         self.containers.push(Own::default());
+    }
+
+    /// Nothing is pulled any more.
+    pub(super) fn end(&mut self) {
+        for container in &mut self.containers {
+            container.early = None;
+        }
+        for volume in self.volumes.values() {
+            volume.task.abort();
+        }
     }
 
     /// What was asked for early is not what the container is to have.
@@ -178,7 +197,7 @@ impl Images {
         let turn = match (self.containers[id].early.take(), wanted(plan, container)) {
             (Some(early), _) => Turn::Early(early),
             (None, Some(wanted)) => {
-                let told = Arc::new(Told::new(Whose::Container { id, run }, notes.clone()));
+                let told = self.told(Whose::Container { id, run }, &container.name, notes);
                 Turn::Now(Box::pin(self.ensure(wanted, &told)), told)
             }
             (None, None) => Turn::Nothing,
@@ -239,7 +258,7 @@ impl Images {
         else {
             return;
         };
-        let told = Arc::new(Told::new(Whose::Volume(image.clone()), notes.clone()));
+        let told = self.told(Whose::Volume(image.clone()), &volume.name, notes);
         told.turn();
         let ensure = self.ensure(asked(plan, location, *pull), &told);
         let (tell, came) = watch::channel(None);
@@ -272,10 +291,16 @@ impl Images {
             .insert(volume.name.clone(), Shared { task, came });
     }
 
+    /// `name` is the container's or the volume's.
+    fn told(&self, whose: Whose, name: &str, notes: &Notes) -> Arc<Told> {
+        Arc::new(Told::new(whose, notes.clone(), self.output.pull(name)))
+    }
+
     fn ensure(&self, wanted: Wanted, told: &Arc<Told>) -> impl Future<Output = Ensured> + use<> {
         let (store, gate) = (self.store.clone(), Arc::clone(&self.gate));
-        let told: Arc<dyn Progress> = Arc::<Told>::clone(told);
+        let (told, end) = (Arc::clone(told), End(Arc::clone(told)));
         async move {
+            let _end = end;
             // It is never closed.
             let _turn = gate.acquire_owned().await;
             store.ensure(wanted, told).await
@@ -359,7 +384,6 @@ fn image_id(location: Option<&Location>, image: &ResolvedImage) -> String {
 }
 
 /// Tells of a pull when its turn has come: it may have begun early.
-#[derive(Debug)]
 struct Told {
     whose: Whose,
     notes: Notes,
@@ -368,6 +392,8 @@ struct Told {
     /// Its container waits for it.
     turn: AtomicBool,
     told: AtomicBool,
+    /// On the terminal.
+    shown: Option<Arc<dyn Progress>>,
 }
 
 /// Whom an image is for.
@@ -382,13 +408,14 @@ enum Whose {
 }
 
 impl Told {
-    fn new(whose: Whose, notes: Notes) -> Self {
+    fn new(whose: Whose, notes: Notes, shown: Option<Arc<dyn Progress>>) -> Self {
         Self {
             whose,
             notes,
             pulls: AtomicBool::new(false),
             turn: AtomicBool::new(false),
             told: AtomicBool::new(false),
+            shown,
         }
     }
 
@@ -419,5 +446,23 @@ impl Progress for Told {
             self.pulls.store(true, Ordering::SeqCst);
             self.tell();
         }
+        if let Some(shown) = &self.shown {
+            shown.event(event);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(shown) = &self.shown {
+            shown.end();
+        }
+    }
+}
+
+/// Shows no more of a pull when it has ended or is given up.
+struct End(Arc<Told>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }

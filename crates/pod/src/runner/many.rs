@@ -62,7 +62,7 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::runtime("starting the supervisors", error))?;
-    let queue = Queue::to_stdout();
+    let queue = Queue::to_stdout(None);
     if options.detached {
         detach::warn(pods.remarks());
     } else {

@@ -41,6 +41,7 @@ mod testing;
 mod wait;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_foundation::error::Failure;
@@ -48,6 +49,7 @@ use podkit_foundation::error::Failure;
 pub(crate) use console::{Console, SLOW_MAX, Typing};
 pub(crate) use layout::Layout;
 pub use machine::FIRST_STEP as BACKOFF_FIRST_STEP;
+pub use output::Screen;
 pub(crate) use supervise::Subject;
 
 /// What `podkit run` was asked to do.
@@ -91,6 +93,8 @@ pub struct RunOptions {
     pub log_max_size: u64,
     /// See `log_max_size`.
     pub log_max_files: u32,
+    /// Shows pulls on the terminal below the output's lines. Of one pod only: several would write over each other.
+    pub screen: Option<Arc<dyn Screen>>,
     /// `--detached` (hidden): this process goes on in the background, and reports on standard output to the one that started it.
     pub detached: bool,
 }
@@ -126,6 +130,7 @@ impl Default for RunOptions {
             wait_timeout: Duration::from_secs(300),
             log_max_size: 10 << 20,
             log_max_files: 5,
+            screen: None,
             detached: false,
         }
     }

@@ -237,7 +237,10 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .build()
         .map_err(|error| Failure::runtime("starting the supervisor", error))?;
     let output = match options.detached {
-        false => Output::new(&plan, options.output, options.only_pod.is_some()),
+        false => {
+            let several = options.only_pod.is_some();
+            Output::new(&plan, options.output, several, options.screen.clone())
+        }
         true => Output::none(),
     };
     if options.only_pod.is_none() {

@@ -125,7 +125,7 @@ impl Supervisor {
         let plan = ground.plan();
         let count = plan.containers.len();
         let (notes, inbox) = mpsc::unbounded_channel();
-        let images = Images::begin(store, &plan, &notes);
+        let images = Images::begin(store, &plan, &output, &notes);
         let (asks, asked) = mpsc::unbounded_channel();
         let object = PodObject::new(&plan, network.net.address(), SystemTime::now(), detached);
         let board = Rc::new(Board::new(EventLog::new(&plan)));
@@ -598,6 +598,7 @@ impl Supervisor {
         for id in 0..self.tasks.len() {
             self.end_tasks(id);
         }
+        self.images.end();
         self.publisher.close().await;
         let phase = self.machine.phase();
         let exit_code = self.machine.exit_code();

@@ -5,18 +5,22 @@
 
 mod queue;
 mod render;
+mod screen;
 #[cfg(test)]
 mod tests;
 
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 pub(crate) use queue::Queue;
 use render::Renderer;
 pub(crate) use render::harmless;
+pub use screen::Screen;
 
 use super::OutputFormat;
 use super::machine::{ContainerStatus, Event, Phase};
+use crate::image::Progress;
 use crate::plan::PodPlan;
 
 /// Which of a container's two streams.
@@ -93,21 +97,28 @@ pub(crate) struct Output {
 #[derive(Debug, Clone)]
 struct Shown {
     queue: Queue,
-    renderer: std::sync::Arc<Renderer>,
+    renderer: Arc<Renderer>,
+    screen: Option<Arc<dyn Screen>>,
 }
 
 impl Output {
     /// Output on standard output. With `prefix_pod` the pod's name stands before the container's: several pods share
-    /// the terminal. Call [`Output::finish`] at the end.
-    pub(crate) fn new(plan: &PodPlan, format: OutputFormat, prefix_pod: bool) -> Self {
+    /// the terminal. `screen`: shows pulls below. Call [`Output::finish`] at the end.
+    pub(crate) fn new(
+        plan: &PodPlan,
+        format: OutputFormat,
+        prefix_pod: bool,
+        screen: Option<Arc<dyn Screen>>,
+    ) -> Self {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let renderer = Renderer::new(plan, format, terminal, color, prefix_pod);
         Self {
             shown: Some(Shown {
-                queue: Queue::to_stdout(),
-                renderer: std::sync::Arc::new(renderer),
+                queue: Queue::to_stdout(screen.clone()),
+                renderer: Arc::new(renderer),
+                screen,
             }),
         }
     }
@@ -147,6 +158,12 @@ impl Output {
             }
             shown.queue.push(&lines);
         }
+    }
+
+    /// What shows the pull of a container's image; none: nothing does.
+    pub(crate) fn pull(&self, container: &str) -> Option<Arc<dyn Progress>> {
+        let screen = self.shown.as_ref()?.screen.as_ref()?;
+        Some(screen.pull(container))
     }
 
     /// Returns when a log may be read.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::Screen;
+
 /// Logs are read while less than this waits.
 const ROOM: usize = 64 * 1024;
 /// Beyond this even events are dropped, and counted.
@@ -56,20 +58,15 @@ impl State {
 }
 
 impl Queue {
-    /// A queue to standard output.
-    pub(crate) fn to_stdout() -> Self {
-        Self::start(|bytes| {
-            // Not through std's handle: its line buffer would hold back what has no line end.
-            let mut left = bytes;
-            while !left.is_empty() {
-                match rustix::io::write(io::stdout(), left) {
-                    Ok(written) => left = &left[written..],
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(rustix::io::Errno::AGAIN) => wait_writable()?,
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            Ok(())
+    /// A queue to standard output, beside what `screen` shows there.
+    pub(crate) fn to_stdout(screen: Option<Arc<dyn Screen>>) -> Self {
+        Self::start(move |bytes| {
+            let Some(screen) = &screen else {
+                return write_stdout(bytes);
+            };
+            let mut written = Ok(());
+            screen.aside(&mut || written = write_stdout(bytes));
+            written
         })
     }
 
@@ -173,6 +170,20 @@ impl Shared {
             self.room.notify_waiters();
         }
     }
+}
+
+fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+    // Not through std's handle: its line buffer would hold back what has no line end.
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::io::write(io::stdout(), left) {
+            Ok(written) => left = &left[written..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => wait_writable()?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Somebody else has made the terminal non-blocking.
