@@ -30,4 +30,5 @@ mod rootless;
 mod runtime;
 mod schema;
 mod sessions;
+mod takeover;
 mod topz;

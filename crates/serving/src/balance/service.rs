@@ -73,7 +73,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
                 .map_err(|cause| Failure::runtime("opening --access-log", cause))?,
         ),
     };
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()

@@ -55,13 +55,13 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         }
     };
 
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()
         .map(bind)
         .collect::<Result<Vec<_>, _>>()?;
-    let bind = |addr| Listener::bind("redirect_from", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("redirect_from", addr, setup.workers);
     let redirect = params.redirect_from.as_ref().map(bind).transpose()?;
     let listening = listeners.iter().find_map(Listener::port);
     let rules = tls_params.allow_san.iter().map(ToString::to_string);
