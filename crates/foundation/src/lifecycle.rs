@@ -69,6 +69,15 @@ impl Lifecycle {
         }
     }
 
+    /// A part of the process that can end before it: in flight together, with a phase of its own. Whoever makes it moves it on
+    /// with the process.
+    pub fn part(&self) -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(self.phase())),
+            in_flight: Arc::clone(&self.in_flight),
+        }
+    }
+
     /// Where it stands now.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()

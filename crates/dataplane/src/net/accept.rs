@@ -50,8 +50,7 @@ pub struct Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let worker = &self.worker;
-        worker.open.set(worker.open.get() - 1);
-        worker.metrics.open.add(-1);
+        worker.end();
         if std::thread::panicking() {
             worker.metrics.panics.inc();
             tracing::error!("a connection was cut by a fault of podkit's own; please report it");
@@ -163,8 +162,7 @@ fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S
         return;
     };
     worker.metrics.accepted.inc();
-    worker.metrics.open.add(1);
-    worker.open.set(worker.open.get() + 1);
+    worker.begin();
     let guard = Guard {
         worker: Rc::clone(worker),
         _claim: claim,
