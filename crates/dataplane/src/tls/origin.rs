@@ -23,7 +23,7 @@ use rustls::sign::SingleCertAndKey;
 use super::certificate::sha256;
 use super::pair::Pair;
 use super::source::read_file;
-use crate::watch::{Watch, places};
+use crate::watch::look_after;
 
 /// Sessions that are remembered, over all upstreams and workers.
 const SESSIONS: usize = 1024;
@@ -203,20 +203,8 @@ impl UpstreamTls {
         if files.is_empty() {
             return;
         }
-        let mut watch = Watch::new();
-        loop {
-            // Places first, then files: what changes in between wakes the watch.
-            let before = places(&files);
-            watch.follow(&before);
-            // Said by reload itself.
-            drop(self.reload());
-            let after = places(&files);
-            if after != before {
-                watch.follow(&after);
-                drop(self.reload());
-            }
-            watch.changed().await;
-        }
+        // What is wrong is said by reload itself.
+        look_after(&files, || drop(self.reload())).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -136,6 +136,75 @@ fn keys_shadow_and_proxies() {
 }
 
 #[test]
+fn files_are_followed_and_a_mistake_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    // As an editor does it: a whole new file in place of the old one.
+    let write = |name: &str, text: &str| {
+        std::fs::write(file("new"), text).unwrap();
+        std::fs::rename(file("new"), file(name)).unwrap();
+    };
+    write(
+        "rules",
+        "- name: slow\n  key: ip\n  rate: 1/h\n  burst: 2\n",
+    );
+    write("allow", "192.0.2.0/24 # ours\n");
+    write("deny", "198.51.100.7\n");
+    let arg = |name: &str, file_name: &str| format!("--{name}={}", file(file_name).display());
+    let args = [
+        arg("rules-file", "rules"),
+        arg("allow", "allow"),
+        arg("deny", "deny"),
+    ];
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.push("--trusted-proxy=127.0.0.1");
+    let Some(rig) = Rig::start(&args) else {
+        return;
+    };
+    let from = |addr: &str| format!("Forwarded: for={addr};proto=http\r\n");
+    assert_eq!(rig.statuses(3, "/", &from("1.1.1.1")), [200, 200, 429]);
+    assert_eq!(rig.statuses(3, "/", &from("192.0.2.1")), [200, 200, 200]);
+    assert_eq!(rig.get("/", &from("192.0.2.1")).header("RateLimit"), None);
+    assert_eq!(rig.get("/", &from("198.51.100.7")).status, 403);
+    // A second opinion that differs may be made up: then it is the proxy.
+    let both = "X-Forwarded-For: 192.0.2.1\r\n".to_owned() + &from("1.1.1.1");
+    assert_eq!(rig.statuses(3, "/", &both), [200, 200, 429]);
+
+    write(
+        "rules",
+        "- name: slow\n  key: ip\n  rate: 1/h\n  brust: 2\n",
+    );
+    until("the page names the line", || {
+        let page = rig.limit.admin("/").text();
+        page.contains("line 4: there is no key &quot;brust&quot;; did you mean burst?")
+            .then_some(())
+    });
+    assert_eq!(rig.get("/", &from("1.1.1.1")).status, 429);
+    let reloads = |result: &str| {
+        let sample = format!("podkit_limit_reloads_total{{result=\"{result}\"}}");
+        rig.limit.metric(&sample)
+    };
+    assert_eq!(
+        (reloads("refused"), reloads("changed")),
+        (Some(1.0), Some(0.0))
+    );
+
+    write("deny", "198.51.100.8\n");
+    write(
+        "rules",
+        "- {name: post, key: ip, rate: 1/h, method: [POST, PUT]}\n- {name: slow, key: ip, rate: 1/h, burst: 2}\n",
+    );
+    until("the files are in force", || {
+        (rig.get("/", &from("198.51.100.8")).status == 403).then_some(())
+    });
+    // What was used up under a rule that stayed stays used up.
+    assert_eq!(rig.get("/", &from("1.1.1.1")).status, 429);
+    assert_eq!(rig.get("/", &from("198.51.100.7")).status, 200);
+    assert!(rig.counted("slow", "allowed") >= 5);
+    assert_eq!(rig.counted("post", "allowed"), 0);
+}
+
+#[test]
 fn streams_of_http2_are_limited_too() {
     let Some(rig) = Rig::start(&["--rule", "name=all key=global rate=1/h burst=3"]) else {
         return;

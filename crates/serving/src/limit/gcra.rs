@@ -81,6 +81,11 @@ impl Gcra {
         (tat, outcome)
     }
 
+    /// Nanoseconds that pay for one unit.
+    pub(super) fn interval(&self) -> u64 {
+        self.interval
+    }
+
     /// Units at once.
     pub(super) fn burst(&self) -> u64 {
         self.burst

@@ -17,9 +17,10 @@ use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Kind;
 
-use super::EVICTED;
 use super::limiter::{LimitStage, Limiter};
 use super::params::Params;
+use super::set::Counted;
+use super::{EVICTED, REQUESTS, Settled};
 
 /// Checks the parameters and binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -28,15 +29,27 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
+    let limiter = Limiter::new(&params, limits.connections(), &setup.metrics)?;
+    let limiter = Arc::new(limiter);
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()
         .map(bind)
         .collect::<Result<Vec<_>, _>>()?;
-    let limiter = Arc::new(Limiter::new(&params, limits.connections(), &setup.metrics));
     let counted = Arc::clone(&limiter);
     setup.metrics.collect(move |encoder| {
+        encoder.family(REQUESTS.name, Kind::Counter, REQUESTS.doc);
+        for one in &counted.in_force().current().rules {
+            for (settled, count) in Settled::ALL.into_iter().zip(one.counts()) {
+                let labels = [("rule", one.rule.name.as_str()), ("result", settled.word())];
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "the text formats carry floating point"
+                )]
+                encoder.sample(REQUESTS.name, &labels, count as f64);
+            }
+        }
         encoder.family(EVICTED.name, Kind::Counter, EVICTED.doc);
         #[expect(
             clippy::cast_precision_loss,
@@ -93,32 +106,37 @@ impl Service for Limit {
             move |worker| plan.start(worker),
         )?;
         *self.workers.borrow_mut() = Some(workers);
+        let limiter = Arc::clone(&self.plan.limiter);
+        drop(tokio::task::spawn_local(async move {
+            limiter.in_force().watch().await;
+        }));
         Ok(())
     }
 
-    /// Nothing of it is in a file.
     fn reload(&self) -> Result<(), String> {
-        Ok(())
+        self.plan.limiter.in_force().reload()
     }
 
     fn page(&self) -> Vec<Section> {
         let columns = ["Rule", "Allowed", "Limited", "Shadow", "As given"];
         let limiter = &self.plan.limiter;
-        let row = |(rule, counts): (&super::rule::Rule, [u64; 3])| {
-            let counts = counts.map(|count| count.to_string());
-            let mut row = vec![rule.name.clone()];
-            row.extend(counts);
-            row.push(rule.text.clone());
+        let set = limiter.in_force().current();
+        let row = |one: &Counted| {
+            let mut row = vec![one.rule.name.clone()];
+            row.extend(one.counts().map(|count| count.to_string()));
+            row.push(one.rule.text.clone());
             row
         };
+        let refusal = limiter.in_force().refusal();
         let pair = |name: &str, value: String| vec![name.to_owned(), value];
         let open = self.setup.lifecycle.in_flight();
         vec![
             Section {
                 title: "Rules".to_owned(),
                 columns: columns.map(str::to_owned).to_vec(),
-                rows: limiter.counts().map(row).collect(),
-                alert: None,
+                rows: set.rules.iter().map(row).collect(),
+                alert: refusal
+                    .map(|line| format!("Refused, the former state stays in force: {line}.")),
             },
             Section {
                 title: "Live".to_owned(),
@@ -168,7 +186,7 @@ impl Plan {
                 make_traceparent: None,
                 access_log: None,
             };
-            let stage = LimitStage(Arc::clone(&self.limiter));
+            let stage = LimitStage::new(Arc::clone(&self.limiter));
             Proxy::staged(
                 settings,
                 Stages::new(vec![Rc::new(stage)]),
