@@ -2,4 +2,6 @@
 
 pub mod balance;
 pub mod echo;
+mod front;
 pub mod limit;
+mod surface;

@@ -16,7 +16,7 @@ mod gcra;
 mod limiter;
 mod params;
 mod rule;
-mod service;
+pub(crate) mod service;
 mod set;
 mod table;
 mod tag;
@@ -31,6 +31,8 @@ use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
 
 pub use params::Params;
+
+use crate::surface::{count, join};
 
 /// Its entry in the registry.
 pub const MODULE: Module = Module {
@@ -147,27 +149,3 @@ const SETS: [&[Metric]; 4] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
-
-const fn count(sets: &[&[Metric]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < sets.len() {
-        sum += sets[at].len();
-        at += 1;
-    }
-    sum
-}
-
-const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
-    let mut all = [sets[0][0]; N];
-    let (mut to, mut set) = (0, 0);
-    while set < sets.len() {
-        let mut at = 0;
-        while at < sets[set].len() {
-            all[to] = sets[set][at];
-            at += 1;
-            to += 1;
-        }
-        set += 1;
-    }
-    all
-}
