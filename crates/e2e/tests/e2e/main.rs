@@ -10,6 +10,7 @@
 
 mod abuse;
 mod balance;
+mod chain;
 mod check;
 mod compose_tls;
 mod contract;

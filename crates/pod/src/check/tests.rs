@@ -26,6 +26,7 @@ const fn spec(name: &'static str, admin_port: u16, needs: &'static [Need]) -> Mo
         about: "",
         admin_port,
         data_path: false,
+        config: None,
         params: &[Params::PARAMS],
         ports: &[Port {
             param: "listen",

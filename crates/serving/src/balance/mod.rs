@@ -54,6 +54,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             stay until they end. SIGHUP reads certificates and upstream files again. Ready when it listens and an upstream is.",
     admin_port: 9631,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         HealthParams::PARAMS,

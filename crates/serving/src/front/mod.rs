@@ -18,7 +18,7 @@ mod table;
 pub(crate) use cluster::ClusterPlan;
 pub(crate) use entrance::{Entrance, EntranceParams};
 pub(crate) use serving::{Generation, Serving};
-pub(crate) use table::Table;
+pub(crate) use table::{HostPattern, PathPattern, Table};
 
 use std::pin::Pin;
 use std::rc::Rc;

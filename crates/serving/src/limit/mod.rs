@@ -55,6 +55,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             The bounds of HTTP (heads, bodies, pauses, connections) hold as in every module.",
     admin_port: 9633,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         HttpLimits::PARAMS,
@@ -139,7 +140,7 @@ const RELOADS: Metric = Metric {
     doc: "Changes of --rules-file, --allow and --deny: changed (now in force) or refused (the former state stays).",
 };
 
-const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
+pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
 
 const SETS: [&[Metric]; 4] = [
     OWN,

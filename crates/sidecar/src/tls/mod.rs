@@ -54,6 +54,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             Ready when it listens and has a certificate that has not expired; the application's readiness is its own.",
     admin_port: 9601,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
