@@ -23,6 +23,7 @@ use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, T
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
     let tls = TlsParams::from_values(values)?;
     let tls = match (Params::has_tls(&tls), idle_tls_flag(values)) {
         (true, _) => Some(tls),
@@ -36,7 +37,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let entrance = EntranceParams {
         listen: params.listen,
         accept_proxy: params.accept_proxy,
-        http2: Http2Limits::from_values(values)?,
+        http2,
         limits: limits.clone(),
         tls,
     };
@@ -66,6 +67,7 @@ pub(crate) fn cluster(
 ) -> Result<ClusterPlan, Failure> {
     let params = Params::checked(values)?;
     let health = HealthParams::from_values(values)?;
+    let limits = UpstreamLimits::from_values(values)?;
     let tls = UpstreamTlsParams::from_values(values)?;
     let tls = match params.may_have_tls_upstreams(&tls) {
         true => Some(UpstreamTls::new(&tls, &registry)?),
@@ -97,7 +99,7 @@ pub(crate) fn cluster(
     Ok(ClusterPlan {
         discovery: Some(discovery),
         health: (health.ready != Check::Off).then_some(health),
-        limits: UpstreamLimits::from_values(values)?,
+        limits,
         affinity: affinity(&params, secure)?,
         host: host(&params),
         settings: ForwardSettings {

@@ -26,6 +26,8 @@ use crate::front::{
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let http2 = Http2Limits::from_values(values)?;
+    let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
     let registry = setup.metrics.part(&[]);
     let limiter = Arc::new(LimitPlan::new(
@@ -38,7 +40,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         membership: Membership::of(target.clone(), Outward::default()),
         discovery: None,
         health: None,
-        limits: UpstreamLimits::from_values(values)?,
+        limits: upstream_limits,
         tls: None,
         affinity: None,
         host: target.host().to_owned(),
@@ -49,7 +51,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let entrance = EntranceParams {
         listen: params.listen,
         accept_proxy: Vec::new(),
-        http2: Http2Limits::from_values(values)?,
+        http2,
         limits: limits.clone(),
         tls: None,
     };
