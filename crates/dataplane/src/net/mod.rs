@@ -36,7 +36,7 @@ pub use clock::{Clock, Timer};
 pub use cores::default_workers;
 pub use listen::{Listener, Port};
 pub(crate) use proxied::put_header;
-pub use proxied::{AcceptProxy, Path, SendProxy};
+pub use proxied::{AcceptProxy, Path, SendProxy, accept_from};
 pub use socket::{Peer, Socket, Transport};
 pub use tunnel::tunnel;
 pub use worker::{Connections, Worker, Workers};

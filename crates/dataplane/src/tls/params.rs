@@ -66,6 +66,11 @@ podkit_foundation::params! {
 }
 
 impl TlsParams {
+    /// A certificate is named, or is to be made.
+    pub fn names_certificate(&self) -> bool {
+        !self.cert.is_empty() || !self.key.is_empty() || self.cert_dir.is_some() || self.self_signed
+    }
+
     /// Where the certificates come from; an error when none or more than one place is given.
     pub fn source(&self) -> Result<Source, ParamError> {
         let files = !(self.cert.is_empty() && self.key.is_empty());

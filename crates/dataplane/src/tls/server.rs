@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::ParamError;
+use podkit_foundation::params::{Origin, ParamError, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::{Counter, Encoder, Kind, Registry};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
@@ -24,6 +24,7 @@ use super::metrics::{self, Handshakes, Reason};
 use super::params::{MinVersion, TlsParams};
 use super::set::{CertificateSet, Named};
 use super::source::Source;
+use crate::module::Section;
 use crate::watch::{Watch, places};
 
 /// The application protocols (ALPN) of a server of HTTP/1.
@@ -93,7 +94,60 @@ pub struct View {
     pub failed: u64,
 }
 
+impl View {
+    /// The certificates in force, and what was refused, for a module's page.
+    pub fn section(&self) -> Section {
+        let rows = self.certificates.iter().map(|one| {
+            vec![
+                one.name.clone(),
+                one.leaf.shown_names(),
+                date(one.leaf.not_after),
+            ]
+        });
+        let refused: Vec<String> = self
+            .refused
+            .iter()
+            .map(|refusal| {
+                format!(
+                    "Refused, the former state stays in force: {}.",
+                    refusal.line()
+                )
+            })
+            .collect();
+        Section {
+            title: "Certificates".to_owned(),
+            columns: ["Name", "For", "Expires"].map(str::to_owned).to_vec(),
+            rows: rows.collect(),
+            alert: (!refused.is_empty()).then(|| refused.join(" ")),
+        }
+    }
+}
+
 impl ServerTls {
+    /// For modules that serve in the clear without a certificate: None then, and a flag of TLS that would do nothing is
+    /// refused. (A variable may be there for all containers of a pod.)
+    pub fn if_given(
+        values: &Values,
+        protocols: &'static [&'static [u8]],
+        registry: &Registry,
+    ) -> Result<Option<Self>, Failure> {
+        let params = TlsParams::from_values(values)?;
+        if params.names_certificate() {
+            return Self::new(&params, protocols, registry).map(Some);
+        }
+        let ours = |field: &str| TlsParams::PARAMS.iter().any(|param| param.field == field);
+        let idle = values.shown().find(|(param, raws)| {
+            ours(param.field) && raws.iter().any(|raw| raw.origin == Origin::Flag)
+        });
+        match idle {
+            Some((param, _)) => {
+                let why = "needs a certificate: --cert, --cert-dir or --self-signed";
+                Err(ParamError::new(param.field, why).into())
+            }
+            None => Ok(None),
+        }
+    }
+
     /// Checks the parameters and loads everything. `protocols` are offered by ALPN, in this order; none: a client's wish
     /// is ignored. Every fault is a `Usage` failure: one line with the parameter, the file, and what would be right.
     pub fn new(

@@ -3,19 +3,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics, Proxy, ProxySettings, Traceparent};
+use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Route, Section, Service, Setup};
-use podkit_dataplane::net::{
-    AcceptProxy, Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
-};
-use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, UpstreamTlsParams,
-    forwarded_client_cert,
-};
+use podkit_dataplane::net::{Connections, Listener, Worker, Workers, accept_from};
+use podkit_dataplane::tls::{HTTP1, ServerTls, UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{
     Affinity, Checks, Cluster, Discovery, HealthParams, Membership, Outward, UpstreamLimits,
     UpstreamMetrics,
@@ -24,7 +18,7 @@ use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 
 use super::page;
-use super::params::{Params, idle_tls_flag};
+use super::params::Params;
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -33,7 +27,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let health = HealthParams::from_values(values)?;
-    let tls_params = TlsParams::from_values(values)?;
     let upstream_tls = UpstreamTlsParams::from_values(values)?;
     let upstream_tls = match params.may_have_tls_upstreams(&upstream_tls) {
         true => Some(UpstreamTls::new(&upstream_tls, &setup.metrics)?),
@@ -54,17 +47,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         params.max_upstreams as usize,
         membership.clone(),
     )?;
-    let tls = match (Params::has_tls(&tls_params), idle_tls_flag(values)) {
-        (true, _) => {
-            let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
-            Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?)
-        }
-        (false, Some(field)) => {
-            let why = "needs a certificate: --cert, --cert-dir or --self-signed";
-            return Err(ParamError::new(field, why).into());
-        }
-        (false, None) => None,
-    };
+    let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
+    let tls = ServerTls::if_given(values, protocols, &setup.metrics)?;
     let affinity = affinity(&params, tls.is_some())?;
     let access_log = match &params.access_log {
         None => None,
@@ -218,7 +202,7 @@ impl Service for Balance {
             page::live(&plan.http_metrics, &plan.limits, &self.setup.lifecycle),
         ];
         if let Some(tls) = &plan.tls {
-            sections.push(page::certificates(&tls.view()));
+            sections.push(tls.view().section());
         }
         sections
     }
@@ -281,105 +265,14 @@ impl Plan {
             access_log: self.access_log.clone(),
         };
         let proxy = Proxy::new(settings, cluster, self.http_metrics.clone());
-        match &self.tls {
-            None => self.listen(worker, &proxy),
-            Some(tls) => {
-                let front = Front {
-                    tls: tls.clone(),
-                    patience: self.limits.head_timeout,
-                    proxy,
-                };
-                self.listen(worker, &Rc::new(front))
-            }
-        }
-    }
-
-    fn listen<S: Serve>(&self, worker: &Rc<Worker>, serve: &Rc<S>) -> std::io::Result<()> {
-        let trusted = &self.params.accept_proxy;
-        for listener in &self.listeners {
-            let (port, worker) = (listener.take()?, Rc::clone(worker));
-            if trusted.is_empty() {
-                let accepting = accepting(port, worker, Rc::clone(serve));
-                drop(tokio::task::spawn_local(accepting));
-            } else {
-                let patience = self.limits.head_timeout;
-                let serve = AcceptProxy::new(trusted.clone(), patience, Rc::clone(serve));
-                drop(tokio::task::spawn_local(accepting(
-                    port,
-                    worker,
-                    Rc::new(serve),
-                )));
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
-    if let Err(error) = accept(port, worker, serve).await {
-        tracing::error!(why = %error, "a listener ended");
-    }
-}
-
-/// What a worker does with a connection that comes by TLS.
-struct Front {
-    tls: ServerTls,
-    /// For the handshake.
-    patience: Duration,
-    proxy: Rc<Proxy>,
-}
-
-impl Serve for Front {
-    async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted {
-            socket,
-            peer,
+        let proxy = move |_| Rc::clone(&proxy);
+        let front = Front::new(self.tls.clone(), self.limits.head_timeout, proxy);
+        accept_from(
+            &self.listeners,
+            &self.params.accept_proxy,
+            self.limits.head_timeout,
             worker,
-            guard,
-        } = accepted;
-        let handshake = TlsStream::accept(socket, self.tls.config(), &worker, self.patience);
-        let handshake = match handshake.await {
-            Ok(handshake) => handshake,
-            Err(error) => {
-                let reason = Reason::of_io(&error);
-                self.tls.failed(reason);
-                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
-            }
-        };
-        let client = match self.tls.accepted(handshake.connection()) {
-            Ok(client) => client,
-            Err(reason) => {
-                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
-            }
-        };
-        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
-        let stream = match handshake.into_stream() {
-            Ok(stream) => stream,
-            Err(error) => {
-                return tracing::error!(%peer, why = %error, "a connection can't be protected");
-            }
-        };
-        let fields = client.as_ref().map(client_field).unwrap_or_default();
-        match http2 {
-            true => {
-                let serve = self
-                    .proxy
-                    .serve_http2(stream, None, peer, worker, fields.as_bytes());
-                // Boxed, so that the others' tasks have no room for it.
-                Box::pin(serve).await;
-            }
-            false => {
-                let serve = self.proxy.serve_on(stream, peer, worker, fields.as_bytes());
-                serve.await;
-            }
-        }
-        drop(guard);
+            &Rc::new(front),
+        )
     }
-}
-
-fn client_field(client: &Certificate) -> String {
-    format!(
-        "X-Forwarded-Client-Cert: {}\r\n",
-        forwarded_client_cert(client)
-    )
 }

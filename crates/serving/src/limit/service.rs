@@ -4,17 +4,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
 use podkit_dataplane::http::stage::Stages;
-use podkit_dataplane::http2::Http2Limits;
+use podkit_dataplane::http::{Front, HttpLimits};
+use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{
-    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
-};
+use podkit_dataplane::net::{Connections, Listener, Worker, Workers, accept_from};
+use podkit_dataplane::tls::{HTTP1, ServerTls, UpstreamTls};
 use podkit_dataplane::upstream::{Cluster, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamSet as _, Values};
+use podkit_foundation::params::{Cidr, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Kind;
 
 use super::limiter::{LimitStage, Limiter};
@@ -29,6 +28,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
+    let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
+    let tls = ServerTls::if_given(values, protocols, &setup.metrics)?;
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
     let limiter = Limiter::new(&params, limits.connections(), &setup.metrics)?;
     let limiter = Arc::new(limiter);
     let bind = |addr| Listener::bind("listen", addr, setup.workers);
@@ -63,6 +65,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             http2,
             upstream_limits,
             target,
+            tls,
+            upstream_tls,
+            accept_proxy: params.accept_proxy,
             limiter,
             listeners,
             upstream_metrics: UpstreamMetrics::new(&setup.metrics),
@@ -80,6 +85,9 @@ struct Plan {
     http2: Http2Limits,
     upstream_limits: UpstreamLimits,
     target: Target,
+    tls: Option<ServerTls>,
+    upstream_tls: Option<UpstreamTls>,
+    accept_proxy: Vec<Cidr>,
     limiter: Arc<Limiter>,
     listeners: Vec<Listener>,
     upstream_metrics: UpstreamMetrics,
@@ -106,6 +114,12 @@ impl Service for Limit {
             move |worker| plan.start(worker),
         )?;
         *self.workers.borrow_mut() = Some(workers);
+        if let Some(tls) = &self.plan.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
+        if let Some(tls) = &self.plan.upstream_tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
         let limiter = Arc::clone(&self.plan.limiter);
         drop(tokio::task::spawn_local(async move {
             limiter.in_force().watch().await;
@@ -114,7 +128,18 @@ impl Service for Limit {
     }
 
     fn reload(&self) -> Result<(), String> {
-        self.plan.limiter.in_force().reload()
+        // Each is tried whatever becomes of the others.
+        let served = self.plan.tls.as_ref().map(|tls| tls.reload().map(drop));
+        let spoken = self.plan.upstream_tls.as_ref();
+        let spoken = spoken.map(|tls| tls.reload().map(drop));
+        let rules = self.plan.limiter.in_force().reload();
+        let all = [served, spoken, Some(rules)].into_iter().flatten();
+        all.fold(Ok(()), Result::and)
+    }
+
+    fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let tls = self.plan.tls.iter();
+        tls.map(|tls| ("certificate", tls.usable())).collect()
     }
 
     fn page(&self) -> Vec<Section> {
@@ -130,7 +155,7 @@ impl Service for Limit {
         let refusal = limiter.in_force().refusal();
         let pair = |name: &str, value: String| vec![name.to_owned(), value];
         let open = self.setup.lifecycle.in_flight();
-        vec![
+        let mut sections = vec![
             Section {
                 title: "Rules".to_owned(),
                 columns: columns.map(str::to_owned).to_vec(),
@@ -159,7 +184,9 @@ impl Service for Limit {
                 ],
                 alert: None,
             },
-        ]
+        ];
+        sections.extend(self.plan.tls.iter().map(|tls| tls.view().section()));
+        sections
     }
 }
 
@@ -170,14 +197,16 @@ impl Plan {
             self.target.clone(),
             self.upstream_limits.clone(),
             self.upstream_metrics.clone(),
-            // In the clear only, which `Params::target` sees to.
-            Outward::default(),
+            Outward {
+                tls: self.upstream_tls.clone(),
+                raw: false,
+            },
         );
         let proxy = |trust_forwarded| {
             let settings = ProxySettings {
                 limits: self.limits.clone(),
                 http2: self.http2.clone(),
-                scheme: "http",
+                scheme: if self.tls.is_some() { "https" } else { "http" },
                 port: self.listeners.iter().find_map(Listener::port),
                 trust_forwarded,
                 response_fields: String::new(),
@@ -194,38 +223,20 @@ impl Plan {
                 self.http_metrics.clone(),
             )
         };
-        let front = Rc::new(Front {
-            limiter: Arc::clone(&self.limiter),
-            strangers: proxy(false),
-            trusted: proxy(true),
-        });
-        for listener in &self.listeners {
-            let accepting = accepting(listener.take()?, Rc::clone(worker), Rc::clone(&front));
-            drop(tokio::task::spawn_local(accepting));
-        }
-        Ok(())
-    }
-}
-
-async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
-    if let Err(error) = accept(port, worker, serve).await {
-        tracing::error!(why = %error, "a listener ended");
-    }
-}
-
-/// What a worker does with a connection: a trusted proxy's word about its clients goes on, anybody else's is replaced.
-struct Front {
-    limiter: Arc<Limiter>,
-    strangers: Rc<Proxy>,
-    trusted: Rc<Proxy>,
-}
-
-impl Serve for Front {
-    async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let proxy = match self.limiter.trusts(accepted.peer) {
-            true => &self.trusted,
-            false => &self.strangers,
+        let (strangers, trusted) = (proxy(false), proxy(true));
+        let limiter = Arc::clone(&self.limiter);
+        // A trusted proxy's word about its clients goes on, anybody else's is replaced.
+        let proxy_for = move |peer| match limiter.trusts(peer) {
+            true => Rc::clone(&trusted),
+            false => Rc::clone(&strangers),
         };
-        Rc::clone(proxy).serve(accepted).await;
+        let front = Front::new(self.tls.clone(), self.limits.head_timeout, proxy_for);
+        accept_from(
+            &self.listeners,
+            &self.accept_proxy,
+            self.limits.head_timeout,
+            worker,
+            &Rc::new(front),
+        )
     }
 }
