@@ -40,7 +40,7 @@ pub use listen::{Listener, Port};
 pub(crate) use listeners::Handed;
 pub use listeners::Listeners;
 pub(crate) use proxied::put_header;
-pub use proxied::{AcceptProxy, Path, SendProxy};
+pub use proxied::{AcceptProxy, Path, SendProxy, accept_from};
 pub use socket::{Peer, Socket, Transport};
 pub use tunnel::tunnel;
 pub use worker::{Connections, Worker, Workers};

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use podkit_testkit::certs::Authority;
 use podkit_testkit::http::{self, Response};
 use podkit_testkit::net::free_addr;
 use podkit_testkit::peers::{self, Server};
 use podkit_testkit::podkit::Module;
 use podkit_testkit::process::run;
+use podkit_testkit::tls::{Client, Options};
 use podkit_testkit::{Need, Turn, able, until};
 
 /// nginx that says whom it was told of, and podkit in front of it. None where there is no nginx.
@@ -83,10 +85,14 @@ fn a_burst_passes_and_the_rest_is_told_when_to_come_again() {
     let refused = rig.get("/api/x", "Accept: application/json\r\n");
     assert_eq!(refused.status, 429);
     assert_eq!(refused.json()["status"], 429);
+    assert_eq!(refused.json()["violated-policies"][0], "api");
     assert_eq!(field(&refused, "Content-Type"), "application/problem+json");
     assert_eq!(field(&refused, "X-RateLimit-Remaining"), "0");
     let after: u64 = field(&refused, "Retry-After").parse().unwrap();
     assert!((1..=10).contains(&after), "{after}");
+    // draft-ietf-httpapi-ratelimit-headers section 6: not later than what Retry-After says.
+    let limit = field(&refused, "RateLimit");
+    assert_eq!(limit, format!("\"api\";r=0;t={after}"));
     // Other paths are not counted, and what nobody trusts says nothing about who asks.
     let other = rig.get("/other", "");
     assert_eq!((other.status, other.header("RateLimit")), (200, None));
@@ -221,6 +227,64 @@ fn streams_of_http2_are_limited_too() {
 }
 
 #[test]
+fn clients_and_the_upstream_may_come_by_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("limit");
+    let (cert, key) = authority.server(&["localhost"]).write(dir.path(), "tls");
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let arg = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let (cert, key, ca) = (
+        arg("cert", &cert),
+        arg("key", &key),
+        arg("upstream-ca", &ca),
+    );
+    let rule = "--rule=name=all key=global rate=1/h burst=3";
+    let Some(back) = Rig::start(&[rule, &cert, &key]) else {
+        return;
+    };
+    let front = free_addr();
+    let listen = format!("--listen={front}");
+    let upstream = format!("--upstream=https://localhost:{}", back.front.port());
+    let args = [
+        &listen,
+        &upstream,
+        &ca,
+        &cert,
+        &key,
+        "--rule=name=few key=ip rate=1/h burst=2",
+    ];
+    let limit = Module::start("limit", &args, &[]);
+    let client = Client::new(&Options {
+        authority: Some(&authority),
+        ..Options::default()
+    });
+    let get = || client.get(front, "localhost", "/").unwrap();
+    let first = get();
+    assert_eq!(
+        (first.status, first.text().as_str()),
+        (200, "for 127.0.0.1\n")
+    );
+    // Both say where the client stands, as one list.
+    let stands: Vec<&str> = first
+        .headers
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("RateLimit"))
+        .map(|(_, value)| value.as_str())
+        .collect();
+    assert_eq!(stands, ["\"all\";r=2;t=3600", "\"few\";r=1;t=3600"]);
+    assert_eq!((get().status, get().status), (200, 429));
+    assert!(limit.admin("/").text().contains("Certificates"));
+    let refused = podkit_testkit::podkit::podkit(&["limit", &upstream, rule, "--min-version=1.3"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.err.contains("needs a certificate"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
 fn so_many_requests_of_a_key_at_once() {
     let _turn = Turn::shared();
     let (back, front) = (free_addr(), free_addr());
@@ -237,6 +301,16 @@ fn so_many_requests_of_a_key_at_once() {
     assert_eq!(
         (second.status, second.header("Retry-After")),
         (429, Some("1"))
+    );
+    assert_eq!(
+        (
+            second.header("RateLimit-Policy"),
+            second.header("RateLimit")
+        ),
+        (
+            Some("\"slow\";q=1;qu=\"concurrent-requests\""),
+            Some("\"slow\";r=0")
+        )
     );
     assert_eq!(first.join().unwrap(), 200);
     assert_eq!(

@@ -4,7 +4,6 @@ use std::sync::LazyLock;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::{Answer, Section};
-use podkit_dataplane::tls::{View, date};
 use podkit_dataplane::upstream::{Membership, Shown};
 use podkit_foundation::lifecycle::Lifecycle;
 use serde_json::{Value, json};
@@ -162,33 +161,6 @@ pub(crate) fn live(metrics: &HttpMetrics, connections: usize, lifecycle: &Lifecy
             .map(|(name, value)| vec![name.to_owned(), value])
             .collect(),
         alert: None,
-    }
-}
-
-/// The certificates for `/`.
-pub(crate) fn certificates(view: &View) -> Section {
-    let rows = view.certificates.iter().map(|one| {
-        vec![
-            one.name.clone(),
-            one.leaf.shown_names(),
-            date(one.leaf.not_after),
-        ]
-    });
-    let refused: Vec<String> = view
-        .refused
-        .iter()
-        .map(|refusal| {
-            format!(
-                "Refused, the former state stays in force: {}.",
-                refusal.line()
-            )
-        })
-        .collect();
-    Section {
-        title: "Certificates".to_owned(),
-        columns: ["Name", "For", "Expires"].map(str::to_owned).to_vec(),
-        rows: rows.collect(),
-        alert: (!refused.is_empty()).then(|| refused.join(" ")),
     }
 }
 

@@ -16,7 +16,7 @@ use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Registry;
 
 use super::page;
-use super::params::{Params, idle_tls_flag};
+use super::params::Params;
 use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, Table, Way};
 
 /// Checks the parameters, reads the files, binds the listeners.
@@ -24,15 +24,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
     let http2 = Http2Limits::from_values(values)?;
-    let tls = TlsParams::from_values(values)?;
-    let tls = match (Params::has_tls(&tls), idle_tls_flag(values)) {
-        (true, _) => Some(tls),
-        (false, Some(field)) => {
-            let why = "needs a certificate: --cert, --cert-dir or --self-signed";
-            return Err(ParamError::new(field, why).into());
-        }
-        (false, None) => None,
-    };
+    let tls = TlsParams::if_given(values)?;
     let cluster = cluster(values, tls.is_some(), setup.metrics.part(&[]))?;
     let entrance = EntranceParams {
         listen: params.listen,
@@ -193,7 +185,7 @@ impl Service for Balance {
             page::live(metrics, self.limits.connections(), &self.setup.lifecycle),
         ];
         if let Some(tls) = &self.entrance.tls {
-            sections.push(page::certificates(&tls.view()));
+            sections.push(tls.view().section());
         }
         sections
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http2::Http2Limits;
-use podkit_dataplane::tls::TlsParams;
+use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamLimits;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Param, ParamSet as _, Values};
@@ -52,7 +52,11 @@ pub(super) static KINDS: &[Kind] = &[
         name: "limit",
         params: || limit::MODULE.spec.params.concat(),
         left_out: |param| {
-            param.field == "upstream" || has(UpstreamLimits::PARAMS, param) || of_listener(param)
+            // What stands behind it is the next stage.
+            param.field == "upstream"
+                || has(UpstreamLimits::PARAMS, param)
+                || has(UpstreamTlsParams::PARAMS, param)
+                || of_listener(param)
         },
         is_end: false,
         check: limit::service::check,

@@ -248,7 +248,7 @@ impl Service for Chain {
             let addrs = entrance.addrs().iter().map(ToString::to_string);
             let addrs = addrs.collect::<Vec<_>>().join(", ");
             let tls = entrance.tls.iter();
-            sections.extend(tls.map(|tls| named(&addrs, page::certificates(&tls.view()))));
+            sections.extend(tls.map(|tls| named(&addrs, tls.view().section())));
         }
         sections
     }

@@ -1,16 +1,13 @@
 //! Where clients come in: addresses, the PROXY protocol, TLS, the bounds of HTTP.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{Proxy, ProxySettings};
+use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::Setup;
-use podkit_dataplane::net::{AcceptProxy, Accepted, Listener, Port, Serve, Worker, accept};
-use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, forwarded_client_cert,
-};
+use podkit_dataplane::net::{Listener, Worker, accept_from};
+use podkit_dataplane::tls::{HTTP1, ServerTls, TlsParams};
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::Lifecycle;
 use podkit_foundation::params::{Addr, Cidr};
@@ -98,102 +95,9 @@ impl Entrance {
 
     /// On a worker's thread: its accept loops.
     pub(super) fn start(&self, worker: &Rc<Worker>, proxy: &Rc<Proxy>) -> std::io::Result<()> {
-        match &self.tls {
-            None => self.listen(worker, proxy),
-            Some(tls) => {
-                let front = Front {
-                    tls: tls.clone(),
-                    patience: self.params.limits.head_timeout,
-                    proxy: Rc::clone(proxy),
-                };
-                self.listen(worker, &Rc::new(front))
-            }
-        }
+        let patience = self.params.limits.head_timeout;
+        let front = Front::new(self.tls.clone(), patience, Rc::clone(proxy));
+        let proxies = &self.params.accept_proxy;
+        accept_from(&self.listeners, proxies, patience, worker, &Rc::new(front))
     }
-
-    fn listen<S: Serve>(&self, worker: &Rc<Worker>, serve: &Rc<S>) -> std::io::Result<()> {
-        let trusted = &self.params.accept_proxy;
-        for listener in &self.listeners {
-            let (port, worker) = (listener.take()?, Rc::clone(worker));
-            if trusted.is_empty() {
-                let accepting = accepting(port, worker, Rc::clone(serve));
-                drop(tokio::task::spawn_local(accepting));
-            } else {
-                let patience = self.params.limits.head_timeout;
-                let serve = AcceptProxy::new(trusted.clone(), patience, Rc::clone(serve));
-                let accepting = accepting(port, worker, Rc::new(serve));
-                drop(tokio::task::spawn_local(accepting));
-            }
-        }
-        Ok(())
-    }
-}
-
-async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
-    if let Err(error) = accept(port, worker, serve).await {
-        tracing::error!(why = %error, "a listener ended");
-    }
-}
-
-/// What a worker does with a connection that comes by TLS.
-struct Front {
-    tls: ServerTls,
-    /// For the handshake.
-    patience: Duration,
-    proxy: Rc<Proxy>,
-}
-
-impl Serve for Front {
-    async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let Accepted {
-            socket,
-            peer,
-            worker,
-            guard,
-        } = accepted;
-        let handshake = TlsStream::accept(socket, self.tls.config(), &worker, self.patience);
-        let handshake = match handshake.await {
-            Ok(handshake) => handshake,
-            Err(error) => {
-                let reason = Reason::of_io(&error);
-                self.tls.failed(reason);
-                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
-            }
-        };
-        let client = match self.tls.accepted(handshake.connection()) {
-            Ok(client) => client,
-            Err(reason) => {
-                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
-            }
-        };
-        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
-        let stream = match handshake.into_stream() {
-            Ok(stream) => stream,
-            Err(error) => {
-                return tracing::error!(%peer, why = %error, "a connection can't be protected");
-            }
-        };
-        let fields = client.as_ref().map(client_field).unwrap_or_default();
-        match http2 {
-            true => {
-                let serve = self
-                    .proxy
-                    .serve_http2(stream, None, peer, worker, fields.as_bytes());
-                // Boxed, so that the others' tasks have no room for it.
-                Box::pin(serve).await;
-            }
-            false => {
-                let serve = self.proxy.serve_on(stream, peer, worker, fields.as_bytes());
-                serve.await;
-            }
-        }
-        drop(guard);
-    }
-}
-
-fn client_field(client: &Certificate) -> String {
-    format!(
-        "X-Forwarded-Client-Cert: {}\r\n",
-        forwarded_client_cert(client)
-    )
 }

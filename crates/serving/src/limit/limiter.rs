@@ -102,10 +102,17 @@ impl Limiter {
                 .tag(rule.id, self.key(&rule.key, request, client, &mut room));
             let mut refused = None;
             if let Some(most) = rule.concurrency {
-                match self.flight.enter(tag, most) {
+                let entered = self.flight.enter(tag, most);
+                match entered {
                     Some((held, _)) => pass.hold(held),
                     // When another request ends is not known.
                     None => refused = Some(1),
+                }
+                if rule.rate.is_none() && !rule.shadow && self.headers.has_ietf() {
+                    let out = pass.fields();
+                    out.put(counted.ietf.as_bytes());
+                    out.put_decimal(entered.map_or(0, |(_, now)| most - now));
+                    out.put(b"\r\n");
                 }
             }
             if let (Some(rate), None) = (&rule.rate, refused) {
@@ -120,8 +127,11 @@ impl Limiter {
                         let out = pass.fields();
                         out.put(counted.ietf.as_bytes());
                         out.put_decimal(outcome.remaining);
-                        out.put(b";t=");
-                        out.put_decimal(outcome.full_seconds());
+                        // Without it when nothing is owed: there is no more to come.
+                        if outcome.more_after > 0 {
+                            out.put(b";t=");
+                            out.put_decimal(outcome.more_seconds());
+                        }
                         out.put(b"\r\n");
                     }
                     if !outcome.allowed || least.is_none_or(|it| outcome.remaining < it.1.remaining)
@@ -142,7 +152,7 @@ impl Limiter {
                 out.put(b"Retry-After: ");
                 out.put_decimal(seconds);
                 out.put(b"\r\n");
-                return Verdict::Answer(refusal(request));
+                return Verdict::Answer(refusal(takes_json(request), &counted.problem));
             }
         }
         self.put_x(pass, least);
@@ -188,9 +198,8 @@ impl Limiter {
     }
 }
 
-/// The answer to a request that is refused, in the form that the client takes (RFC 9457 for JSON).
-fn refusal(request: &View<'_>) -> Reply {
-    let takes_json = request
+fn takes_json(request: &View<'_>) -> bool {
+    request
         .fields("accept")
         .flat_map(|list| list.split(|byte| *byte == b','))
         .filter_map(|range| range.split(|byte| *byte == b';').next())
@@ -198,18 +207,25 @@ fn refusal(request: &View<'_>) -> Reply {
         .any(|range| {
             range.eq_ignore_ascii_case(b"application/json")
                 || range.eq_ignore_ascii_case(b"application/problem+json")
-        });
-    let (content_type, body): (_, &'static [u8]) = match takes_json {
+        })
+}
+
+/// The answer to a request that is refused, in the form that the client takes.
+fn refusal(json: bool, problem: &str) -> Reply {
+    let (content_type, body) = match json {
         true => (
             "application/problem+json",
-            b"{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429}\n",
+            problem.as_bytes().to_vec().into(),
         ),
-        false => ("text/plain; charset=utf-8", b"too many requests\n"),
+        false => (
+            "text/plain; charset=utf-8",
+            b"too many requests\n".as_slice().into(),
+        ),
     };
     Reply {
         status: 429,
         content_type,
-        body: body.into(),
+        body,
     }
 }
 

@@ -26,6 +26,7 @@ use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
+use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
@@ -58,15 +59,17 @@ static SPEC: ModuleSpec = ModuleSpec {
     config: None,
     params: &[
         Params::PARAMS,
+        TlsParams::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
+        UpstreamTlsParams::PARAMS,
     ],
     ports: &[Port {
         param: "listen",
         port: Some(8080),
         protocol: "HTTP",
-        doc: "What clients come to.",
+        doc: "What clients come to; HTTPS with a certificate.",
     }],
     endpoints: &[],
     files: &[
@@ -81,6 +84,38 @@ static SPEC: ModuleSpec = ModuleSpec {
         FileUse {
             name: "deny",
             doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "cert",
+            doc: "PEM chain, and its key when there is no `--key`. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "key",
+            doc: "PEM private key. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "cert-dir",
+            doc: "Directory of pairs. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "client-ca",
+            doc: "PEM certificates of the authorities for clients. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "client-crl",
+            doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-ca",
+            doc: "PEM certificates of the authorities for upstreams. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-cert",
+            doc: "PEM chain shown to upstreams, and its key when there is no `--upstream-key`. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-key",
+            doc: "PEM private key of it. Watched, and read on SIGHUP.",
         },
     ],
     needs: &[Need {
@@ -142,11 +177,13 @@ const RELOADS: Metric = Metric {
 
 pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
 
-const SETS: [&[Metric]; 4] = [
+const SETS: [&[Metric]; 6] = [
     OWN,
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,
+    &tls::METRICS,
+    &tls::ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Cidr, ParamError, ParamSet as _, Scheme, Upstream, Values};
+use podkit_foundation::params::{Addr, Cidr, ParamError, ParamSet as _, Upstream, Values};
 
 use super::rule::{Rule, RuleList};
 
@@ -35,11 +35,12 @@ impl Headers {
 podkit_foundation::params! {
     /// The parameters of `limit` besides those of HTTP.
     pub struct Params {
-        /// Addresses to take HTTP on.
+        /// Where clients come; repeatable. HTTPS with `--cert`, `--cert-dir` or `--self-signed`, else HTTP.
         listen: Vec<Addr> { default: Some(":8080") },
         /// What stands behind the limits: host:port, :port (on the loopback) or unix:/path.
         ///
-        /// One. Several are the work of `podkit balance`.
+        /// One. Several are the work of `podkit balance`. `https://` in front: TLS is spoken to it, its certificate verified for its
+        /// host or ;server-name=NAME; `h2c://`: HTTP/2 in the clear.
         upstream: Vec<Upstream> { optional: false },
         /// A rule: `name=… key=… rate=100/s`, and more pairs; repeatable, or several separated by semicolons.
         ///
@@ -66,6 +67,11 @@ podkit_foundation::params! {
         max_keys: u32 { default: Some("100000"), bounds: Some((1, 100_000_000)) },
         /// The fields that tell clients where they stand, on allowed answers too.
         headers: Headers { default: Some("both") },
+        /// Balancers in front, as blocks of addresses, whose connections begin with a header of the PROXY protocol (v1 or v2);
+        /// repeatable.
+        ///
+        /// Its source is the client from then on. Who comes over a unix socket is a balancer too. Others are served as who they are.
+        accept_proxy: Vec<Cidr> {},
         /// Proxies whose X-Forwarded-For and Forwarded are believed, as addresses or blocks; repeatable.
         ///
         /// `key=ip` is then the last address in them that is not such a proxy; when both are there and name different clients, it
@@ -106,23 +112,6 @@ impl Params {
 
     /// What stands behind, if it is one and of a form that is there.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
-        let expected = "expected host:port, :port or unix:/path";
-        match self.upstream.as_slice() {
-            [one] if one.weight != 1 || one.priority != 0 => Err(wrong(format!(
-                "\"{one}\": weight and priority mean nothing for one upstream; {expected}"
-            ))),
-            [one] if !matches!(one.scheme, Scheme::Plain) || one.server_name.is_some() => {
-                Err(wrong(format!(
-                    "\"{one}\": limit speaks plain HTTP/1.1 to its upstream; {expected}"
-                )))
-            }
-            [one] => Target::new("upstream", "limit", one),
-            [] => Err(wrong(format!("is required; {expected}"))),
-            many => Err(wrong(format!(
-                "{} are given, and limit stands in front of one; {expected}, once (several are for podkit balance)",
-                many.len()
-            ))),
-        }
+        Target::only("limit", &self.upstream)
     }
 }

@@ -9,6 +9,7 @@ use podkit_dataplane::http::proxy::ForwardSettings;
 use podkit_dataplane::http::stage::Stage;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::tls::{TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Membership, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Cidr, ParamSet as _, Values};
@@ -29,19 +30,24 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
+    let tls = TlsParams::if_given(values)?;
     let registry = setup.metrics.part(&[]);
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &registry)?;
+    let outward = Outward {
+        tls: upstream_tls.clone(),
+        raw: false,
+    };
     let limiter = Arc::new(LimitPlan::new(
         params.clone(),
         limits.connections(),
         registry.clone(),
     )?);
     let cluster = ClusterPlan {
-        // In the clear only, which `Params::target` sees to.
-        membership: Membership::of(target.clone(), Outward::default()),
+        membership: Membership::of(target.clone(), outward),
         discovery: None,
         health: None,
         limits: upstream_limits,
-        tls: None,
+        tls: upstream_tls,
         affinity: None,
         host: target.host().to_owned(),
         settings: ForwardSettings::default(),
@@ -50,10 +56,10 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     };
     let entrance = EntranceParams {
         listen: params.listen,
-        accept_proxy: Vec::new(),
+        accept_proxy: params.accept_proxy,
         http2,
         limits: limits.clone(),
-        tls: None,
+        tls,
     };
     Ok(Rc::new(Limit {
         entrance: Arc::new(Entrance::new(entrance, setup, setup.metrics.part(&[]))?),
@@ -198,6 +204,11 @@ impl Service for Limit {
         self.serving.reload()
     }
 
+    fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let tls = self.entrance.tls.iter();
+        tls.map(|tls| ("certificate", tls.usable())).collect()
+    }
+
     fn page(&self) -> Vec<Section> {
         let pair = |name: &str, value: String| vec![name.to_owned(), value];
         let open = self.setup.lifecycle.in_flight();
@@ -216,6 +227,8 @@ impl Service for Limit {
             ],
             alert: None,
         });
+        let tls = self.entrance.tls.iter();
+        sections.extend(tls.map(|tls| tls.view().section()));
         sections
     }
 }

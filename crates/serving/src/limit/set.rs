@@ -31,8 +31,10 @@ pub(super) struct Set {
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) rule: Rule,
-    /// `RateLimit-Policy` and the begin of `RateLimit`.
+    /// `RateLimit-Policy` and the begin of `RateLimit` (draft-ietf-httpapi-ratelimit-headers, sections 3 and 4: structured fields).
     pub(super) ietf: String,
+    /// The problem document of a refusal (section 5.1 of it; RFC 9457).
+    pub(super) problem: String,
     counts: [Counter; 3],
 }
 
@@ -40,10 +42,21 @@ impl Counted {
     /// `former`: the one of that name that was in force; it goes on counting.
     fn new(rule: Rule, former: Option<&Self>) -> Self {
         Self {
-            ietf: rule.rate.map_or(String::new(), |rate| {
-                let (name, q, w) = (&rule.name, rate.burst(), rate.window_seconds());
-                format!("RateLimit-Policy: \"{name}\";q={q};w={w}\r\nRateLimit: \"{name}\";r=")
-            }),
+            ietf: {
+                let name = &rule.name;
+                let policy = match (rule.rate, rule.concurrency) {
+                    (Some(rate), _) => format!("q={};w={}", rate.burst(), rate.window_seconds()),
+                    (None, most) => {
+                        format!("q={};qu=\"concurrent-requests\"", most.unwrap_or_default())
+                    }
+                };
+                format!("RateLimit-Policy: \"{name}\";{policy}\r\nRateLimit: \"{name}\";r=")
+            },
+            problem: format!(
+                "{{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\",\
+                 \"title\":\"Too Many Requests\",\"status\":429,\"violated-policies\":[\"{}\"]}}\n",
+                rule.name
+            ),
             counts: former.map_or_else(Default::default, |former| former.counts.clone()),
             rule,
         }

@@ -19,8 +19,7 @@ use podkit_dataplane::net::{
     Worker, Workers, accept, tunnel,
 };
 use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, UpstreamTlsParams,
-    forwarded_client_cert,
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, forwarded_client_cert,
 };
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
@@ -37,7 +36,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
-    let upstream_tls = UpstreamTlsParams::from_values(values)?;
     let target = params.target()?;
     let protocols = match params.mode {
         Mode::Http if http2.http2 => HTTP2,
@@ -49,14 +47,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         true => None,
         false => Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?),
     };
-    // The system's authorities are read only when they are needed.
-    let upstream_tls = match target.is_tls() {
-        true => Some(UpstreamTls::new(&upstream_tls, &setup.metrics)?),
-        false => {
-            upstream_tls.refuse_unused()?;
-            None
-        }
-    };
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
 
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
