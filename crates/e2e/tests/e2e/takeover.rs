@@ -193,6 +193,7 @@ fn every_module_with_a_data_path_can_be_replaced() {
     let rule = "--rule=name=all key=ip rate=100000/s".to_owned();
     for (module, more) in [
         ("echo", vec![]),
+        ("chain", vec![]),
         ("balance", vec![upstream.clone()]),
         ("limit", vec![upstream.clone(), rule]),
         ("tls", vec![upstream, "--self-signed".to_owned()]),
@@ -204,6 +205,16 @@ fn every_module_with_a_data_path_can_be_replaced() {
             format!("--listen=unix:{}", file.display()),
         ];
         args.extend(more);
+        if module == "chain" {
+            let path = dir.path().join("chain.yaml");
+            let text = format!(
+                "listen: ['{listen}', 'unix:{}']\nstages: {{web: {{balance: {{upstream: '{application}'}}}}}}\n\
+                 routes: [{{stages: web}}]\n",
+                file.display()
+            );
+            std::fs::write(&path, text).unwrap();
+            args = vec![format!("--chain-file={}", path.display())];
+        }
         let mut rig = Rig::start(module, &args);
         for _ in 0..2 {
             rig.replace(&[]);

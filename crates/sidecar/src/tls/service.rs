@@ -43,11 +43,11 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         // Whatever the application speaks, it is not ours to choose.
         Mode::Tcp => &[],
     };
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
     let tls = match params.originate {
         true => None,
         false => Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?),
     };
-    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
 
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
