@@ -5,4 +5,3 @@ pub mod chain;
 pub mod echo;
 mod front;
 pub mod limit;
-mod surface;

@@ -181,6 +181,26 @@ fn everything_changes_while_clients_ask_and_nobody_notices() {
 }
 
 #[test]
+fn a_new_cluster_gets_requests_once_it_takes_them() {
+    let _turn = Turn::shared();
+    let Some(rig) = Rig::new() else { return };
+    let listen = format!("listen: '{}'", rig.listen);
+    let load = Load::start(rig.listen, 4);
+    // Known by a name that must be asked for first.
+    let by_name = format!("dns:localhost:{}", rig.b.addr.port());
+    let text = rig.text(&listen, "c");
+    let new =
+        format!("stages:\n  c:\n    balance: {{upstream: '{by_name}', ready-period: 100ms}}\n");
+    rig.write(&text.replacen("stages:\n", &new, 1), "changed");
+    until("the new cluster", || {
+        (rig.get("x", "/").text() == "b").then_some(())
+    });
+    load.wait(200);
+    let (done, failed, _) = load.end();
+    assert_eq!(failed, Vec::<String>::new(), "of {done}");
+}
+
+#[test]
 fn a_bad_file_is_refused_and_the_old_state_stays() {
     let _turn = Turn::shared();
     let Some(rig) = Rig::new() else { return };

@@ -25,12 +25,10 @@ use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{HealthParams, Membership, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
-    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port,
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
 };
 
 pub use params::Params;
-
-use crate::surface::{count, join};
 
 /// The module.
 pub const MODULE: Module = Module {

@@ -17,7 +17,7 @@ use podkit_foundation::telemetry::metrics::Registry;
 
 use super::page;
 use super::params::Params;
-use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, Table, Way};
+use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, Way};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -159,9 +159,7 @@ impl Service for Balance {
             stages: Vec::new(),
             cluster: Arc::clone(&self.cluster),
         };
-        self.serving.start(Generation {
-            entrances: vec![(Arc::clone(&self.entrance), Arc::new(Table::of(way)))],
-        })
+        self.serving.start(Generation::of(&self.entrance, way))
     }
 
     fn reload(&self) -> Result<(), String> {

@@ -22,14 +22,13 @@ use podkit_dataplane::tls;
 use podkit_dataplane::upstream::{Membership, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
-    ConfigFile, Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port,
+    ConfigFile, Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
 };
 use podkit_foundation::yaml::{Findings, documents};
 
 pub use params::Params;
 
 use crate::limit;
-use crate::surface::{count, join};
 
 /// The module.
 pub const MODULE: Module = Module {
@@ -67,7 +66,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             are compared percent-decoded, with dot segments resolved. A listener may have `routes` of its own; one listener alone may \
             have its keys at the top of the file.\n\n\
             The file is watched, and read on SIGHUP. A change is in force as a whole, from the next request on, on open connections too; \
-            requests in flight end as they began. New addresses are bound before old ones drain; a listener whose keys changed takes over \
+            requests in flight end as they began. With new clusters it waits until they take requests, up to 5 s. New addresses are bound before old ones drain; a listener whose keys changed takes over \
             its own sockets. A stage that says the same goes on as it was: health, counters, connections, what keys have used up. \
             Files that are named in it are followed as the modules do. Metrics of stages have the label `stage`, those of \
             TLS `listener`. Ready when it listens and a cluster takes requests.",

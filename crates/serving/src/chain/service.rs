@@ -130,7 +130,7 @@ impl Chain {
                 });
                 self.changed.inc();
                 self.in_force.set(1);
-                tracing::info!(file = name, "changed: in force");
+                tracing::info!(file = name, "changed: taken");
                 Ok(())
             }
         }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Setup;
@@ -15,12 +16,24 @@ use tokio::task::AbortHandle;
 use super::site::Site;
 use super::{ClusterPlan, Entrance, StagePlan, Table, Way};
 
+/// How long new clusters may take until they take requests, before those go there anyway.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// Everything that is served at a time.
 pub(crate) struct Generation {
     pub(crate) entrances: Vec<(Arc<Entrance>, Arc<Table<Way>>)>,
 }
 
 impl Generation {
+    /// One entrance, and one way for all requests.
+    pub(crate) fn of(entrance: &Arc<Entrance>, way: Way) -> Self {
+        Self {
+            entrances: vec![(Arc::clone(entrance), Arc::new(Table::of(way)))],
+        }
+    }
+
     fn ways(&self) -> impl Iterator<Item = &Way> {
         self.entrances.iter().flat_map(|(_, table)| table.routes())
     }
@@ -48,14 +61,17 @@ pub(crate) struct Serving {
     setup: Setup,
     connections: usize,
     http_metrics: HttpMetrics,
-    state: RefCell<State>,
+    state: Rc<RefCell<State>>,
 }
 
 #[derive(Default)]
 struct State {
     workers: Option<Workers>,
+    /// Counts generations: one that waits for its clusters is out of date when another one has come.
+    turn: u64,
     to_workers: Vec<mpsc::UnboundedSender<Arc<Generation>>>,
-    now: Option<Arc<Generation>>,
+    /// One that waits for its clusters.
+    waiting: Option<Arc<Generation>>,
     clusters: Vec<(Arc<ClusterPlan>, Tasks)>,
     stages: Vec<(Arc<dyn StagePlan>, Tasks)>,
     entrances: Vec<(Arc<Entrance>, Tasks)>,
@@ -69,7 +85,7 @@ impl Serving {
             connections,
             http_metrics: HttpMetrics::new(&setup.metrics),
             setup: setup.clone(),
-            state: RefCell::default(),
+            state: Rc::default(),
         }
     }
 
@@ -109,74 +125,48 @@ impl Serving {
         let mut state = self.state.borrow_mut();
         state.workers = Some(workers);
         state.to_workers = senders;
-        drop(state);
-        self.keep(first);
+        state.keep(&first, Vec::new(), &self.setup);
         Ok(())
     }
 
-    /// Serves `next` from now on. Requests in flight end as they began; entrances that are no longer there drain.
+    /// Serves `next` from now on; where it has new clusters, once they take requests, or after a while. Requests in flight end as
+    /// they began; entrances that are no longer there drain.
     pub(crate) fn replace(&self, next: Generation) {
-        let next = Arc::new(next);
-        for worker in &self.state.borrow().to_workers {
-            // A worker that has ended serves nothing any more.
-            drop(worker.send(Arc::clone(&next)));
-        }
-        self.keep(next);
-    }
-
-    fn keep(&self, next: Arc<Generation>) {
         let mut state = self.state.borrow_mut();
-        let mut former = std::mem::take(&mut state.clusters);
+        state.turn += 1;
+        let mut fresh: Vec<(Arc<ClusterPlan>, Tasks)> = Vec::new();
         for way in next.ways() {
             let cluster = &way.cluster;
-            if !state.clusters.iter().any(|it| Arc::ptr_eq(&it.0, cluster)) {
-                let known = former.iter().position(|it| Arc::ptr_eq(&it.0, cluster));
-                let kept = match known {
-                    Some(at) => former.swap_remove(at),
-                    None => (Arc::clone(cluster), Tasks::start(cluster.tasks())),
-                };
-                state.clusters.push(kept);
+            let mut known = state.clusters.iter().chain(&fresh);
+            if !known.any(|it| Arc::ptr_eq(&it.0, cluster)) {
+                fresh.push((Arc::clone(cluster), Tasks::start(cluster.tasks())));
             }
         }
-        let mut former = std::mem::take(&mut state.stages);
-        for stage in next.ways().flat_map(|way| &way.stages) {
-            if !state.stages.iter().any(|it| Arc::ptr_eq(&it.0, stage)) {
-                let known = former.iter().position(|it| Arc::ptr_eq(&it.0, stage));
-                let kept = match known {
-                    Some(at) => former.swap_remove(at),
-                    None => {
-                        let watch = Arc::clone(stage).watch();
-                        (Arc::clone(stage), Tasks::start(vec![watch]))
-                    }
-                };
-                state.stages.push(kept);
-            }
+        let next = Arc::new(next);
+        if let Some(overtaken) = state.waiting.take() {
+            state.release(&overtaken, &next, &self.setup);
         }
-        let mut former = std::mem::take(&mut state.entrances);
-        for (entrance, _) in &next.entrances {
-            let known = former.iter().position(|it| Arc::ptr_eq(&it.0, entrance));
-            let kept = match known {
-                Some(at) => former.swap_remove(at),
-                None => {
-                    let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
-                    if let Some(tls) = &entrance.tls {
-                        tasks.push(Box::pin(tls.clone().watch()));
-                    }
-                    let lifecycles = (self.setup.lifecycle.clone(), entrance.lifecycle.clone());
-                    drop(tokio::task::spawn_local(with(lifecycles.0, lifecycles.1)));
-                    (Arc::clone(entrance), Tasks::start(tasks))
+        if fresh.is_empty() {
+            return state.switch(&next, fresh, &self.setup);
+        }
+        state.waiting = Some(Arc::clone(&next));
+        let (turn, held, setup) = (state.turn, Rc::clone(&self.state), self.setup.clone());
+        drop(tokio::task::spawn_local(async move {
+            let usable = async {
+                let ready = |one: &(Arc<ClusterPlan>, Tasks)| {
+                    one.0.membership.usable(tokio::time::Instant::now()).is_ok()
+                };
+                while !fresh.iter().all(ready) {
+                    tokio::time::sleep(AGAIN).await;
                 }
             };
-            state.entrances.push(kept);
-        }
-        state.now = Some(next);
-        let stays = |addr| state.entrances.iter().any(|it| it.0.addrs().contains(addr));
-        for (entrance, _) in &former {
-            for addr in entrance.addrs().iter().filter(|addr| !stays(*addr)) {
-                self.setup.listeners.release(addr);
+            // One that is away must not hold up the rest.
+            drop(tokio::time::timeout(PATIENCE, usable).await);
+            let mut state = held.borrow_mut();
+            if state.turn == turn {
+                state.switch(&next, fresh, &setup);
             }
-            entrance.lifecycle.advance(Phase::Draining);
-        }
+        }));
     }
 
     /// What is served now, each once: clusters, stages, entrances.
@@ -208,6 +198,97 @@ impl Serving {
         match faults.is_empty() {
             true => Ok(()),
             false => Err(faults.join("; ")),
+        }
+    }
+}
+
+impl State {
+    /// Workers serve `next` from now on.
+    fn switch(
+        &mut self,
+        next: &Arc<Generation>,
+        fresh: Vec<(Arc<ClusterPlan>, Tasks)>,
+        setup: &Setup,
+    ) {
+        for worker in &self.to_workers {
+            // A worker that has ended serves nothing any more.
+            drop(worker.send(Arc::clone(next)));
+        }
+        self.keep(next, fresh, setup);
+    }
+
+    /// Gives back the addresses of a generation that was never served and that `next` does without.
+    fn release(&self, overtaken: &Generation, next: &Generation, setup: &Setup) {
+        let served = self.entrances.iter().map(|(entrance, _)| entrance);
+        let wanted = next.entrances.iter().map(|(entrance, _)| entrance);
+        let kept: Vec<&Arc<Entrance>> = served.chain(wanted).collect();
+        for (entrance, _) in &overtaken.entrances {
+            for addr in entrance.addrs() {
+                if !kept.iter().any(|one| one.addrs().contains(addr)) {
+                    setup.listeners.release(addr);
+                }
+            }
+        }
+    }
+
+    /// Keeps what is in `next`, starts what is new in it and not in `fresh`, and ends the rest.
+    fn keep(
+        &mut self,
+        next: &Arc<Generation>,
+        fresh: Vec<(Arc<ClusterPlan>, Tasks)>,
+        setup: &Setup,
+    ) {
+        let mut former = std::mem::take(&mut self.clusters);
+        former.extend(fresh);
+        for way in next.ways() {
+            let cluster = &way.cluster;
+            if !self.clusters.iter().any(|it| Arc::ptr_eq(&it.0, cluster)) {
+                let known = former.iter().position(|it| Arc::ptr_eq(&it.0, cluster));
+                let kept = match known {
+                    Some(at) => former.swap_remove(at),
+                    None => (Arc::clone(cluster), Tasks::start(cluster.tasks())),
+                };
+                self.clusters.push(kept);
+            }
+        }
+        let mut former = std::mem::take(&mut self.stages);
+        for stage in next.ways().flat_map(|way| &way.stages) {
+            if !self.stages.iter().any(|it| Arc::ptr_eq(&it.0, stage)) {
+                let known = former.iter().position(|it| Arc::ptr_eq(&it.0, stage));
+                let kept = match known {
+                    Some(at) => former.swap_remove(at),
+                    None => {
+                        let watch = Arc::clone(stage).watch();
+                        (Arc::clone(stage), Tasks::start(vec![watch]))
+                    }
+                };
+                self.stages.push(kept);
+            }
+        }
+        let mut former = std::mem::take(&mut self.entrances);
+        for (entrance, _) in &next.entrances {
+            let known = former.iter().position(|it| Arc::ptr_eq(&it.0, entrance));
+            let kept = match known {
+                Some(at) => former.swap_remove(at),
+                None => {
+                    let mut tasks: Vec<std::pin::Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+                    if let Some(tls) = &entrance.tls {
+                        tasks.push(Box::pin(tls.clone().watch()));
+                    }
+                    let lifecycles = (setup.lifecycle.clone(), entrance.lifecycle.clone());
+                    drop(tokio::task::spawn_local(with(lifecycles.0, lifecycles.1)));
+                    (Arc::clone(entrance), Tasks::start(tasks))
+                }
+            };
+            self.entrances.push(kept);
+        }
+        self.waiting = None;
+        let stays = |addr| self.entrances.iter().any(|it| it.0.addrs().contains(addr));
+        for (entrance, _) in &former {
+            for addr in entrance.addrs().iter().filter(|addr| !stays(*addr)) {
+                setup.listeners.release(addr);
+            }
+            entrance.lifecycle.advance(Phase::Draining);
         }
     }
 }

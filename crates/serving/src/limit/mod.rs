@@ -29,11 +29,11 @@ use podkit_dataplane::net::Worker;
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{
+    FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
+};
 
 pub use params::Params;
-
-use crate::surface::{count, join};
 
 /// Its entry in the registry.
 pub const MODULE: Module = Module {

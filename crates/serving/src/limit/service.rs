@@ -19,9 +19,7 @@ use super::limiter::{LimitStage, Limiter};
 use super::params::Params;
 use super::set::Counted;
 use super::{EVICTED, REQUESTS, Settled};
-use crate::front::{
-    ClusterPlan, Entrance, EntranceParams, Generation, Serving, StagePlan, Table, Way,
-};
+use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, StagePlan, Way};
 
 /// Checks the parameters and binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -195,9 +193,7 @@ impl Service for Limit {
             stages: vec![limiter],
             cluster: Arc::clone(&self.cluster),
         };
-        self.serving.start(Generation {
-            entrances: vec![(Arc::clone(&self.entrance), Arc::new(Table::of(way)))],
-        })
+        self.serving.start(Generation::of(&self.entrance, way))
     }
 
     fn reload(&self) -> Result<(), String> {
