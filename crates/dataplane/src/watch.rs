@@ -9,16 +9,80 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use podkit_foundation::params::Size;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
+
+/// The bytes of a regular file that has `most` at most, or a clause that says why not.
+pub fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let meta = fs::metadata(path).map_err(|error| io_words(path, &error))?;
+    if !meta.is_file() {
+        return Err("is not a file".to_owned());
+    }
+    if meta.len() > most {
+        let (found, most) = (meta.len(), Size(most));
+        return Err(format!("has {found} bytes; at most {most} is read"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| io_words(path, &error))?;
+    // It may grow between the two calls.
+    file.take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|error| io_words(path, &error))?;
+    Ok(bytes)
+}
+
+/// What is wrong with a file or directory, as a clause that follows its path.
+pub(crate) fn io_words(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound if path.is_symlink() => {
+            let to = fs::read_link(path).unwrap_or_default();
+            format!("is a link to {}, which does not exist", to.display())
+        }
+        io::ErrorKind::NotFound => "does not exist".to_owned(),
+        io::ErrorKind::PermissionDenied => {
+            let uid = rustix::process::geteuid().as_raw();
+            match fs::metadata(path) {
+                Ok(meta) => format!(
+                    "can't be read by user id {uid} (mode {:04o}, owner {}:{})",
+                    meta.mode() & 0o7777,
+                    meta.uid(),
+                    meta.gid()
+                ),
+                Err(_) => {
+                    format!("can't be reached by user id {uid} (a directory above it is closed)")
+                }
+            }
+        }
+        _ => format!("can't be read ({error})"),
+    }
+}
+
+/// Calls `look` now, and again whenever one of `files` may have changed, for as long as the process lives.
+pub async fn look_after(files: &[PathBuf], look: impl Fn()) {
+    let mut watch = Watch::new();
+    loop {
+        // Places first, then files: what changes in between wakes the watch.
+        let before = places(files);
+        watch.follow(&before);
+        look();
+        let after = places(files);
+        if after != before {
+            watch.follow(&after);
+            look();
+        }
+        watch.changed().await;
+    }
+}
 
 /// What is wanted of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,6 +5,7 @@
 //!   chunked  the chunked coding, a piece at a time                  (no I/O)
 //!   conn     a client's connection: head, deadline, sending, closing
 //!   local    answers from this process (admin, echo, redirects)
+//!   front    TLS before it, where that is served
 //!   stage    what a request passes before it is forwarded
 //!   proxy    forwards to an upstream
 //! ```
@@ -15,6 +16,7 @@
 mod chunked;
 mod conn;
 mod date;
+mod front;
 pub mod head;
 mod limits;
 pub mod local;
@@ -22,5 +24,6 @@ pub mod proxy;
 mod reject;
 pub mod stage;
 
+pub use front::Front;
 pub use limits::HttpLimits;
 pub use reject::{Reject, reason};

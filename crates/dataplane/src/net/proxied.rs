@@ -10,7 +10,7 @@ use super::socket::Peer;
 
 mod accept;
 
-pub use accept::AcceptProxy;
+pub use accept::{AcceptProxy, accept_from};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIXED_BYTES: usize = 16;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::ParamError;
+use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use rustls::RootCertStore;
@@ -23,7 +23,7 @@ use rustls::sign::SingleCertAndKey;
 use super::certificate::sha256;
 use super::pair::Pair;
 use super::source::read_file;
-use crate::watch::{Watch, places};
+use crate::watch::look_after;
 
 /// Sessions that are remembered, over all upstreams and workers.
 const SESSIONS: usize = 1024;
@@ -115,6 +115,21 @@ pub enum Inside {
 }
 
 impl UpstreamTls {
+    /// For a module with one upstream: None when TLS is not spoken to it (`needed`), and what was given for it is refused then. The
+    /// system's authorities are read only when they are needed.
+    pub fn if_needed(
+        values: &Values,
+        needed: bool,
+        registry: &Registry,
+    ) -> Result<Option<Self>, Failure> {
+        let params = UpstreamTlsParams::from_values(values)?;
+        if needed {
+            return Self::new(&params, registry).map(Some);
+        }
+        params.refuse_unused()?;
+        Ok(None)
+    }
+
     /// Reads the files. Every fault is one line with the parameter, the file, and what would be right.
     pub fn new(params: &UpstreamTlsParams, registry: &Registry) -> Result<Self, Failure> {
         if params.upstream_key.is_some() && params.upstream_cert.is_none() {
@@ -203,20 +218,8 @@ impl UpstreamTls {
         if files.is_empty() {
             return;
         }
-        let mut watch = Watch::new();
-        loop {
-            // Places first, then files: what changes in between wakes the watch.
-            let before = places(&files);
-            watch.follow(&before);
-            // Said by reload itself.
-            drop(self.reload());
-            let after = places(&files);
-            if after != before {
-                watch.follow(&after);
-                drop(self.reload());
-            }
-            watch.changed().await;
-        }
+        // What is wrong is said by reload itself.
+        look_after(&files, || drop(self.reload())).await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -24,6 +24,7 @@ use super::metrics::{self, Handshakes, Reason};
 use super::params::{MinVersion, TlsParams};
 use super::set::{CertificateSet, Named};
 use super::source::Source;
+use crate::module::Section;
 use crate::watch::{Watch, places};
 
 /// The application protocols (ALPN) of a server of HTTP/1.
@@ -91,6 +92,35 @@ pub struct View {
     pub resumed: u64,
     /// Handshakes that failed.
     pub failed: u64,
+}
+
+impl View {
+    /// The certificates in force, and what was refused, for a module's page.
+    pub fn section(&self) -> Section {
+        let rows = self.certificates.iter().map(|one| {
+            vec![
+                one.name.clone(),
+                one.leaf.shown_names(),
+                date(one.leaf.not_after),
+            ]
+        });
+        let refused: Vec<String> = self
+            .refused
+            .iter()
+            .map(|refusal| {
+                format!(
+                    "Refused, the former state stays in force: {}.",
+                    refusal.line()
+                )
+            })
+            .collect();
+        Section {
+            title: "Certificates".to_owned(),
+            columns: ["Name", "For", "Expires"].map(str::to_owned).to_vec(),
+            rows: rows.collect(),
+            alert: (!refused.is_empty()).then(|| refused.join(" ")),
+        }
+    }
 }
 
 impl ServerTls {

@@ -7,12 +7,12 @@
 //! left out: the kubelet keeps its versions there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::pair::{Cause, Part, Problem};
+use crate::watch::io_words;
 
 /// A certificate or key file is at most this large, in bytes.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -136,45 +136,7 @@ fn unreadable(part: Part, why: String) -> Problem {
 
 /// A small regular file's bytes, or a clause that says why not.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let meta = fs::metadata(path).map_err(|error| io_words(path, &error))?;
-    if !meta.is_file() {
-        return Err("is not a file".to_owned());
-    }
-    if meta.len() > FILE_BYTES_MAX {
-        return Err(format!("has {} bytes; at most 1Mi is read", meta.len()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| io_words(path, &error))?;
-    // It may grow between the two calls.
-    file.take(FILE_BYTES_MAX)
-        .read_to_end(&mut bytes)
-        .map_err(|error| io_words(path, &error))?;
-    Ok(bytes)
-}
-
-fn io_words(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound if path.is_symlink() => {
-            let to = fs::read_link(path).unwrap_or_default();
-            format!("is a link to {}, which does not exist", to.display())
-        }
-        io::ErrorKind::NotFound => "does not exist".to_owned(),
-        io::ErrorKind::PermissionDenied => {
-            let uid = rustix::process::geteuid().as_raw();
-            match fs::metadata(path) {
-                Ok(meta) => format!(
-                    "can't be read by user id {uid} (mode {:04o}, owner {}:{})",
-                    meta.mode() & 0o7777,
-                    meta.uid(),
-                    meta.gid()
-                ),
-                Err(_) => {
-                    format!("can't be reached by user id {uid} (a directory above it is closed)")
-                }
-            }
-        }
-        _ => format!("can't be read ({error})"),
-    }
+    crate::watch::read_file(path, FILE_BYTES_MAX)
 }
 
 fn read_directory(top: &Path) -> Result<Reading, String> {

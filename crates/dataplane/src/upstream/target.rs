@@ -63,6 +63,24 @@ impl Target {
         })
     }
 
+    /// The one upstream of a module that stands in front of one.
+    pub fn only(module: &str, upstreams: &[Upstream]) -> Result<Self, Failure> {
+        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
+        let expected = "expected host:port, :port or unix:/path";
+        match upstreams {
+            [one] if one.weight != 1 || one.priority != 0 => Err(wrong(format!(
+                "\"{one}\": weight and priority mean nothing for one upstream; {expected}"
+            ))),
+            [one] => Self::new("upstream", module, one),
+            [] => Err(wrong(format!("is required; {expected}"))),
+            many => Err(wrong(format!(
+                "{} are given, and {module} stands in front of one application; {expected}, once (several are for \
+                 podkit balance)",
+                many.len()
+            ))),
+        }
+    }
+
     /// An address, in the clear.
     pub fn of(addr: Addr) -> Self {
         let host = match &addr {

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use podkit_testkit::certs::Authority;
 use podkit_testkit::http::{self, Response};
 use podkit_testkit::net::free_addr;
 use podkit_testkit::peers::{self, Server};
 use podkit_testkit::podkit::Module;
 use podkit_testkit::process::run;
+use podkit_testkit::tls::{Client, Options};
 use podkit_testkit::{Need, Turn, able, until};
 
 /// nginx that says whom it was told of, and podkit in front of it. None where there is no nginx.
@@ -83,10 +85,14 @@ fn a_burst_passes_and_the_rest_is_told_when_to_come_again() {
     let refused = rig.get("/api/x", "Accept: application/json\r\n");
     assert_eq!(refused.status, 429);
     assert_eq!(refused.json()["status"], 429);
+    assert_eq!(refused.json()["violated-policies"][0], "api");
     assert_eq!(field(&refused, "Content-Type"), "application/problem+json");
     assert_eq!(field(&refused, "X-RateLimit-Remaining"), "0");
     let after: u64 = field(&refused, "Retry-After").parse().unwrap();
     assert!((1..=10).contains(&after), "{after}");
+    // draft-ietf-httpapi-ratelimit-headers section 6: not later than what Retry-After says.
+    let limit = field(&refused, "RateLimit");
+    assert_eq!(limit, format!("\"api\";r=0;t={after}"));
     // Other paths are not counted, and what nobody trusts says nothing about who asks.
     let other = rig.get("/other", "");
     assert_eq!((other.status, other.header("RateLimit")), (200, None));
@@ -136,6 +142,75 @@ fn keys_shadow_and_proxies() {
 }
 
 #[test]
+fn files_are_followed_and_a_mistake_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    // As an editor does it: a whole new file in place of the old one.
+    let write = |name: &str, text: &str| {
+        std::fs::write(file("new"), text).unwrap();
+        std::fs::rename(file("new"), file(name)).unwrap();
+    };
+    write(
+        "rules",
+        "- name: slow\n  key: ip\n  rate: 1/h\n  burst: 2\n",
+    );
+    write("allow", "192.0.2.0/24 # ours\n");
+    write("deny", "198.51.100.7\n");
+    let arg = |name: &str, file_name: &str| format!("--{name}={}", file(file_name).display());
+    let args = [
+        arg("rules-file", "rules"),
+        arg("allow", "allow"),
+        arg("deny", "deny"),
+    ];
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.push("--trusted-proxy=127.0.0.1");
+    let Some(rig) = Rig::start(&args) else {
+        return;
+    };
+    let from = |addr: &str| format!("Forwarded: for={addr};proto=http\r\n");
+    assert_eq!(rig.statuses(3, "/", &from("1.1.1.1")), [200, 200, 429]);
+    assert_eq!(rig.statuses(3, "/", &from("192.0.2.1")), [200, 200, 200]);
+    assert_eq!(rig.get("/", &from("192.0.2.1")).header("RateLimit"), None);
+    assert_eq!(rig.get("/", &from("198.51.100.7")).status, 403);
+    // A second opinion that differs may be made up: then it is the proxy.
+    let both = "X-Forwarded-For: 192.0.2.1\r\n".to_owned() + &from("1.1.1.1");
+    assert_eq!(rig.statuses(3, "/", &both), [200, 200, 429]);
+
+    write(
+        "rules",
+        "- name: slow\n  key: ip\n  rate: 1/h\n  brust: 2\n",
+    );
+    until("the page names the line", || {
+        let page = rig.limit.admin("/").text();
+        page.contains("line 4: there is no key &quot;brust&quot;; did you mean burst?")
+            .then_some(())
+    });
+    assert_eq!(rig.get("/", &from("1.1.1.1")).status, 429);
+    let reloads = |result: &str| {
+        let sample = format!("podkit_limit_reloads_total{{result=\"{result}\"}}");
+        rig.limit.metric(&sample)
+    };
+    assert_eq!(
+        (reloads("refused"), reloads("changed")),
+        (Some(1.0), Some(0.0))
+    );
+
+    write("deny", "198.51.100.8\n");
+    write(
+        "rules",
+        "- {name: post, key: ip, rate: 1/h, method: [POST, PUT]}\n- {name: slow, key: ip, rate: 1/h, burst: 2}\n",
+    );
+    until("the files are in force", || {
+        (rig.get("/", &from("198.51.100.8")).status == 403).then_some(())
+    });
+    // What was used up under a rule that stayed stays used up.
+    assert_eq!(rig.get("/", &from("1.1.1.1")).status, 429);
+    assert_eq!(rig.get("/", &from("198.51.100.7")).status, 200);
+    assert!(rig.counted("slow", "allowed") >= 5);
+    assert_eq!(rig.counted("post", "allowed"), 0);
+}
+
+#[test]
 fn streams_of_http2_are_limited_too() {
     let Some(rig) = Rig::start(&["--rule", "name=all key=global rate=1/h burst=3"]) else {
         return;
@@ -149,6 +224,64 @@ fn streams_of_http2_are_limited_too() {
     let finished = run("h2load", &mut h2load);
     let codes = "status codes: 3 2xx, 0 3xx, 2 4xx, 0 5xx";
     assert!(finished.out.contains(codes), "{}", finished.out);
+}
+
+#[test]
+fn clients_and_the_upstream_may_come_by_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("limit");
+    let (cert, key) = authority.server(&["localhost"]).write(dir.path(), "tls");
+    let ca = dir.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let arg = |name: &str, path: &std::path::Path| format!("--{name}={}", path.display());
+    let (cert, key, ca) = (
+        arg("cert", &cert),
+        arg("key", &key),
+        arg("upstream-ca", &ca),
+    );
+    let rule = "--rule=name=all key=global rate=1/h burst=3";
+    let Some(back) = Rig::start(&[rule, &cert, &key]) else {
+        return;
+    };
+    let front = free_addr();
+    let listen = format!("--listen={front}");
+    let upstream = format!("--upstream=https://localhost:{}", back.front.port());
+    let args = [
+        &listen,
+        &upstream,
+        &ca,
+        &cert,
+        &key,
+        "--rule=name=few key=ip rate=1/h burst=2",
+    ];
+    let limit = Module::start("limit", &args, &[]);
+    let client = Client::new(&Options {
+        authority: Some(&authority),
+        ..Options::default()
+    });
+    let get = || client.get(front, "localhost", "/").unwrap();
+    let first = get();
+    assert_eq!(
+        (first.status, first.text().as_str()),
+        (200, "for 127.0.0.1\n")
+    );
+    // Both say where the client stands, as one list.
+    let stands: Vec<&str> = first
+        .headers
+        .iter()
+        .filter(|(name, _)| name.eq_ignore_ascii_case("RateLimit"))
+        .map(|(_, value)| value.as_str())
+        .collect();
+    assert_eq!(stands, ["\"all\";r=2;t=3600", "\"few\";r=1;t=3600"]);
+    assert_eq!((get().status, get().status), (200, 429));
+    assert!(limit.admin("/").text().contains("Certificates"));
+    let refused = podkit_testkit::podkit::podkit(&["limit", &upstream, rule, "--min-version=1.3"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.err.contains("needs a certificate"),
+        "{}",
+        refused.err
+    );
 }
 
 #[test]
@@ -168,6 +301,16 @@ fn so_many_requests_of_a_key_at_once() {
     assert_eq!(
         (second.status, second.header("Retry-After")),
         (429, Some("1"))
+    );
+    assert_eq!(
+        (
+            second.header("RateLimit-Policy"),
+            second.header("RateLimit")
+        ),
+        (
+            Some("\"slow\";q=1;qu=\"concurrent-requests\""),
+            Some("\"slow\";r=0")
+        )
     );
     assert_eq!(first.join().unwrap(), 200);
     assert_eq!(

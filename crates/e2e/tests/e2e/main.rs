@@ -10,6 +10,7 @@
 
 mod abuse;
 mod balance;
+mod chain;
 mod check;
 mod compose_tls;
 mod contract;
@@ -31,6 +32,7 @@ mod rootless;
 mod runtime;
 mod schema;
 mod sessions;
+mod takeover;
 mod topz;
 mod unpacked;
 mod watch;

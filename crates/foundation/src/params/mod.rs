@@ -23,14 +23,16 @@
 mod addr;
 mod cidr;
 mod decl;
+mod listed;
 mod pairs;
 mod types;
 mod values;
 
 pub use addr::{Addr, Scheme, Upstream, Where};
-pub use cidr::Cidr;
+pub use cidr::{Cidr, CidrSet};
 pub use decl::{Param, ParamSet};
-pub use pairs::pairs;
+pub use listed::{Listed, listed};
+pub use pairs::{check_pair, pairs};
 pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
 pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
 

@@ -1,33 +1,43 @@
 //! A structured parameter: `key=value` pairs separated by spaces.
 
-/// The pairs of `text`, in order. A value can't hold a space. An error says which word is not a pair, or which key comes
-/// twice, or is none of `keys` (with the nearest one).
+/// The pairs of `text`, in order. A value can't hold a space. An error says which word is not a pair, or what
+/// [`check_pair`] says.
 pub fn pairs<'t>(text: &'t str, keys: &[&str]) -> Result<Vec<(&'t str, &'t str)>, String> {
     let mut found: Vec<(&str, &str)> = Vec::new();
     for word in text.split_ascii_whitespace() {
-        let Some((key, value)) = word.split_once('=') else {
+        let Some(pair) = word.split_once('=') else {
             return Err(format!("\"{word}\" is not key=value"));
         };
-        if !keys.contains(&key) {
-            let near = keys
-                .iter()
-                .map(|known| (strsim::jaro_winkler(key, known), known))
-                .filter(|(score, _)| *score > 0.8)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            return Err(match near {
-                Some((_, near)) => format!("there is no key \"{key}\"; did you mean {near}?"),
-                None => format!("there is no key \"{key}\"; there are {}", keys.join(", ")),
-            });
-        }
-        if value.is_empty() {
-            return Err(format!("{key} has no value"));
-        }
-        if found.iter().any(|(known, _)| *known == key) {
-            return Err(format!("{key} is given twice"));
-        }
-        found.push((key, value));
+        check_pair(pair, &found, keys)?;
+        found.push(pair);
     }
     Ok(found)
+}
+
+/// A pair that comes behind `before`: its key is one of `keys` (else the nearest one is named) and has not come before.
+pub fn check_pair(
+    (key, value): (&str, &str),
+    before: &[(&str, &str)],
+    keys: &[&str],
+) -> Result<(), String> {
+    if !keys.contains(&key) {
+        let near = keys
+            .iter()
+            .map(|known| (strsim::jaro_winkler(key, known), known))
+            .filter(|(score, _)| *score > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        return Err(match near {
+            Some((_, near)) => format!("there is no key \"{key}\"; did you mean {near}?"),
+            None => format!("there is no key \"{key}\"; there are {}", keys.join(", ")),
+        });
+    }
+    if value.is_empty() {
+        return Err(format!("{key} has no value"));
+    }
+    match before.iter().any(|(known, _)| *known == key) {
+        true => Err(format!("{key} is given twice")),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podkit_dataplane::http::proxy::{AccessTo, KeySource, Retries, Traceparent};
-use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
+use podkit_dataplane::tls::UpstreamTlsParams;
 use podkit_dataplane::upstream::pick::{Hashing, Policy, Rules};
 use podkit_dataplane::upstream::{AffinityCookie, Check, Ejection, HealthParams, Settings, Tried};
 use podkit_foundation::error::Failure;
@@ -184,18 +184,4 @@ impl Params {
             try_timeout: self.try_timeout,
         }
     }
-
-    /// Clients come by TLS: a certificate is named.
-    pub fn has_tls(tls: &TlsParams) -> bool {
-        !tls.cert.is_empty() || !tls.key.is_empty() || tls.cert_dir.is_some() || tls.self_signed
-    }
-}
-
-/// A flag of TLS that would do nothing without a certificate.
-pub(super) fn idle_tls_flag(values: &Values) -> Option<&'static str> {
-    let idle = |field: &str| TlsParams::PARAMS.iter().any(|param| param.field == field);
-    let given = values.shown().find(|(param, raws)| {
-        idle(param.field) && raws.iter().any(|raw| raw.origin == Origin::Flag)
-    });
-    given.map(|(param, _)| param.field)
 }

@@ -20,7 +20,7 @@ use super::params::Params;
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
     let limits = HttpLimits::from_values(values)?;
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()

@@ -1,96 +1,87 @@
-//! Whose request it is: address ranges, and the client behind proxies that are trusted (no I/O).
+//! Whose request it is: the client behind proxies that are trusted (no I/O).
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use podkit_dataplane::http::stage::View;
-use podkit_foundation::params::ParamType;
+use podkit_foundation::params::CidrSet;
 
-/// A range of addresses: `10.0.0.0/8`, `2001:db8::/32`, or one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    /// As IPv6; an IPv4 address is mapped.
-    bits: u128,
-    /// Of those 128 bits.
-    len: u8,
-    v4: bool,
-}
-
-fn bits(ip: IpAddr) -> (u128, bool) {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => (ip.to_ipv6_mapped().to_bits(), true),
-        IpAddr::V6(ip) => (ip.to_bits(), false),
-    }
-}
-
-fn mask(len: u8) -> u128 {
-    u128::MAX
-        .checked_shl(128 - u32::from(len))
-        .unwrap_or_default()
-}
-
-impl Cidr {
-    /// The address is in the range.
-    pub fn contains(&self, ip: IpAddr) -> bool {
-        let (bits, v4) = bits(ip);
-        v4 == self.v4 && (bits ^ self.bits) & mask(self.len) == 0
-    }
-}
-
-impl ParamType for Cidr {
-    const TYPE_NAME: &'static str = "addresses";
-    const EXPECTED: &'static str = "a range such as 10.0.0.0/8 or 2001:db8::/32, or one address";
-
-    fn parse(text: &str) -> Result<Self, String> {
-        let (addr, len) = match text.split_once('/') {
-            Some((addr, len)) => (addr, Some(len)),
-            None => (text, None),
-        };
-        let ip: IpAddr = addr.parse().map_err(|_| String::new())?;
-        let (bits, v4) = bits(ip);
-        let base = if v4 { 96 } else { 0 };
-        let most = 128 - base;
-        let len = match len {
-            None => most,
-            Some(len) => len.parse::<u8>().map_err(|_| String::new())?,
-        };
-        if len > most {
-            return Err(format!("a prefix has at most {most} bits"));
-        }
-        let len = base + len;
-        if bits & !mask(len) != 0 {
-            return Err("there are bits set behind the prefix".to_owned());
-        }
-        Ok(Self { bits, len, v4 })
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ip = IpAddr::from(Ipv6Addr::from_bits(self.bits)).to_canonical();
-        let base = if self.v4 { 96 } else { 0 };
-        write!(f, "{ip}/{}", self.len - base)
-    }
-}
-
-/// The client's address: the peer's, or, when that is a trusted proxy, the last of X-Forwarded-For that is none. What an
+/// The client's address: the peer's, or, when that is a trusted proxy, the last that the proxies name and that is none. What an
 /// untrusted peer says is not read. None for a peer on a unix socket.
-pub(super) fn client(request: &View<'_>, trusted: &[Cidr]) -> Option<IpAddr> {
+///
+/// Proxies name clients in X-Forwarded-For or in Forwarded (RFC 7239). Most write one of the two and pass the other on as it
+/// came, so when both are there and differ, one may be the client's own invention: neither is believed, and the client is the
+/// proxy.
+pub(super) fn client(request: &View<'_>, trusted: &CidrSet) -> Option<IpAddr> {
     let peer = request.peer().ip()?.to_canonical();
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|range| range.contains(ip));
+    if !trusted.has(peer) {
+        return Some(peer);
+    }
+    let plain = request
+        .fields("x-forwarded-for")
+        .rev()
+        .flat_map(|list| list.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+    let standard = request
+        .fields("forwarded")
+        .rev()
+        .flat_map(|list| unquoted(list, b',').into_iter().rev())
+        .map(|element| forwarded_for(element).unwrap_or_default());
+    let has = |name| request.fields(name).next().is_some();
+    match (has("x-forwarded-for"), has("forwarded")) {
+        (true, false) => Some(walk(peer, trusted, plain)),
+        (false, true) => Some(walk(peer, trusted, standard)),
+        (false, false) => Some(peer),
+        (true, true) => {
+            let client = walk(peer, trusted, plain);
+            let same = client == walk(peer, trusted, standard);
+            Some(if same { client } else { peer })
+        }
+    }
+}
+
+/// From the peer along `hops`, the nearest first, to the first that is not trusted.
+fn walk<'h>(peer: IpAddr, trusted: &CidrSet, hops: impl Iterator<Item = &'h [u8]>) -> IpAddr {
     let mut client = peer;
-    let lists = request.fields("x-forwarded-for").rev();
-    for hop in lists.flat_map(|list| list.rsplit(|byte| *byte == b',')) {
-        if !is_trusted(client) {
+    for hop in hops {
+        if !trusted.has(client) {
             break;
         }
         // What can't be read was written by nobody whom we trust; who passed it on is the client then.
-        match parse(hop.trim_ascii()) {
+        match parse(hop) {
             Some(ip) => client = ip,
             None => break,
         }
     }
-    Some(client)
+    client
+}
+
+/// The parts of `text` between `separator`s, in order; those inside of quotes don't part it (RFC 7239 section 4).
+fn unquoted(text: &[u8], separator: u8) -> Vec<&[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |byte| {
+        let parts = *byte == separator && !quoted;
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ => {}
+        }
+        parts
+    })
+    .collect()
+}
+
+/// The node of the `for` parameter of an element: an address, one in quotes with brackets and port, `unknown` or a name.
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    unquoted(element, b';').into_iter().find_map(|pair| {
+        let (name, value) = pair.trim_ascii().split_at_checked(4)?;
+        if !name.eq_ignore_ascii_case(b"for=") {
+            return None;
+        }
+        let inner = value
+            .strip_prefix(b"\"")
+            .and_then(|it| it.strip_suffix(b"\""));
+        Some(inner.unwrap_or(value))
+    })
 }
 
 /// An address with or without brackets and port, as proxies write it.
@@ -114,7 +105,9 @@ pub(super) fn key(ip: IpAddr, ipv6_prefix: u8, room: &mut [u8; 16]) -> &[u8] {
             &room[..4]
         }
         IpAddr::V6(ip) => {
-            *room = (ip.to_bits() & mask(ipv6_prefix)).to_be_bytes();
+            let behind = 128 - u32::from(ipv6_prefix.min(128));
+            let mask = u128::MAX.checked_shl(behind).unwrap_or(0);
+            *room = (ip.to_bits() & mask).to_be_bytes();
             &room[..]
         }
     }
@@ -125,37 +118,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
-        let check = |range: &str, ip: &str, expected| {
-            let range = Cidr::parse(range).unwrap();
-            assert_eq!(
-                range.contains(ip.parse().unwrap()),
-                expected,
-                "{range} {ip}"
-            );
+    fn the_client_behind_proxies() {
+        let trusted = CidrSet::parse("10.0.0.0/8\nfd00::/8").unwrap();
+        let check = |hops: &[&str], expected: &str| {
+            let hops = hops.iter().rev().map(|hop| hop.as_bytes());
+            let client = walk("10.0.0.1".parse().unwrap(), &trusted, hops);
+            assert_eq!(client.to_string(), expected);
         };
-        check("10.0.0.0/8", "10.255.0.1", true);
-        check("10.0.0.0/8", "11.0.0.0", false);
-        check("10.0.0.0/8", "::ffff:10.1.1.1", true);
-        check("0.0.0.0/0", "1.2.3.4", true);
-        check("0.0.0.0/0", "::1", false);
-        check("::/0", "1.2.3.4", false);
-        check("::/0", "2001:db8::1", true);
-        check("192.0.2.7", "192.0.2.7", true);
-        check("192.0.2.7", "192.0.2.6", false);
-        check("2001:db8::/33", "2001:db8:8000::1", false);
-        for wrong in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0.1/8",
-            "::/129",
-            "a/8",
-            "10.0.0.0/-1",
-            "10/8",
-        ] {
-            assert!(Cidr::parse(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(Cidr::parse("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        check(&[], "10.0.0.1");
+        check(&["7.7.7.7", "1.1.1.1", "10.0.0.9"], "1.1.1.1");
+        check(&["1.1.1.1", "nonsense", "10.0.0.9"], "10.0.0.9");
+        check(&["10.0.0.3", "[fd00::1]:8"], "10.0.0.3");
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_has_it() {
+        let check = |list: &str, expected: &[Option<&str>]| {
+            let nodes: Vec<_> = unquoted(list.as_bytes(), b',')
+                .into_iter()
+                .map(|element| forwarded_for(element).map(|it| std::str::from_utf8(it).unwrap()))
+                .collect();
+            assert_eq!(nodes, expected, "{list}");
+        };
+        check(
+            "for=192.0.2.60;proto=http;by=203.0.113.43",
+            &[Some("192.0.2.60")],
+        );
+        check(
+            "for=192.0.2.43, For=\"[2001:db8:cafe::17]:4711\"",
+            &[Some("192.0.2.43"), Some("[2001:db8:cafe::17]:4711")],
+        );
+        check("proto=https ; FOR=_hidden", &[Some("_hidden")]);
+        check(
+            "by=x;host=\"a,for=6.6.6.6\", for=1.2.3.4",
+            &[None, Some("1.2.3.4")],
+        );
+        check("host=\"a;for=6.6.6.6\";for=1.2.3.4", &[Some("1.2.3.4")]);
+        check("host=\"a\\\",for=6.6.6.6\"", &[None]);
+        check("proto=http", &[None]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A slot is one word, 48 bits of the key's hash and 16 of its count, so that both change together. A key without a request in
 //! flight has no slot, and one with a request is never pushed out: there are four slots for each connection that may be open.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const COUNT_BITS: u32 = 16;
@@ -19,7 +18,6 @@ pub(super) const MOST: u64 = COUNT - 1;
 #[derive(Debug)]
 pub(super) struct Flight {
     slots: Box<[AtomicU64]>,
-    hash: RandomState,
 }
 
 impl Flight {
@@ -28,16 +26,15 @@ impl Flight {
         let slots = (requests.max(NEAR) * 4).next_power_of_two();
         Self {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
-            hash: RandomState::new(),
         }
     }
 
-    /// One more of `key`, if that makes at most `most`. What is returned goes to [`Flight::leave`].
-    pub(super) fn enter(&self, rule: u16, key: &[u8], most: u64) -> Option<u64> {
-        let hash = self.hash.hash_one((rule, key));
-        let tag = hash & !COUNT;
+    /// One more of the key of tag `key`, if that makes at most `most`. What is returned goes to [`Flight::leave`], and how many
+    /// there are now.
+    pub(super) fn enter(&self, key: u64, most: u64) -> Option<(u64, u64)> {
+        let tag = key & !COUNT;
         #[expect(clippy::cast_possible_truncation, reason = "masked to an index")]
-        let start = hash.rotate_left(32) as usize;
+        let start = key.rotate_left(32) as usize;
         let near = || (0..NEAR).map(|step| start.wrapping_add(step) & (self.slots.len() - 1));
         loop {
             let load = |at: usize| self.slots[at].load(Ordering::Acquire);
@@ -45,7 +42,7 @@ impl Flight {
             let is_free = |at: &usize| load(*at) & COUNT == 0;
             // More keys in flight near this one than there are slots: it is not counted rather than refused.
             let Some(at) = near().find(is_ours).or_else(|| near().find(is_free)) else {
-                return Some(u64::MAX);
+                return Some((u64::MAX, 1));
             };
             let old = load(at);
             let next = match old & COUNT {
@@ -57,7 +54,7 @@ impl Flight {
             let changed =
                 self.slots[at].compare_exchange(old, next, Ordering::AcqRel, Ordering::Relaxed);
             if changed.is_ok() {
-                return Some(at as u64);
+                return Some((at as u64, next & COUNT));
             }
         }
     }
@@ -78,14 +75,15 @@ mod tests {
     #[test]
     fn a_key_holds_so_many_at_once() {
         let flight = Flight::new(10);
-        let held: Vec<_> = (0..3).map(|_| flight.enter(0, b"a", 2)).collect();
-        assert!(held[0].is_some() && held[1].is_some());
-        assert_eq!(held[2], None);
-        let other = flight.enter(1, b"a", 1).unwrap();
-        flight.leave(held[0].unwrap());
-        assert!(flight.enter(0, b"a", 2).is_some());
+        let (a, b) = (1 << 60, 2 << 60);
+        let held: Vec<_> = (0..3).map(|_| flight.enter(a, 2)).collect();
+        let counts: Vec<_> = held.iter().map(|held| held.map(|it| it.1)).collect();
+        assert_eq!(counts, [Some(1), Some(2), None]);
+        let other = flight.enter(b, 1).unwrap().0;
+        flight.leave(held[0].unwrap().0);
+        assert!(flight.enter(a, 2).is_some());
         flight.leave(other);
-        assert!(flight.enter(1, b"a", 1).is_some());
+        assert!(flight.enter(b, 1).is_some());
     }
 
     #[test]
@@ -94,9 +92,8 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    for turn in 0..20_000_u32 {
-                        let key = (turn % 7).to_be_bytes();
-                        if let Some(held) = flight.enter(0, &key, 3) {
+                    for turn in 0..20_000_u64 {
+                        if let Some((held, _)) = flight.enter((turn % 7) << 50, 3) {
                             flight.leave(held);
                         }
                     }

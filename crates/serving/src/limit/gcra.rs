@@ -30,6 +30,8 @@ pub(super) struct Outcome {
     pub(super) remaining: u64,
     /// Nanoseconds until all of the burst is there again.
     pub(super) full_after: u64,
+    /// Nanoseconds until one unit more may be asked for than now; 0 when all may.
+    pub(super) more_after: u64,
     /// Nanoseconds until the same request would conform; 0 when it does.
     pub(super) retry_after: u64,
 }
@@ -38,6 +40,11 @@ impl Outcome {
     /// [`Outcome::retry_after`] in whole seconds, rounded up: who comes then is let in.
     pub(super) fn retry_seconds(&self) -> u64 {
         self.retry_after.div_ceil(SECOND)
+    }
+
+    /// [`Outcome::more_after`] in whole seconds, rounded up: never later than [`Outcome::retry_seconds`] of a refusal.
+    pub(super) fn more_seconds(&self) -> u64 {
+        self.more_after.div_ceil(SECOND)
     }
 
     /// [`Outcome::full_after`] in whole seconds, rounded up.
@@ -72,13 +79,24 @@ impl Gcra {
         let over = (asked - now).saturating_sub(self.tolerance);
         let allowed = over == 0;
         let tat = if allowed { asked } else { from };
+        let owed = tat - now;
+        let remaining = self.tolerance.saturating_sub(owed) / self.interval;
         let outcome = Outcome {
             allowed,
-            remaining: self.tolerance.saturating_sub(tat - now) / self.interval,
-            full_after: tat - now,
+            remaining,
+            full_after: owed,
+            more_after: match owed {
+                0 => 0,
+                _ => (owed + (remaining + 1) * self.interval).saturating_sub(self.tolerance),
+            },
             retry_after: over,
         };
         (tat, outcome)
+    }
+
+    /// Nanoseconds that pay for one unit.
+    pub(super) fn interval(&self) -> u64 {
+        self.interval
     }
 
     /// Units at once.
@@ -103,27 +121,28 @@ mod tests {
         let gcra = Gcra::new(10, Duration::from_secs(1), 3).unwrap();
         let tenth = SECOND / 10;
         let mut tat = 0;
-        let mut check = |now, cost, allowed, remaining, full_after, retry_after| {
+        let mut check = |now, cost, allowed, remaining, full_after, more_after, retry_after| {
             let (next, outcome) = gcra.ask(tat, now, cost);
             tat = next;
             let expected = Outcome {
                 allowed,
                 remaining,
                 full_after,
+                more_after,
                 retry_after,
             };
             assert_eq!(outcome, expected, "at {now}");
         };
-        check(SECOND, 1, true, 2, tenth, 0);
-        check(SECOND, 1, true, 1, 2 * tenth, 0);
-        check(SECOND, 1, true, 0, 3 * tenth, 0);
-        check(SECOND, 1, false, 0, 3 * tenth, tenth);
-        check(SECOND + tenth - 1, 1, false, 0, 2 * tenth + 1, 1);
-        check(SECOND + tenth, 1, true, 0, 3 * tenth, 0);
+        check(SECOND, 1, true, 2, tenth, tenth, 0);
+        check(SECOND, 1, true, 1, 2 * tenth, tenth, 0);
+        check(SECOND, 1, true, 0, 3 * tenth, tenth, 0);
+        check(SECOND, 1, false, 0, 3 * tenth, tenth, tenth);
+        check(SECOND + tenth - 1, 1, false, 0, 2 * tenth + 1, 1, 1);
+        check(SECOND + tenth, 1, true, 0, 3 * tenth, tenth, 0);
         // What costs more waits for longer, and what costs more than the burst never passes.
-        check(SECOND + 2 * tenth, 2, false, 1, 2 * tenth, tenth);
-        check(SECOND + 3 * tenth, 2, true, 0, 3 * tenth, 0);
-        check(9 * SECOND, 4, false, 3, 0, tenth);
+        check(SECOND + 2 * tenth, 2, false, 1, 2 * tenth, tenth, tenth);
+        check(SECOND + 3 * tenth, 2, true, 0, 3 * tenth, tenth, 0);
+        check(9 * SECOND, 4, false, 3, 0, 0, tenth);
     }
 
     #[test]

@@ -1,73 +1,66 @@
 //! All rules together, as the stage that a request passes.
 
+use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use podkit_dataplane::http::stage::{Pass, Reply, Stage, Verdict, View};
 use podkit_dataplane::net::Buf;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::CidrSet;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use tokio::time::Instant;
 
-use super::address::{self, Cidr};
+use super::address;
 use super::flight::Flight;
 use super::gcra::Outcome;
 use super::params::{Headers, Params};
-use super::rule::{Key, Rule};
+use super::rule::Key;
+use super::set::{InForce, Set};
 use super::table::Table;
-use super::{REQUESTS, Settled};
+use super::tag::Tags;
+use super::{LISTED, Settled};
 
 /// What all workers share.
 #[derive(Debug)]
 pub(super) struct Limiter {
-    rules: Vec<Counted>,
+    in_force: InForce,
+    tags: Tags,
     table: Table,
     flight: Flight,
     headers: Headers,
-    trusted: Vec<Cidr>,
+    trusted: CidrSet,
     ipv6_prefix: u8,
     begin: Instant,
-}
-
-/// A rule, what its answers begin with, and what it did.
-#[derive(Debug)]
-struct Counted {
-    rule: Rule,
-    /// `RateLimit-Policy` and the begin of `RateLimit`.
-    ietf: String,
-    counts: [Counter; 3],
+    listed: [Counter; 2],
 }
 
 impl Limiter {
-    pub(super) fn new(params: &Params, connections: usize, metrics: &Registry) -> Self {
-        let count = |rule: &Rule, result| {
-            let labels = [("rule", rule.name.as_str()), ("result", result)];
-            metrics.counter(REQUESTS.name, REQUESTS.doc, &labels)
-        };
-        let counted = |rule: &Rule| Counted {
-            ietf: rule.rate.map_or(String::new(), |rate| {
-                let (name, q, w) = (&rule.name, rate.burst(), rate.window_seconds());
-                format!("RateLimit-Policy: \"{name}\";q={q};w={w}\r\nRateLimit: \"{name}\";r=")
-            }),
-            counts: Settled::ALL.map(|settled| count(rule, settled.word())),
-            rule: rule.clone(),
-        };
-        let rules = params.rules();
-        let has_concurrency = rules.iter().any(|rule| rule.concurrency.is_some());
-        Self {
-            rules: rules.into_iter().map(counted).collect(),
+    pub(super) fn new(
+        params: &Params,
+        connections: usize,
+        metrics: &Registry,
+    ) -> Result<Self, Failure> {
+        let mut secret = [0; 16];
+        aws_lc_rs::rand::fill(&mut secret)
+            .map_err(|_| Failure::runtime("starting", "the system gives no random bytes"))?;
+        let listed = |list| metrics.counter(LISTED.name, LISTED.doc, &[("list", list)]);
+        Ok(Self {
+            in_force: InForce::new(params, metrics)?,
+            tags: Tags::new(&secret),
             table: Table::new(params.max_keys as usize),
-            flight: Flight::new(if has_concurrency { connections } else { 0 }),
+            flight: Flight::new(connections),
             headers: params.headers,
-            trusted: params.trusted_proxy.clone(),
+            trusted: params.trusted_proxy.iter().copied().collect(),
             ipv6_prefix: u8::try_from(params.ipv6_prefix).unwrap_or(128),
             begin: Instant::now(),
-        }
+            listed: ["allow", "deny"].map(listed),
+        })
     }
 
-    /// The rules with what they did: allowed, limited, shadow.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&Rule, [u64; 3])> {
-        self.rules
-            .iter()
-            .map(|counted| (&counted.rule, counted.counts.each_ref().map(Counter::get)))
+    /// The rules and lists.
+    pub(super) fn in_force(&self) -> &InForce {
+        &self.in_force
     }
 
     /// The keys' table.
@@ -75,34 +68,57 @@ impl Limiter {
         &self.table
     }
 
-    /// The peer's word about clients is believed.
-    pub(super) fn trusts(&self, peer: podkit_dataplane::net::Peer) -> bool {
-        peer.ip()
-            .is_some_and(|ip| self.trusted.iter().any(|range| range.contains(ip)))
+    /// What is known of a client before any rule: it is refused, or passes, or (None) the rules say.
+    fn look_up(&self, set: &Set, client: Option<IpAddr>) -> Option<Verdict> {
+        let ip = client?;
+        if set.deny.has(ip) {
+            self.listed[1].inc();
+            return Some(Verdict::Answer(Reply {
+                status: 403,
+                content_type: "text/plain; charset=utf-8",
+                body: b"this address is not let in\n".into(),
+            }));
+        }
+        set.allow.has(ip).then(|| {
+            self.listed[0].inc();
+            Verdict::Pass
+        })
     }
 
-    fn ask(&self, request: &View<'_>, pass: &mut Pass<'_>) -> Verdict {
+    fn ask(&self, set: &Set, request: &View<'_>, pass: &mut Pass<'_>) -> Verdict {
+        let client = address::client(request, &self.trusted);
+        if let Some(verdict) = self.look_up(set, client) {
+            return verdict;
+        }
         let mut least: Option<(u64, Outcome)> = None;
-        for (at, counted) in self.rules.iter().enumerate() {
+        for counted in &set.rules {
             let rule = &counted.rule;
             if !rule.is_for(request) {
                 continue;
             }
             let mut room = [0; 16];
-            let key = self.key(&rule.key, request, &mut room);
-            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            let tag = self
+                .tags
+                .tag(rule.id, self.key(&rule.key, request, client, &mut room));
             let mut refused = None;
             if let Some(most) = rule.concurrency {
-                match self.flight.enter(at, key, most) {
-                    Some(held) => pass.hold(held),
+                let entered = self.flight.enter(tag, most);
+                match entered {
+                    Some((held, _)) => pass.hold(held),
                     // When another request ends is not known.
                     None => refused = Some(1),
+                }
+                if rule.rate.is_none() && !rule.shadow && self.headers.has_ietf() {
+                    let out = pass.fields();
+                    out.put(counted.ietf.as_bytes());
+                    out.put_decimal(entered.map_or(0, |(_, now)| most - now));
+                    out.put(b"\r\n");
                 }
             }
             if let (Some(rate), None) = (&rule.rate, refused) {
                 let now = request.now().saturating_duration_since(self.begin);
                 let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-                let outcome = self.table.ask(at, key, rate, now, rule.cost);
+                let outcome = self.table.ask(tag, rate, now, rule.cost);
                 if !outcome.allowed {
                     refused = Some(outcome.retry_seconds());
                 }
@@ -111,8 +127,11 @@ impl Limiter {
                         let out = pass.fields();
                         out.put(counted.ietf.as_bytes());
                         out.put_decimal(outcome.remaining);
-                        out.put(b";t=");
-                        out.put_decimal(outcome.full_seconds());
+                        // Without it when nothing is owed: there is no more to come.
+                        if outcome.more_after > 0 {
+                            out.put(b";t=");
+                            out.put_decimal(outcome.more_seconds());
+                        }
                         out.put(b"\r\n");
                     }
                     if !outcome.allowed || least.is_none_or(|it| outcome.remaining < it.1.remaining)
@@ -126,14 +145,14 @@ impl Limiter {
                 (Some(_), true) => Settled::Shadow,
                 (Some(_), false) => Settled::Limited,
             };
-            counted.counts[settled as usize].inc();
+            counted.count(settled);
             if let (Some(seconds), false) = (refused, rule.shadow) {
                 self.put_x(pass, least);
                 let out = pass.fields();
                 out.put(b"Retry-After: ");
                 out.put_decimal(seconds);
                 out.put(b"\r\n");
-                return Verdict::Answer(refusal(request));
+                return Verdict::Answer(refusal(takes_json(request), &counted.problem));
             }
         }
         self.put_x(pass, least);
@@ -142,9 +161,15 @@ impl Limiter {
 
     /// The bytes by which the request is told apart. Requests without what the key is made of share one key: leaving a field
     /// out must not be a way past the rule.
-    fn key<'k>(&self, key: &Key, request: &View<'k>, room: &'k mut [u8; 16]) -> &'k [u8] {
+    fn key<'k>(
+        &self,
+        key: &Key,
+        request: &View<'k>,
+        client: Option<IpAddr>,
+        room: &'k mut [u8; 16],
+    ) -> &'k [u8] {
         match key {
-            Key::Ip => match address::client(request, &self.trusted) {
+            Key::Ip => match client {
                 Some(ip) => address::key(ip, self.ipv6_prefix, room),
                 None => b"",
             },
@@ -173,9 +198,8 @@ impl Limiter {
     }
 }
 
-/// The answer to a request that is refused, in the form that the client takes (RFC 9457 for JSON).
-fn refusal(request: &View<'_>) -> Reply {
-    let takes_json = request
+fn takes_json(request: &View<'_>) -> bool {
+    request
         .fields("accept")
         .flat_map(|list| list.split(|byte| *byte == b','))
         .filter_map(|range| range.split(|byte| *byte == b';').next())
@@ -183,30 +207,61 @@ fn refusal(request: &View<'_>) -> Reply {
         .any(|range| {
             range.eq_ignore_ascii_case(b"application/json")
                 || range.eq_ignore_ascii_case(b"application/problem+json")
-        });
-    let (content_type, body): (_, &'static [u8]) = match takes_json {
+        })
+}
+
+/// The answer to a request that is refused, in the form that the client takes.
+fn refusal(json: bool, problem: &str) -> Reply {
+    let (content_type, body) = match json {
         true => (
             "application/problem+json",
-            b"{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429}\n",
+            problem.as_bytes().to_vec().into(),
         ),
-        false => ("text/plain; charset=utf-8", b"too many requests\n"),
+        false => (
+            "text/plain; charset=utf-8",
+            b"too many requests\n".as_slice().into(),
+        ),
     };
     Reply {
         status: 429,
         content_type,
-        body: body.into(),
+        body,
     }
 }
 
 /// The stage of one worker.
-pub(super) struct LimitStage(pub(super) Arc<Limiter>);
+pub(super) struct LimitStage {
+    limiter: Arc<Limiter>,
+    /// What is in force, as far as this worker has seen, and the epoch of it.
+    seen: RefCell<(u64, Arc<Set>)>,
+}
+
+impl LimitStage {
+    pub(super) fn new(limiter: Arc<Limiter>) -> Self {
+        // The epoch first: what changes in between is seen again.
+        let seen = (limiter.in_force.epoch(), limiter.in_force.current());
+        Self {
+            seen: RefCell::new(seen),
+            limiter,
+        }
+    }
+
+    /// Takes what came into force since.
+    fn refresh(&self) {
+        let epoch = self.limiter.in_force.epoch();
+        if epoch != self.seen.borrow().0 {
+            *self.seen.borrow_mut() = (epoch, self.limiter.in_force.current());
+        }
+    }
+}
 
 impl Stage for LimitStage {
     fn look(&self, request: &View<'_>, pass: &mut Pass<'_>) -> Verdict {
-        self.0.ask(request, pass)
+        self.refresh();
+        self.limiter.ask(&self.seen.borrow().1, request, pass)
     }
 
     fn done(&self, held: u64) {
-        self.0.flight.leave(held);
+        self.limiter.flight.leave(held);
     }
 }

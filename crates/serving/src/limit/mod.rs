@@ -1,13 +1,14 @@
 //! `limit`: rate limits in front of an HTTP service.
 //!
 //! ```text
-//!   client ─▶ :8080 ─▶ head ─▶ rules, in order ─▶ application
-//!                                │  key ─▶ Table: TAT by GCRA, one for all workers
-//!                                │  key ─▶ Flight: requests at once
-//!                                ╰─ 429, Retry-After
+//!   client ─▶ :8080 ─▶ head ─▶ lists ─▶ rules, in order ─▶ application
+//!                                         │  key ─▶ Table: TAT by GCRA, one for all workers
+//!                                         │  key ─▶ Flight: requests at once
+//!                                         ╰─ 429, Retry-After
 //! ```
 //!
-//! `gcra`, `table`, `flight`, `rule` and `address` are the logic, without I/O; `limiter` is the stage that joins them.
+//! `gcra`, `table`, `flight`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
+//! files; `limiter` is the stage that joins them.
 
 mod address;
 mod flight;
@@ -15,17 +16,22 @@ mod gcra;
 mod limiter;
 mod params;
 mod rule;
-mod service;
+pub(crate) mod service;
+mod set;
 mod table;
+mod tag;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::Worker;
+use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{Group, Metric, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{
+    FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
+};
 
 pub use params::Params;
 
@@ -43,25 +49,75 @@ static SPEC: ModuleSpec = ModuleSpec {
             parameter, path, or all together; by rate and burst (GCRA) and by requests at once. All workers enforce one rate. \
             Clients are told where they stand (RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers, \
             X-RateLimit-…), and when to come again (Retry-After); who takes JSON gets a problem document (RFC 9457).\n\n\
+            Rules and lists of addresses may be in files, which are watched: a change that is right is in force from the next \
+            request on, one that is not changes nothing.\n\n\
             Memory is bounded whatever the number of keys: when `--max-keys` are remembered, the one that has been idle for the \
             longest is forgotten, and nobody is refused for it. Keys are kept as hashes under a random key of the process.\n\n\
             The bounds of HTTP (heads, bodies, pauses, connections) hold as in every module.",
     admin_port: 9633,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
+        TlsParams::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
+        UpstreamTlsParams::PARAMS,
     ],
     ports: &[Port {
         param: "listen",
         port: Some(8080),
         protocol: "HTTP",
-        doc: "What clients come to.",
+        doc: "What clients come to; HTTPS with a certificate.",
     }],
     endpoints: &[],
-    files: &[],
+    files: &[
+        FileUse {
+            name: "rules-file",
+            doc: "Rules, as a YAML list. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "allow",
+            doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "deny",
+            doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "cert",
+            doc: "PEM chain, and its key when there is no `--key`. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "key",
+            doc: "PEM private key. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "cert-dir",
+            doc: "Directory of pairs. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "client-ca",
+            doc: "PEM certificates of the authorities for clients. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "client-crl",
+            doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-ca",
+            doc: "PEM certificates of the authorities for upstreams. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-cert",
+            doc: "PEM chain shown to upstreams, and its key when there is no `--upstream-key`. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "upstream-key",
+            doc: "PEM private key of it. Watched, and read on SIGHUP.",
+        },
+    ],
     needs: &[Need {
         feature: "listening on a port below 1024",
         doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
@@ -105,37 +161,29 @@ const EVICTED: Metric = Metric {
     doc: "Keys forgotten while they still owed something, since --max-keys were remembered.",
 };
 
-const OWN: &[Metric] = &[REQUESTS, EVICTED];
+const LISTED: Metric = Metric {
+    name: "podkit_limit_listed_total",
+    kind: "counter",
+    labels: &["list"],
+    doc: "Requests of clients in a list: allow (no rule was for them), deny (refused with 403).",
+};
 
-const SETS: [&[Metric]; 4] = [
+const RELOADS: Metric = Metric {
+    name: "podkit_limit_reloads_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Changes of --rules-file, --allow and --deny: changed (now in force) or refused (the former state stays).",
+};
+
+pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
+
+const SETS: [&[Metric]; 6] = [
     OWN,
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,
+    &tls::METRICS,
+    &tls::ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
-
-const fn count(sets: &[&[Metric]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < sets.len() {
-        sum += sets[at].len();
-        at += 1;
-    }
-    sum
-}
-
-const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
-    let mut all = [sets[0][0]; N];
-    let (mut to, mut set) = (0, 0);
-    while set < sets.len() {
-        let mut at = 0;
-        while at < sets[set].len() {
-            all[to] = sets[set][at];
-            at += 1;
-            to += 1;
-        }
-        set += 1;
-    }
-    all
-}

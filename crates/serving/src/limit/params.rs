@@ -1,11 +1,12 @@
 //! What `limit` takes.
 
+use std::path::PathBuf;
+
 use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, ParamError, ParamSet as _, Scheme, Upstream, Values};
+use podkit_foundation::params::{Addr, Cidr, ParamError, ParamSet as _, Upstream, Values};
 
-use super::address::Cidr;
-use super::rule::{MAX_RULES, Rule, RuleList};
+use super::rule::{Rule, RuleList};
 
 podkit_foundation::choices! {
     /// `--headers`.
@@ -34,11 +35,12 @@ impl Headers {
 podkit_foundation::params! {
     /// The parameters of `limit` besides those of HTTP.
     pub struct Params {
-        /// Addresses to take HTTP on.
+        /// Where clients come; repeatable. HTTPS with `--cert`, `--cert-dir` or `--self-signed`, else HTTP.
         listen: Vec<Addr> { default: Some(":8080") },
         /// What stands behind the limits: host:port, :port (on the loopback) or unix:/path.
         ///
-        /// One. Several are the work of `podkit balance`.
+        /// One. Several are the work of `podkit balance`. `https://` in front: TLS is spoken to it, its certificate verified for its
+        /// host or ;server-name=NAME; `h2c://`: HTTP/2 in the clear.
         upstream: Vec<Upstream> { optional: false },
         /// A rule: `name=… key=… rate=100/s`, and more pairs; repeatable, or several separated by semicolons.
         ///
@@ -49,15 +51,31 @@ podkit_foundation::params! {
         /// begins so, compared percent-decoded; `method`: `GET,POST`. `shadow=true` counts and refuses nothing.
         ///
         /// A request passes the rules in this order and is counted by each up to the first that refuses it.
-        rule: Vec<RuleList> { commas: false, optional: false },
+        rule: Vec<RuleList> { commas: false },
+        /// More rules, behind those of --rule: a YAML list whose items have the keys of a rule.
+        ///
+        /// Watched: a file with a mistake is refused with the line, and the former rules stay. A rule that keeps its name, key, rate
+        /// and burst keeps what its keys have used up.
+        rules_file: Option<PathBuf> { live: true },
+        /// Clients that no rule is for: a file with an address or block a line, `#` begins a comment; repeatable.
+        ///
+        /// Watched, as --rules-file is. The client is the one that `key=ip` names.
+        allow: Vec<PathBuf> { live: true },
+        /// Clients that are answered with 403, in the same form; repeatable. It comes before --allow.
+        deny: Vec<PathBuf> { live: true },
         /// Keys that are remembered, over all rules, 32 bytes each; the one idle for the longest is forgotten first.
         max_keys: u32 { default: Some("100000"), bounds: Some((1, 100_000_000)) },
         /// The fields that tell clients where they stand, on allowed answers too.
         headers: Headers { default: Some("both") },
-        /// Proxies whose X-Forwarded-For is believed, as addresses or ranges; repeatable.
+        /// Balancers in front, as blocks of addresses, whose connections begin with a header of the PROXY protocol (v1 or v2);
+        /// repeatable.
         ///
-        /// `key=ip` is then the last address in it that is not such a proxy. What anybody else sends under that name is
-        /// not believed, and replaced for the upstream.
+        /// Its source is the client from then on. Who comes over a unix socket is a balancer too. Others are served as who they are.
+        accept_proxy: Vec<Cidr> {},
+        /// Proxies whose X-Forwarded-For and Forwarded are believed, as addresses or blocks; repeatable.
+        ///
+        /// `key=ip` is then the last address in them that is not such a proxy; when both are there and name different clients, it
+        /// is the proxy's own. What anybody else sends under those names is not believed, and replaced for the upstream.
         trusted_proxy: Vec<Cidr> {},
         /// Bits of an IPv6 address that `key=ip` looks at: a host has a whole network.
         ipv6_prefix: u16 { default: Some("64"), bounds: Some((1, 128)) },
@@ -67,58 +85,33 @@ podkit_foundation::params! {
 impl Params {
     /// The typed parameters, checked against each other.
     pub(super) fn checked(values: &Values) -> Result<Self, Failure> {
+        let params = Self::checked_rules(values)?;
+        params.target()?;
+        Ok(params)
+    }
+
+    /// The same without what stands behind.
+    pub(super) fn checked_rules(values: &Values) -> Result<Self, Failure> {
         let params = Self::from_values(values)?;
         let wrong = |field: &str, why: String| Failure::from(ParamError::new(field, why));
         if params.listen.is_empty() {
             let why = "names no address; expected host:port, :port or unix:/path";
             return Err(wrong("listen", why.to_owned()));
         }
-        let rules = params.rules();
-        if rules.is_empty() {
-            let why = "is required; expected a rule such as \"name=api key=ip rate=100/s\"";
+        if params.rule.is_empty() && params.rules_file.is_none() {
+            let why = "is required, or --rules-file; expected a rule such as \"name=api key=ip rate=100/s\"";
             return Err(wrong("rule", why.to_owned()));
         }
-        if rules.len() > MAX_RULES {
-            let why = format!("{} are given; at most {MAX_RULES} fit", rules.len());
-            return Err(wrong("rule", why));
-        }
-        for (at, rule) in rules.iter().enumerate() {
-            if rules[..at].iter().any(|other| other.name == rule.name) {
-                let why = format!(
-                    "two rules have the name \"{}\"; each needs its own",
-                    rule.name
-                );
-                return Err(wrong("rule", why));
-            }
-        }
-        params.target()?;
         Ok(params)
     }
 
-    /// All rules, in order.
-    pub(super) fn rules(&self) -> Vec<&Rule> {
-        self.rule.iter().flat_map(|list| &list.0).collect()
+    /// Those of `--rule`, in order.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rule.iter().flat_map(|list| &list.0)
     }
 
     /// What stands behind, if it is one and of a form that is there.
     pub(super) fn target(&self) -> Result<Target, Failure> {
-        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
-        let expected = "expected host:port, :port or unix:/path";
-        match self.upstream.as_slice() {
-            [one] if one.weight != 1 || one.priority != 0 => Err(wrong(format!(
-                "\"{one}\": weight and priority mean nothing for one upstream; {expected}"
-            ))),
-            [one] if !matches!(one.scheme, Scheme::Plain) || one.server_name.is_some() => {
-                Err(wrong(format!(
-                    "\"{one}\": limit speaks plain HTTP/1.1 to its upstream; {expected}"
-                )))
-            }
-            [one] => Target::new("upstream", "limit", one),
-            [] => Err(wrong(format!("is required; {expected}"))),
-            many => Err(wrong(format!(
-                "{} are given, and limit stands in front of one; {expected}, once (several are for podkit balance)",
-                many.len()
-            ))),
-        }
+        Target::only("limit", &self.upstream)
     }
 }

@@ -1,6 +1,7 @@
 //! A rule: which requests it is for, by what they are told apart, and what each key may do (no I/O).
 
 use podkit_dataplane::http::stage::View;
+use podkit_dataplane::upstream::pick::fnv;
 use podkit_foundation::params::{ParamType, Rate, pairs};
 
 use super::flight;
@@ -23,6 +24,8 @@ pub(super) enum Key {
 /// One rule, as `--rule` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
+    /// Of name, key, rate and burst: while they stay, its counts do.
+    pub(super) id: u64,
     pub(super) name: String,
     pub(super) key: Key,
     pub(super) rate: Option<Gcra>,
@@ -32,7 +35,7 @@ pub(super) struct Rule {
     pub(super) shadow: bool,
     path: Option<PathRule>,
     methods: Vec<String>,
-    /// As it was given.
+    /// As it was given, in one line.
     pub(super) text: String,
 }
 
@@ -57,7 +60,8 @@ enum PathRule {
     Prefix(String),
 }
 
-const KEYS: &[&str] = &[
+/// The keys of a rule.
+pub(super) const KEYS: &[&str] = &[
     "name",
     "key",
     "rate",
@@ -75,7 +79,13 @@ impl ParamType for Rule {
         "such as \"name=api key=ip rate=100/s burst=200 path=/api/* method=GET,POST\"";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let given = pairs(text, KEYS)?;
+        Self::of(&pairs(text, KEYS)?)
+    }
+}
+
+impl Rule {
+    /// Of pairs whose keys are some of [`KEYS`], each at most once.
+    pub(super) fn of(given: &[(&str, &str)]) -> Result<Self, String> {
         let get = |wanted: &str| given.iter().find(|(key, _)| *key == wanted).map(|it| it.1);
         let number = |key: &str, most: u64| match get(key) {
             None => Ok(None),
@@ -108,9 +118,11 @@ impl ParamType for Rule {
             }
             _ => {}
         }
+        let key = get("key").ok_or("key is missing")?;
         Ok(Self {
+            id: id(name, key, rate.as_ref()),
             name: name.to_owned(),
-            key: parse_key(get("key").ok_or("key is missing")?)?,
+            key: parse_key(key)?,
             rate,
             concurrency,
             cost: cost.unwrap_or(1),
@@ -120,9 +132,19 @@ impl ParamType for Rule {
             },
             path: get("path").map(parse_path).transpose()?,
             methods: get("method").map_or(Ok(Vec::new()), parse_methods)?,
-            text: text.trim().to_owned(),
+            text: given
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect::<Vec<_>>()
+                .join(" "),
         })
     }
+}
+
+/// The same in all processes, whatever place the rule has.
+fn id(name: &str, key: &str, rate: Option<&Gcra>) -> u64 {
+    let (interval, burst) = rate.map_or((0, 0), |rate| (rate.interval(), rate.burst()));
+    fnv(format!("{name} {key} {interval} {burst}").as_bytes())
 }
 
 fn parse_rate(text: &str, burst: Option<u64>) -> Result<Gcra, String> {

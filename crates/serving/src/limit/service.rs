@@ -1,25 +1,25 @@
-//! The module: parameters in, listeners bound, workers that let pass and forward.
+//! The module: a chain of one route with one stage.
 
-use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use podkit_dataplane::http::HttpLimits;
-use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
-use podkit_dataplane::http::stage::Stages;
+use podkit_dataplane::http::proxy::ForwardSettings;
+use podkit_dataplane::http::stage::Stage;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{
-    Accepted, Connections, Listener, Port, Serve, Worker, Workers, accept,
-};
-use podkit_dataplane::upstream::{Cluster, Outward, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::tls::{TlsParams, UpstreamTls};
+use podkit_dataplane::upstream::{Membership, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamSet as _, Values};
-use podkit_foundation::telemetry::metrics::Kind;
+use podkit_foundation::params::{Cidr, ParamSet as _, Values};
+use podkit_foundation::telemetry::metrics::{Kind, Registry};
 
-use super::EVICTED;
 use super::limiter::{LimitStage, Limiter};
 use super::params::Params;
+use super::set::Counted;
+use super::{EVICTED, REQUESTS, Settled};
+use crate::front::{ClusterPlan, Entrance, EntranceParams, Generation, Serving, StagePlan, Way};
 
 /// Checks the parameters and binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -28,111 +28,142 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
-    let listeners = params
-        .listen
-        .iter()
-        .map(bind)
-        .collect::<Result<Vec<_>, _>>()?;
-    let limiter = Arc::new(Limiter::new(&params, limits.connections(), &setup.metrics));
-    let counted = Arc::clone(&limiter);
-    setup.metrics.collect(move |encoder| {
-        encoder.family(EVICTED.name, Kind::Counter, EVICTED.doc);
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "the text formats carry floating point"
-        )]
-        encoder.sample(EVICTED.name, &[], counted.table().evicted() as f64);
-    });
+    let tls = TlsParams::if_given(values)?;
+    let registry = setup.metrics.part(&[]);
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &registry)?;
+    let outward = Outward {
+        tls: upstream_tls.clone(),
+        raw: false,
+    };
+    let limiter = Arc::new(LimitPlan::new(
+        params.clone(),
+        limits.connections(),
+        registry.clone(),
+    )?);
+    let cluster = ClusterPlan {
+        membership: Membership::of(target.clone(), outward),
+        discovery: None,
+        health: None,
+        limits: upstream_limits,
+        tls: upstream_tls,
+        affinity: None,
+        host: target.host().to_owned(),
+        settings: ForwardSettings::default(),
+        metrics: UpstreamMetrics::new(&registry),
+        _registry: registry,
+    };
+    let entrance = EntranceParams {
+        listen: params.listen,
+        accept_proxy: params.accept_proxy,
+        http2,
+        limits: limits.clone(),
+        tls,
+    };
     Ok(Rc::new(Limit {
-        plan: Arc::new(Plan {
-            limits,
-            http2,
-            upstream_limits,
-            target,
-            limiter,
-            listeners,
-            upstream_metrics: UpstreamMetrics::new(&setup.metrics),
-            http_metrics: HttpMetrics::new(&setup.metrics),
-        }),
+        entrance: Arc::new(Entrance::new(entrance, setup, setup.metrics.part(&[]))?),
+        serving: Serving::new("limit", setup, limits.connections()),
+        cluster: Arc::new(cluster),
+        limiter,
+        target,
         setup: setup.clone(),
-        workers: RefCell::new(None),
     }))
 }
 
-/// What each worker is made from.
-#[derive(Debug)]
-struct Plan {
-    limits: HttpLimits,
-    http2: Http2Limits,
-    upstream_limits: UpstreamLimits,
-    target: Target,
+/// The parameters of the stage are right by themselves; looks at no file.
+pub(crate) fn check(values: &Values) -> Result<(), Failure> {
+    Params::checked_rules(values).map(drop)
+}
+
+/// The stage that the parameters describe.
+pub(crate) fn plan(
+    values: &Values,
+    connections: usize,
+    registry: Registry,
+) -> Result<Arc<dyn StagePlan>, Failure> {
+    let params = Params::checked_rules(values)?;
+    Ok(Arc::new(LimitPlan::new(params, connections, registry)?))
+}
+
+/// The stage, for all workers.
+struct LimitPlan {
     limiter: Arc<Limiter>,
-    listeners: Vec<Listener>,
-    upstream_metrics: UpstreamMetrics,
-    http_metrics: HttpMetrics,
+    trusted: Vec<Cidr>,
+    /// Holds its metrics as long as it is there.
+    _registry: Registry,
 }
 
-/// The running module.
-struct Limit {
-    plan: Arc<Plan>,
-    setup: Setup,
-    workers: RefCell<Option<Workers>>,
+impl LimitPlan {
+    fn new(params: Params, connections: usize, registry: Registry) -> Result<Self, Failure> {
+        let limiter = Arc::new(Limiter::new(&params, connections, &registry)?);
+        let counted = Arc::clone(&limiter);
+        registry.collect(move |encoder| {
+            encoder.family(REQUESTS.name, Kind::Counter, REQUESTS.doc);
+            for one in &counted.in_force().current().rules {
+                for (settled, count) in Settled::ALL.into_iter().zip(one.counts()) {
+                    let labels = [("rule", one.rule.name.as_str()), ("result", settled.word())];
+                    #[expect(
+                        clippy::cast_precision_loss,
+                        reason = "the text formats carry floating point"
+                    )]
+                    encoder.sample(REQUESTS.name, &labels, count as f64);
+                }
+            }
+            encoder.family(EVICTED.name, Kind::Counter, EVICTED.doc);
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "the text formats carry floating point"
+            )]
+            encoder.sample(EVICTED.name, &[], counted.table().evicted() as f64);
+        });
+        Ok(Self {
+            limiter,
+            trusted: params.trusted_proxy,
+            _registry: registry,
+        })
+    }
 }
 
-impl Service for Limit {
-    fn start(self: Rc<Self>) -> Result<(), Failure> {
-        let plan = Arc::clone(&self.plan);
-        let connections = Connections::at_most(plan.limits.connections());
-        let workers = Workers::start(
-            "limit",
-            self.setup.workers,
-            &self.setup.lifecycle,
-            &self.setup.metrics,
-            &connections,
-            move |worker| plan.start(worker),
-        )?;
-        *self.workers.borrow_mut() = Some(workers);
-        Ok(())
+impl StagePlan for LimitPlan {
+    fn stage(self: Arc<Self>) -> Rc<dyn Stage> {
+        Rc::new(LimitStage::new(Arc::clone(&self.limiter)))
     }
 
-    /// Nothing of it is in a file.
+    fn trusted(&self) -> &[Cidr] {
+        &self.trusted
+    }
+
+    fn watch(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move { self.limiter.in_force().watch().await })
+    }
+
     fn reload(&self) -> Result<(), String> {
-        Ok(())
+        self.limiter.in_force().reload()
     }
 
     fn page(&self) -> Vec<Section> {
         let columns = ["Rule", "Allowed", "Limited", "Shadow", "As given"];
-        let limiter = &self.plan.limiter;
-        let row = |(rule, counts): (&super::rule::Rule, [u64; 3])| {
-            let counts = counts.map(|count| count.to_string());
-            let mut row = vec![rule.name.clone()];
-            row.extend(counts);
-            row.push(rule.text.clone());
+        let limiter = &self.limiter;
+        let set = limiter.in_force().current();
+        let row = |one: &Counted| {
+            let mut row = vec![one.rule.name.clone()];
+            row.extend(one.counts().map(|count| count.to_string()));
+            row.push(one.rule.text.clone());
             row
         };
+        let refusal = limiter.in_force().refusal();
         let pair = |name: &str, value: String| vec![name.to_owned(), value];
-        let open = self.setup.lifecycle.in_flight();
         vec![
             Section {
                 title: "Rules".to_owned(),
                 columns: columns.map(str::to_owned).to_vec(),
-                rows: limiter.counts().map(row).collect(),
-                alert: None,
+                rows: set.rules.iter().map(row).collect(),
+                alert: refusal
+                    .map(|line| format!("Refused, the former state stays in force: {line}.")),
             },
             Section {
-                title: "Live".to_owned(),
+                title: "Keys".to_owned(),
                 columns: Vec::new(),
                 rows: vec![
-                    pair("Upstream", self.plan.target.addr().to_string()),
-                    pair(
-                        "Connections open",
-                        format!("{open} of at most {}", self.plan.limits.connections()),
-                    ),
-                    pair(
-                        "Requests answered",
-                        self.plan.http_metrics.answered().to_string(),
-                    ),
                     pair("Bytes for keys", limiter.table().bytes().to_string()),
                     pair(
                         "Keys forgotten too early",
@@ -145,69 +176,55 @@ impl Service for Limit {
     }
 }
 
-impl Plan {
-    /// On a worker's thread: its accept loops.
-    fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
-        let cluster = Cluster::of(
-            self.target.clone(),
-            self.upstream_limits.clone(),
-            self.upstream_metrics.clone(),
-            // In the clear only, which `Params::target` sees to.
-            Outward::default(),
-        );
-        let proxy = |trust_forwarded| {
-            let settings = ProxySettings {
-                limits: self.limits.clone(),
-                http2: self.http2.clone(),
-                scheme: "http",
-                port: self.listeners.iter().find_map(Listener::port),
-                trust_forwarded,
-                response_fields: String::new(),
-                retries: Retries::NONE,
-                key: None,
-                make_traceparent: None,
-                access_log: None,
-            };
-            let stage = LimitStage(Arc::clone(&self.limiter));
-            Proxy::staged(
-                settings,
-                Stages::new(vec![Rc::new(stage)]),
-                Rc::clone(&cluster),
-                self.http_metrics.clone(),
-            )
+/// The running module.
+struct Limit {
+    entrance: Arc<Entrance>,
+    limiter: Arc<LimitPlan>,
+    cluster: Arc<ClusterPlan>,
+    serving: Serving,
+    target: Target,
+    setup: Setup,
+}
+
+impl Service for Limit {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let limiter: Arc<dyn StagePlan> = Arc::clone(&self.limiter) as _;
+        let way = Way {
+            stages: vec![limiter],
+            cluster: Arc::clone(&self.cluster),
         };
-        let front = Rc::new(Front {
-            limiter: Arc::clone(&self.limiter),
-            strangers: proxy(false),
-            trusted: proxy(true),
+        self.serving.start(Generation::of(&self.entrance, way))
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        self.serving.reload()
+    }
+
+    fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
+        let tls = self.entrance.tls.iter();
+        tls.map(|tls| ("certificate", tls.usable())).collect()
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let pair = |name: &str, value: String| vec![name.to_owned(), value];
+        let open = self.setup.lifecycle.in_flight();
+        let most = self.serving.connections();
+        let mut sections = self.limiter.page();
+        sections.push(Section {
+            title: "Live".to_owned(),
+            columns: Vec::new(),
+            rows: vec![
+                pair("Upstream", self.target.addr().to_string()),
+                pair("Connections open", format!("{open} of at most {most}")),
+                pair(
+                    "Requests answered",
+                    self.serving.http_metrics().answered().to_string(),
+                ),
+            ],
+            alert: None,
         });
-        for listener in &self.listeners {
-            let accepting = accepting(listener.take()?, Rc::clone(worker), Rc::clone(&front));
-            drop(tokio::task::spawn_local(accepting));
-        }
-        Ok(())
-    }
-}
-
-async fn accepting<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
-    if let Err(error) = accept(port, worker, serve).await {
-        tracing::error!(why = %error, "a listener ended");
-    }
-}
-
-/// What a worker does with a connection: a trusted proxy's word about its clients goes on, anybody else's is replaced.
-struct Front {
-    limiter: Arc<Limiter>,
-    strangers: Rc<Proxy>,
-    trusted: Rc<Proxy>,
-}
-
-impl Serve for Front {
-    async fn serve(self: Rc<Self>, accepted: Accepted) {
-        let proxy = match self.limiter.trusts(accepted.peer) {
-            true => &self.trusted,
-            false => &self.strangers,
-        };
-        Rc::clone(proxy).serve(accepted).await;
+        let tls = self.entrance.tls.iter();
+        sections.extend(tls.map(|tls| tls.view().section()));
+        sections
     }
 }

@@ -1,13 +1,12 @@
 //! The keys of all rules and what they have asked for: a table of fixed size that all workers share, without locks.
 //!
 //! ```text
-//!   key ─ SipHash, random key ─► 64 bits: the tag ─┬─► line A: 4 slots of (tag, TAT)      64 bytes, one cache line
+//!   rule, key ─ keyed hash ─► 64 bits: the tag ─┬─► line A: 4 slots of (tag, TAT)      64 bytes, one cache line
 //!                                                  ╰─► line B: 4 slots
 //! ```
 //!
 //! A key lives in one of eight slots, in two lines that its hash names. What is kept of it is the hash: 16 bytes a slot, two slots
-//! for each key that is to fit (`--max-keys`), so 32 bytes a key however long keys are. The hash is keyed by random bytes of
-//! this process: nobody outside can make two keys meet (64 bits; with ten million keys the chance that any two meet is 1 in
+//! for each key that is to fit (`--max-keys`), so 32 bytes a key however long keys are. The hash ([`super::tag`]) is keyed: nobody outside can make two keys meet (64 bits; with ten million keys the chance that any two meet is 1 in
 //! 370,000), so an attacker can't use up a victim's rate.
 //!
 //! When all eight slots are taken, a key whose TAT has passed is as good as none and makes room; else the one whose TAT is
@@ -19,7 +18,6 @@
 //! that has just taken the slot over (by one request). What was rejected: a table for each worker (the rate times workers, or
 //! an n-th of it when connections are not spread evenly), and a lock for each line.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::gcra::{Gcra, Outcome};
@@ -41,7 +39,6 @@ struct Line([Slot; SLOTS]);
 #[derive(Debug)]
 pub(super) struct Table {
     lines: Box<[Line]>,
-    hash: RandomState,
     /// Keys that lost what they owed to make room.
     evicted: AtomicU64,
 }
@@ -52,7 +49,6 @@ impl Table {
         let lines = (keys.max(1) * 2).div_ceil(SLOTS);
         Self {
             lines: (0..lines).map(|_| Line::default()).collect(),
-            hash: RandomState::new(),
             evicted: AtomicU64::new(0),
         }
     }
@@ -67,9 +63,8 @@ impl Table {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    /// A request of `cost` at `now` by `key` under a rule of that index.
-    pub(super) fn ask(&self, rule: u16, key: &[u8], gcra: &Gcra, now: u64, cost: u64) -> Outcome {
-        let tag = self.hash.hash_one((rule, key)).max(1);
+    /// A request of `cost` at `now` by the key of this tag (not 0).
+    pub(super) fn ask(&self, tag: u64, gcra: &Gcra, now: u64, cost: u64) -> Outcome {
         let slot = self.find(tag, now);
         let mut tat = slot.tat.load(Ordering::Acquire);
         loop {
@@ -143,9 +138,16 @@ impl Table {
 mod tests {
     use std::time::Duration;
 
+    use podkit_dataplane::upstream::pick::{fnv, mix};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+
+    /// What the table is asked with stands for a key.
+    fn tag(rule: u64, key: &str) -> u64 {
+        mix(fnv(key.as_bytes()) ^ rule)
+    }
 
     fn gcra(count: u64, burst: u64) -> Gcra {
         Gcra::new(count, Duration::from_secs(1), burst).unwrap()
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn keys_and_rules_are_apart() {
         let (table, one) = (Table::new(100), gcra(1, 1));
-        let ask = |rule, key: &str| table.ask(rule, key.as_bytes(), &one, SECOND, 1).allowed;
+        let ask = |rule, key: &str| table.ask(tag(rule, key), &one, SECOND, 1).allowed;
         assert_eq!((ask(0, "a"), ask(0, "b"), ask(1, "a")), (true, true, true));
         assert_eq!(
             (ask(0, "a"), ask(0, "b"), ask(1, "a")),
@@ -169,8 +171,7 @@ mod tests {
         assert_eq!(table.bytes(), keys as usize * 32);
         for round in [true, false] {
             let allowed = (0..keys).filter(|key| {
-                let key = key.to_be_bytes();
-                table.ask(0, &key, &one, SECOND, 1).allowed == round
+                table.ask(mix(u64::from(*key) + 1), &one, SECOND, 1).allowed == round
             });
             // Two lines of four slots for each: as good as none is pushed out.
             let right = allowed.count();
@@ -182,7 +183,7 @@ mod tests {
     fn a_full_table_forgets_who_owes_the_least_and_refuses_nobody_new() {
         let (table, slow) = (Table::new(2), gcra(1, 100));
         assert_eq!(table.bytes(), 64);
-        let ask = |key: &str, cost| table.ask(0, key.as_bytes(), &slow, SECOND, cost);
+        let ask = |key: &str, cost| table.ask(tag(0, key), &slow, SECOND, cost);
         for (key, cost) in [("a", 50), ("b", 5), ("c", 50), ("d", 50)] {
             assert!(ask(key, cost).allowed);
         }
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(table.evicted(), 1);
         assert_eq!(ask("a", 1).remaining, 49, "a kept what it owes");
         // And a key that has paid makes room without a loss.
-        assert!(table.ask(0, b"later", &slow, 20 * SECOND, 1).allowed);
+        assert!(table.ask(tag(0, "later"), &slow, 20 * SECOND, 1).allowed);
         assert_eq!(table.evicted(), 1);
     }
 
@@ -207,7 +208,7 @@ mod tests {
                         // Each worker asks 4,000 times a second.
                         for step in 0..60 * 4_000_u64 {
                             let now = SECOND + step * (SECOND / 4_000) + worker;
-                            let outcome = table.ask(0, b"key", &rule, now, 1);
+                            let outcome = table.ask(tag(0, "key"), &rule, now, 1);
                             allowed.fetch_add(outcome.allowed.into(), Ordering::Relaxed);
                         }
                     });

@@ -170,26 +170,7 @@ impl Params {
 
     /// The application, if it is one and of a form that is there.
     pub fn target(&self) -> Result<Target, Failure> {
-        let wrong = |why: String| Failure::from(ParamError::new("upstream", why));
-        let expected = "expected host:port, :port or unix:/path";
-        let upstream = match self.upstream.as_slice() {
-            [one] => one,
-            [] => return Err(wrong(format!("is required; {expected}"))),
-            many => {
-                return Err(wrong(format!(
-                    "{} are given, and tls stands in front of one application; {expected}, once (several are for \
-                     podkit balance)",
-                    many.len()
-                )));
-            }
-        };
-        if upstream.weight != 1 || upstream.priority != 0 {
-            let why = format!(
-                "\"{upstream}\": weight and priority mean nothing for one upstream; {expected}"
-            );
-            return Err(wrong(why));
-        }
-        Target::new("upstream", "tls", upstream)
+        Target::only("tls", &self.upstream)
     }
 
     /// The port that redirects name: `--redirect-port`, else that of the first `--listen` with one.

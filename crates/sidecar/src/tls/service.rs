@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
-use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
+use podkit_dataplane::http::proxy::{
+    Forward, ForwardSettings, HttpMetrics, Proxy, ProxySettings, Route, Trust,
+};
+use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
@@ -16,8 +19,7 @@ use podkit_dataplane::net::{
     Worker, Workers, accept, tunnel,
 };
 use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, UpstreamTlsParams,
-    forwarded_client_cert,
+    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, forwarded_client_cert,
 };
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
@@ -34,7 +36,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
-    let upstream_tls = UpstreamTlsParams::from_values(values)?;
     let target = params.target()?;
     let protocols = match params.mode {
         Mode::Http if http2.http2 => HTTP2,
@@ -42,26 +43,19 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         // Whatever the application speaks, it is not ours to choose.
         Mode::Tcp => &[],
     };
+    let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
     let tls = match params.originate {
         true => None,
         false => Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?),
     };
-    // The system's authorities are read only when they are needed.
-    let upstream_tls = match target.is_tls() {
-        true => Some(UpstreamTls::new(&upstream_tls, &setup.metrics)?),
-        false => {
-            upstream_tls.refuse_unused()?;
-            None
-        }
-    };
 
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()
         .map(bind)
         .collect::<Result<Vec<_>, _>>()?;
-    let bind = |addr| Listener::bind("redirect_from", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("redirect_from", addr, setup.workers);
     let redirect = params.redirect_from.as_ref().map(bind).transpose()?;
     let listening = listeners.iter().find_map(Listener::port);
     let rules = tls_params.allow_san.iter().map(ToString::to_string);
@@ -265,15 +259,19 @@ impl Plan {
                     http2: self.http2.clone(),
                     scheme: if self.tls.is_some() { "https" } else { "http" },
                     port: self.public_port,
-                    trust_forwarded: self.params.trust_forwarded,
+                };
+                let forward = ForwardSettings {
+                    trust: match self.params.trust_forwarded {
+                        true => Trust::Everybody,
+                        false => Trust::Nobody,
+                    },
                     response_fields: hsts.unwrap_or_default(),
-                    retries: Retries::NONE,
-                    key: None,
-                    make_traceparent: None,
-                    access_log: None,
+                    ..ForwardSettings::default()
                 };
                 let cluster = Cluster::of(target, limits, metrics, self.outward(false));
-                Onward::Http(Proxy::new(settings, cluster, self.http_metrics.clone()))
+                let route = Route::new(Stages::none(), Forward::new(forward, cluster));
+                let metrics = self.http_metrics.clone();
+                Onward::Http(Proxy::new(settings, Rc::new(route), metrics))
             }
         };
         Front {

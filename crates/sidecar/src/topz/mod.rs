@@ -58,6 +58,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             some pages a CPU; the details of one process are exact.",
     admin_port: 9604,
     data_path: false,
+    config: None,
     params: &[Params::PARAMS],
     ports: &[Port {
         param: "listen",

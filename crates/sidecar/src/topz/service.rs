@@ -30,7 +30,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let door = Door::choose(&params.listen, &setup.admin, open)?;
     let listener = match door {
         Door::Admin => None,
-        Door::Own => Some(Listener::bind("listen", &params.listen, 1)?),
+        Door::Own => Some(setup.listeners.bind("listen", &params.listen, 1)?),
     };
     let places = Places {
         proc: PathBuf::from("/proc"),

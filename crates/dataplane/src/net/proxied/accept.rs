@@ -9,7 +9,7 @@ use std::time::Duration;
 use podkit_foundation::params::Cidr;
 
 use super::{Path, Step, parse};
-use crate::net::{Accepted, NEWCOMER, Peer, Serve, Socket, Worker};
+use crate::net::{Accepted, Listener, NEWCOMER, Peer, Port, Serve, Socket, Worker, accept};
 
 /// Serves connections of which those from balancers that are trusted begin with a header; `inner` sees their clients.
 ///
@@ -58,6 +58,33 @@ impl<S: Serve> Serve for AcceptProxy<S> {
             }
         }
         Rc::clone(&self.inner).serve(accepted).await;
+    }
+}
+
+/// Accepts from a worker's sockets of `listeners`, in tasks of their own. `proxies`: balancers whose connections begin with a
+/// header, which must come within `patience`.
+pub fn accept_from<S: Serve>(
+    listeners: &[Listener],
+    proxies: &[Cidr],
+    patience: Duration,
+    worker: &Rc<Worker>,
+    serve: &Rc<S>,
+) -> io::Result<()> {
+    for listener in listeners {
+        let (port, worker, serve) = (listener.take()?, Rc::clone(worker), Rc::clone(serve));
+        if proxies.is_empty() {
+            drop(tokio::task::spawn_local(run(port, worker, serve)));
+        } else {
+            let serve = Rc::new(AcceptProxy::new(proxies.to_vec(), patience, serve));
+            drop(tokio::task::spawn_local(run(port, worker, serve)));
+        }
+    }
+    Ok(())
+}
+
+async fn run<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
+    if let Err(error) = accept(port, worker, serve).await {
+        tracing::error!(why = %error, "a listener ended");
     }
 }
 
