@@ -1,9 +1,9 @@
 //! The rim around the machine: it waits for what happens, asks the machine, and does what it says.
 
 mod replan;
+mod told;
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -11,18 +11,16 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::addresses::addresses;
 use super::container::{Begun, Ground, Running, follow_logs};
 use super::definition::Reread;
 use super::images::{Got, Images};
-use super::layout::{replace, replace_private};
 use super::log_files::LogFiles;
 use super::machine::{Action, Event, Id, Input, Machine, Now, StartFailure, State};
 use super::network::Network;
 use super::output::{Item, Output, Turn};
 use super::probing;
 use super::signals::{Ask, Signals};
-use super::state::{self, PodObject};
+use super::state::PodObject;
 use crate::control::{Asked, Board, EventLog, Refusal, Server};
 use crate::image::Store;
 use crate::manifest::nearest;
@@ -480,15 +478,6 @@ impl Supervisor {
         })
     }
 
-    /// Shows an event, and keeps it for those who ask.
-    fn tell(&self, event: &Event) {
-        if !event.again {
-            self.output.show(&Item::Event(event));
-        }
-        self.board
-            .tell(event.warning, event.reason, event.container, &event.message);
-    }
-
     /// The pod's init was killed, by someone who may: all its processes are gone with it.
     fn sandbox_lost(&mut self) {
         self.tell(&Event {
@@ -533,64 +522,6 @@ impl Supervisor {
             }
         });
         Some(task.abort_handle())
-    }
-
-    /// Shows a warning, once.
-    fn warn(&mut self, message: &str) {
-        if !self.warned.iter().any(|warned| warned == message) {
-            self.output.show(&Item::Warning { message });
-            if self.output.is_none() {
-                // Where a detached pod's warnings are looked for.
-                tracing::warn!("{message}");
-            }
-            self.warned.push(message.to_owned());
-        }
-    }
-
-    fn show_addresses(&self) {
-        for address in addresses(&self.ground.plan(), self.publisher.published()) {
-            self.output.show(&Item::Address {
-                container: &address.container,
-                url: &address.url,
-                name: address.name.as_deref(),
-            });
-        }
-    }
-
-    fn write_state(&mut self) {
-        let ground = &self.ground;
-        let plan = &ground.plan();
-        let pid = |id: Id| Some(self.running[id].as_ref()?.process.pid());
-        let pod = self
-            .object
-            .json(plan, &self.machine, &pid, SystemTime::now());
-        let text: Arc<str> = pod.to_string().into();
-        written(
-            &ground.paths.state(),
-            replace_private(&ground.paths.state(), text.as_bytes()),
-        );
-        self.board.show(text);
-        if ground.anyone_shares_state() {
-            let running = plan
-                .containers
-                .iter()
-                .enumerate()
-                .filter_map(|(id, container)| {
-                    let status = self.machine.status(id);
-                    let State::Running { since } = status.state else {
-                        return None;
-                    };
-                    Some(state::Running {
-                        name: &container.name,
-                        pid: self.running[id].as_ref()?.process.pid_in_pod()?,
-                        restarts: status.restarts,
-                        started: since,
-                    })
-                });
-            let json = state::pod_json(plan, running);
-            let path = ground.paths.shared().join(state::POD_JSON);
-            written(&path, replace(&path, json.to_string().as_bytes()));
-        }
     }
 
     /// Takes the pod apart. Nothing of it is left running.
@@ -648,12 +579,6 @@ pub(super) struct Outcome {
     pub(super) deleted: bool,
     /// The pod and its events, at the end.
     pub(super) record: serde_json::Value,
-}
-
-fn written(path: &Path, result: std::io::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(path = %path.display(), %error, "the pod's state could not be written");
-    }
 }
 
 /// Containers are started side by side, because most of a start is waiting for the kernel, and are told of in the order
