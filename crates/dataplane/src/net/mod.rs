@@ -15,8 +15,10 @@
 
 mod accept;
 mod buffer;
+mod by_address;
 mod clock;
 mod cores;
+mod flight;
 mod listen;
 mod proxied;
 mod socket;
@@ -32,8 +34,10 @@ pub(crate) mod memory;
 pub use accept::{Accepted, Serve, accept};
 pub use buffer::Buf;
 pub(crate) use buffer::SMALL_BYTES;
+pub use by_address::ListenerLimits;
 pub use clock::{Clock, Timer};
 pub use cores::default_workers;
+pub use flight::Flight;
 pub use listen::{Listener, Port};
 pub(crate) use proxied::put_header;
 pub use proxied::{AcceptProxy, Path, SendProxy, accept_from};

@@ -127,13 +127,13 @@ impl ServerTls {
     /// For modules that serve in the clear without a certificate: None then, and a flag of TLS that would do nothing is
     /// refused. (A variable may be there for all containers of a pod.)
     pub fn if_given(
+        params: &TlsParams,
         values: &Values,
         protocols: &'static [&'static [u8]],
         registry: &Registry,
     ) -> Result<Option<Self>, Failure> {
-        let params = TlsParams::from_values(values)?;
         if params.names_certificate() {
-            return Self::new(&params, protocols, registry).map(Some);
+            return Self::new(params, protocols, registry).map(Some);
         }
         let ours = |field: &str| TlsParams::PARAMS.iter().any(|param| param.field == field);
         let idle = values.shown().find(|(param, raws)| {

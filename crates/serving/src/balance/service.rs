@@ -8,8 +8,8 @@ use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics, Proxy, ProxySettings
 use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Route, Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, Worker, Workers, accept_from};
-use podkit_dataplane::tls::{HTTP1, ServerTls, UpstreamTls, UpstreamTlsParams};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept_from};
+use podkit_dataplane::tls::{HTTP1, ServerTls, TlsParams, UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{
     Affinity, Checks, Cluster, Discovery, HealthParams, Membership, Outward, UpstreamLimits,
     UpstreamMetrics,
@@ -25,6 +25,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
     let http2 = Http2Limits::from_values(values)?;
+    let tls_params = TlsParams::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let health = HealthParams::from_values(values)?;
     let upstream_tls = UpstreamTlsParams::from_values(values)?;
@@ -48,7 +50,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         membership.clone(),
     )?;
     let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
-    let tls = ServerTls::if_given(values, protocols, &setup.metrics)?;
+    let tls = ServerTls::if_given(&tls_params, values, protocols, &setup.metrics)?;
     let affinity = affinity(&params, tls.is_some())?;
     let access_log = match &params.access_log {
         None => None,
@@ -70,6 +72,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             params,
             limits,
             http2,
+            listener_limits,
             upstream_limits,
             membership,
             affinity,
@@ -122,6 +125,7 @@ struct Plan {
     params: Params,
     limits: HttpLimits,
     http2: Http2Limits,
+    listener_limits: ListenerLimits,
     upstream_limits: UpstreamLimits,
     membership: Membership,
     affinity: Option<Affinity>,
@@ -146,7 +150,11 @@ struct Balance {
 impl Service for Balance {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
-        let connections = Connections::at_most(plan.limits.connections());
+        let connections = Connections::new(
+            plan.limits.connections(),
+            &plan.listener_limits,
+            &plan.params.accept_proxy,
+        );
         let workers = Workers::start(
             "balance",
             self.setup.workers,

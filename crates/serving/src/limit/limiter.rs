@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use podkit_dataplane::http::stage::{Pass, Reply, Stage, Verdict, View};
-use podkit_dataplane::net::{Buf, Peer};
+use podkit_dataplane::net::{Buf, Flight, Peer};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::CidrSet;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use tokio::time::Instant;
 
 use super::address;
-use super::flight::Flight;
 use super::gcra::Outcome;
 use super::params::{Headers, Params};
 use super::rule::Key;

@@ -7,11 +7,10 @@
 //!                                         ╰─ 429, Retry-After
 //! ```
 //!
-//! `gcra`, `table`, `flight`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
+//! `gcra`, `table`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
 //! files; `limiter` is the stage that joins them.
 
 mod address;
-mod flight;
 mod gcra;
 mod limiter;
 mod params;
@@ -25,7 +24,7 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
@@ -57,6 +56,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
+        ListenerLimits::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,

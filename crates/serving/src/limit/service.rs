@@ -9,8 +9,8 @@ use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, Worker, Workers, accept_from};
-use podkit_dataplane::tls::{HTTP1, ServerTls, UpstreamTls};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept_from};
+use podkit_dataplane::tls::{HTTP1, ServerTls, TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Cluster, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Cidr, ParamSet as _, Values};
@@ -26,11 +26,13 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
     let http2 = Http2Limits::from_values(values)?;
+    let tls_params = TlsParams::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
     let protocols = if http2.http2 { HTTP2 } else { HTTP1 };
-    let tls = ServerTls::if_given(values, protocols, &setup.metrics)?;
     let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &setup.metrics)?;
+    let tls = ServerTls::if_given(&tls_params, values, protocols, &setup.metrics)?;
     let limiter = Limiter::new(&params, limits.connections(), &setup.metrics)?;
     let limiter = Arc::new(limiter);
     let bind = |addr| Listener::bind("listen", addr, setup.workers);
@@ -63,11 +65,13 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         plan: Arc::new(Plan {
             limits,
             http2,
+            listener_limits,
             upstream_limits,
             target,
             tls,
             upstream_tls,
             accept_proxy: params.accept_proxy,
+            trusted_proxy: params.trusted_proxy,
             limiter,
             listeners,
             upstream_metrics: UpstreamMetrics::new(&setup.metrics),
@@ -83,11 +87,13 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 struct Plan {
     limits: HttpLimits,
     http2: Http2Limits,
+    listener_limits: ListenerLimits,
     upstream_limits: UpstreamLimits,
     target: Target,
     tls: Option<ServerTls>,
     upstream_tls: Option<UpstreamTls>,
     accept_proxy: Vec<Cidr>,
+    trusted_proxy: Vec<Cidr>,
     limiter: Arc<Limiter>,
     listeners: Vec<Listener>,
     upstream_metrics: UpstreamMetrics,
@@ -104,7 +110,11 @@ struct Limit {
 impl Service for Limit {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
-        let connections = Connections::at_most(plan.limits.connections());
+        let connections = Connections::new(
+            plan.limits.connections(),
+            &plan.listener_limits,
+            &plan.proxies(),
+        );
         let workers = Workers::start(
             "limit",
             self.setup.workers,
@@ -191,6 +201,11 @@ impl Service for Limit {
 }
 
 impl Plan {
+    /// Whose connections carry those of many clients.
+    fn proxies(&self) -> Vec<Cidr> {
+        [self.accept_proxy.as_slice(), &self.trusted_proxy].concat()
+    }
+
     /// On a worker's thread: its accept loops.
     fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
         let cluster = Cluster::of(
