@@ -8,12 +8,14 @@
 //! ```
 //!
 //! `gcra`, `table`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
-//! files; `limiter` is the stage that joins them.
+//! files; `roll` and `page` show who is limited; `limiter` is the stage that joins them.
 
 mod address;
 mod gcra;
 mod limiter;
+mod page;
 mod params;
+mod roll;
 mod rule;
 mod service;
 mod set;
@@ -28,7 +30,9 @@ use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port,
+};
 
 pub use params::Params;
 
@@ -68,7 +72,11 @@ static SPEC: ModuleSpec = ModuleSpec {
         protocol: "HTTP",
         doc: "What clients come to; HTTPS with a certificate.",
     }],
-    endpoints: &[],
+    endpoints: &[Endpoint {
+        path: "/limited",
+        doc: "Who was refused within the last minute: key, rule, allowed, denied, since; a page, or JSON by Accept or `?format=json`.",
+        open: false,
+    }],
     files: &[
         FileUse {
             name: "rules-file",

@@ -8,7 +8,7 @@ use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
 use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
-use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::module::{Route, Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept_from};
 use podkit_dataplane::tls::{HTTP1, ServerTls, TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Cluster, Outward, Target, UpstreamLimits, UpstreamMetrics};
@@ -17,6 +17,7 @@ use podkit_foundation::params::{Cidr, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Kind;
 
 use super::limiter::{LimitStage, Limiter};
+use super::page;
 use super::params::Params;
 use super::set::Counted;
 use super::{EVICTED, REQUESTS, Settled};
@@ -150,6 +151,27 @@ impl Service for Limit {
     fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
         let tls = self.plan.tls.iter();
         tls.map(|tls| ("certificate", tls.usable())).collect()
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        let limiter = Arc::clone(&self.plan.limiter);
+        vec![
+            Route {
+                path: "/limited",
+                answer: Rc::new(move |query| match page::wants_json(query) {
+                    true => page::json(
+                        &limiter.limited(),
+                        &limiter.in_force().current().rules,
+                        limiter.in_force().refusal().as_deref(),
+                    ),
+                    false => page::html(),
+                }),
+            },
+            Route {
+                path: "/limited.js",
+                answer: Rc::new(|_| page::script()),
+            },
+        ]
     }
 
     fn page(&self) -> Vec<Section> {
