@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::clock::Timer;
 use super::listen::{Door, Port};
 use super::socket::{Peer, Socket};
-use super::worker::{Claim, Worker};
+use super::worker::{ByIp, Claim, Worker};
 
 /// Connections accepted before the tasks of those accepted get their turn.
 const BATCH: usize = 64;
@@ -44,7 +44,24 @@ pub struct Accepted {
 pub struct Guard {
     worker: Rc<Worker>,
     _claim: Claim,
+    address: ByIp,
     _in_flight: InFlight,
+}
+
+impl Guard {
+    /// A balancer announces who its client is: the connection counts as theirs. False when that is one too many.
+    pub(super) fn announce(&mut self, client: Peer) -> bool {
+        match self.worker.connections.claim_address(client, true) {
+            Some(address) => {
+                self.address = address;
+                true
+            }
+            None => {
+                self.worker.refuse_address(client);
+                false
+            }
+        }
+    }
 }
 
 impl Drop for Guard {
@@ -161,11 +178,15 @@ fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S
         worker.say_refused();
         return;
     };
+    let Some(address) = worker.connections.claim_address(peer, false) else {
+        return worker.refuse_address(peer);
+    };
     worker.metrics.accepted.inc();
     worker.begin();
     let guard = Guard {
         worker: Rc::clone(worker),
         _claim: claim,
+        address,
         _in_flight: worker.lifecycle.begin(),
     };
     let accepted = Accepted {

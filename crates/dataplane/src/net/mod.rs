@@ -15,8 +15,10 @@
 
 mod accept;
 mod buffer;
+mod by_address;
 mod clock;
 mod cores;
+mod flight;
 mod listen;
 mod listeners;
 mod proxied;
@@ -33,8 +35,10 @@ pub(crate) mod memory;
 pub use accept::{Accepted, Serve, accept};
 pub use buffer::Buf;
 pub(crate) use buffer::SMALL_BYTES;
+pub use by_address::ListenerLimits;
 pub use clock::{Clock, Timer};
 pub use cores::default_workers;
+pub use flight::Flight;
 pub(crate) use listen::SocketFile;
 pub use listen::{Listener, Port};
 pub(crate) use listeners::Handed;

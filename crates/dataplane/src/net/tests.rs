@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
-use podkit_foundation::params::{Addr, ParamType};
+use podkit_foundation::params::{Addr, Cidr, ParamType};
 use podkit_foundation::telemetry::metrics::Registry;
 use tokio::task::LocalSet;
 
@@ -339,4 +339,93 @@ async fn a_tunnel_passes_a_break_on() {
     })
     .await;
     assert_eq!(cut.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+/// What the byte that is sent behind `header` is answered with: itself, or nothing when the connection is closed.
+fn ask(port: u16, header: &str) -> (TcpStream, Option<u8>) {
+    use std::io::{Read as _, Write as _};
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut byte = [0];
+    // Refused ones may be reset before it is written.
+    stream.write_all(format!("{header}x").as_bytes()).ok();
+    let count = stream.read(&mut byte).unwrap_or(0);
+    (stream, (count > 0).then_some(byte[0]))
+}
+
+/// Echoes a byte and stays until the client goes.
+struct Stays;
+
+impl Serve for Stays {
+    async fn serve(self: Rc<Self>, mut accepted: Accepted) {
+        for _ in 0..2 {
+            let mut buf = Buf::small();
+            let io = &mut accepted.socket;
+            let read = std::future::poll_fn(|cx| io.poll_read(cx, &mut buf)).await;
+            if read.is_ok_and(|count| count > 0) {
+                let part = [std::io::IoSlice::new(buf.filled())];
+                drop(std::future::poll_fn(|cx| io.poll_write(cx, &part)).await);
+            }
+        }
+        drop(accepted.guard);
+    }
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_a_balancer_announces_whose_they_are() {
+    let check = |proxies: &[Cidr], headers: &[(&str, bool)]| {
+        let (lifecycle, metrics) = (Lifecycle::new(), Registry::default());
+        let listener = bind("127.0.0.1:0", 2).unwrap();
+        let port = listener.port().unwrap();
+        let limits = ListenerLimits {
+            max_connections_per_ip: 1,
+        };
+        let all = Connections::new(100, &limits, proxies);
+        let proxies = proxies.to_vec();
+        let start = move |worker: &Rc<Worker>| {
+            let patience = Duration::from_secs(10);
+            accept_from(
+                std::slice::from_ref(&listener),
+                &proxies,
+                patience,
+                worker,
+                &Rc::new(Stays),
+            )
+        };
+        let workers = Workers::start("test", 2, &lifecycle, &metrics, &all, start).unwrap();
+        lifecycle.advance(Phase::Ready);
+        let mut held = Vec::new();
+        for (header, let_in) in headers {
+            let (stream, answer) = ask(port, header);
+            assert_eq!(answer.is_some(), *let_in, "{header}");
+            held.push(stream);
+        }
+        let refused = headers.iter().filter(|(_, let_in)| !let_in).count();
+        let text = metrics.encode(podkit_foundation::telemetry::metrics::Format::Prometheus);
+        let line = format!("podkit_connections_total{{result=\"refused_address\"}} {refused}\n");
+        assert!(text.contains(&line), "{text}");
+        drop(held);
+        // They are given back.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while ask(port, headers[0].0).1.is_none() {
+            assert!(std::time::Instant::now() < deadline);
+        }
+        drop(workers);
+    };
+    check(&[], &[("", true), ("", false), ("", false)]);
+    let balancer = Cidr::parse("127.0.0.0/8").unwrap();
+    let line = |from: &str| format!("PROXY TCP4 {from} 192.0.2.1 1 2\r\n");
+    let (a, b) = (line("198.51.100.1"), line("198.51.100.2"));
+    let six = |host: &str| format!("PROXY TCP6 2001:db8::{host} 2001:db8::1 1 2\r\n");
+    check(
+        &[balancer],
+        &[
+            (&a, true),
+            (&b, true),
+            (&a, false),
+            (&six("7"), true),
+            (&six("8"), false),
+            ("PROXY UNKNOWN\r\n", true),
+            ("PROXY UNKNOWN\r\n", true),
+        ],
+    );
 }

@@ -9,27 +9,53 @@ use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
+use podkit_foundation::params::Cidr;
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::Instant;
 
+use super::by_address::{ByAddress, ListenerLimits};
 use super::clock::Clock;
+use super::socket::Peer;
 
-/// The bound on connections, over all threads (`--max-connections`).
+/// The bounds on connections, over all threads (`--max-connections`, `--max-connections-per-ip`).
 #[derive(Debug)]
 pub struct Connections {
     open: AtomicUsize,
     max: usize,
+    by_address: Option<ByAddress>,
 }
 
 impl Connections {
+    /// At most `max` at a time, and of one address as `limits` say. `proxies`: whose connections carry those of many clients.
+    pub fn new(max: usize, limits: &ListenerLimits, proxies: &[Cidr]) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            max,
+            by_address: ByAddress::new(limits, max, proxies),
+        })
+    }
+
     /// At most `max` at a time.
     pub fn at_most(max: usize) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
             max,
+            by_address: None,
         })
+    }
+
+    /// Counts a connection of `peer`, who opened it, or (`announced`) is said to have. None when that is one too many.
+    pub(super) fn claim_address(self: &Arc<Self>, peer: Peer, announced: bool) -> Option<ByIp> {
+        let (Some(by_address), Some(ip)) = (&self.by_address, peer.ip()) else {
+            return Some(ByIp(None));
+        };
+        if !announced && by_address.exempts(ip) {
+            return Some(ByIp(None));
+        }
+        let held = by_address.enter(ip)?;
+        Some(ByIp(Some((Arc::clone(self), held))))
     }
 
     pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
@@ -51,11 +77,26 @@ impl Drop for Claim {
     }
 }
 
+/// One of the connections that an address may have; nothing where it is not counted.
+#[derive(Debug)]
+pub(super) struct ByIp(Option<(Arc<Connections>, u64)>);
+
+impl Drop for ByIp {
+    fn drop(&mut self) {
+        if let Some((connections, held)) = self.0.take()
+            && let Some(by_address) = &connections.by_address
+        {
+            by_address.leave(held);
+        }
+    }
+}
+
 /// What a module with a data path counts about its connections; see [`Worker::METRICS`].
 #[derive(Debug, Clone)]
 pub(super) struct NetMetrics {
     pub(super) accepted: Counter,
     pub(super) refused: Counter,
+    pub(super) refused_address: Counter,
     pub(super) failed: Counter,
     pub(super) exhausted: Counter,
     pub(super) panics: Counter,
@@ -85,7 +126,7 @@ impl Worker {
             name: "podkit_connections_total",
             kind: "counter",
             labels: &["result"],
-            doc: "Connections: accepted; refused (--max-connections); failed in accept; exhausted (no descriptor left).",
+            doc: "Connections: accepted; refused (--max-connections); refused_address (--max-connections-per-ip); failed in accept; exhausted (no descriptor left).",
         },
         Metric {
             name: "podkit_connections_open",
@@ -117,6 +158,7 @@ impl Worker {
             metrics: NetMetrics {
                 accepted: result("accepted"),
                 refused: result("refused"),
+                refused_address: result("refused_address"),
                 failed: result("failed"),
                 exhausted: result("exhausted"),
                 panics: metrics.counter("podkit_connection_faults_total", doc(2), &[]),
@@ -229,6 +271,13 @@ impl Worker {
                 max = self.connections.max,
                 "refusing connections past --max-connections"
             );
+        }
+    }
+
+    pub(super) fn refuse_address(&self, peer: Peer) {
+        self.metrics.refused_address.inc();
+        if self.may_say() {
+            tracing::warn!(%peer, "refusing connections past --max-connections-per-ip");
         }
     }
 

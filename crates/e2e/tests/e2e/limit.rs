@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use podkit_testkit::browser::Browser;
 use podkit_testkit::certs::Authority;
 use podkit_testkit::http::{self, Response};
 use podkit_testkit::net::free_addr;
@@ -282,6 +283,53 @@ fn clients_and_the_upstream_may_come_by_tls() {
         "{}",
         refused.err
     );
+}
+
+#[test]
+fn the_page_shows_who_is_limited() {
+    if !able(&[Need::Program("chromedriver")]) {
+        return;
+    }
+    let rule = "--rule=name=path key=path rate=1/h burst=2; name=key key=header:X-Key rate=1/h burst=1 path=/key";
+    let Some(rig) = Rig::start(&[rule]) else {
+        return;
+    };
+    // A key that is markup is text on the page.
+    let markup = "/<img/src=x/onerror=document.title=1>";
+    assert_eq!(rig.statuses(4, markup, ""), [200, 200, 429, 429]);
+    assert_eq!(rig.get("/key", "X-Key: very-secret-key\r\n").status, 200);
+    assert_eq!(rig.get("/key", "X-Key: very-secret-key\r\n").status, 429);
+    let json = rig.limit.admin("/limited?format=json");
+    assert_eq!(json.header("Content-Type"), Some("application/json"));
+    let json = json.json();
+    let first = &json["limited"][0];
+    assert_eq!(
+        (&first["key"], &first["denied"]),
+        (&markup.into(), &2.into())
+    );
+    assert_eq!(json["rules"][0]["limited"], 2);
+    let by_accept = http::get_with(rig.limit.admin, "/limited", "Accept: application/json\r\n");
+    assert_eq!(by_accept.unwrap().json()["limited"][1]["rule"], "key");
+    let browser = Browser::open(1000, 900, false);
+    browser.visit(&format!("http://{}/limited", rig.limit.admin));
+    let seen = until("two keys are shown", || {
+        let seen = browser.script(
+            "const rows = [...document.querySelectorAll('#limited tbody tr')];
+             return rows.map((row) => [...row.children].map((cell) => cell.textContent).slice(0, 4));",
+        );
+        (seen.as_array()?.len() == 2).then_some(seen)
+    });
+    assert_eq!(seen[0], serde_json::json!([markup, "path", "0", "2"]));
+    assert!(
+        seen[1][0].as_str().unwrap().starts_with("very… (#"),
+        "{seen}"
+    );
+    assert_eq!(
+        browser.script("return document.querySelectorAll('img').length;"),
+        0
+    );
+    assert_eq!(browser.console_errors(), Vec::<String>::new());
+    assert!(rig.limit.admin("/").text().contains("href=\"/limited\""));
 }
 
 #[test]

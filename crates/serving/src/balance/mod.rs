@@ -20,7 +20,7 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{HealthParams, Membership, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
@@ -57,6 +57,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         Params::PARAMS,
         HealthParams::PARAMS,
         TlsParams::PARAMS,
+        ListenerLimits::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,

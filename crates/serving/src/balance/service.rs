@@ -7,6 +7,7 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, ForwardSettings, Traceparent, Trust};
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::{Route, Section, Service, Setup};
+use podkit_dataplane::net::ListenerLimits;
 use podkit_dataplane::tls::{TlsParams, UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{
     Affinity, Check, Discovery, HealthParams, Membership, Outward, UpstreamLimits, UpstreamMetrics,
@@ -24,6 +25,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
     let http2 = Http2Limits::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let tls = TlsParams::if_given(values)?;
     let cluster = cluster(values, tls.is_some(), setup.metrics.part(&[]))?;
     let entrance = EntranceParams {
@@ -33,10 +35,11 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         limits: limits.clone(),
         tls,
     };
+    let (most, proxies) = (limits.connections(), entrance.accept_proxy.clone());
     Ok(Rc::new(Balance {
         entrance: Arc::new(Entrance::new(entrance, setup, setup.metrics.part(&[]))?),
         cluster: Arc::new(cluster),
-        serving: Serving::new("balance", setup, limits.connections()),
+        serving: Serving::new("balance", setup, most, &listener_limits, &proxies),
         limits,
         setup: setup.clone(),
     }))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http2::Http2Limits;
+use podkit_dataplane::net::ListenerLimits;
 use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamLimits;
 use podkit_foundation::error::Failure;
@@ -85,6 +86,7 @@ fn has(params: &[Param], param: &Param) -> bool {
 fn of_listener(param: &Param) -> bool {
     [
         ListenerKeys::PARAMS,
+        ListenerLimits::PARAMS,
         TlsParams::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,

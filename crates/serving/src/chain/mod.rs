@@ -17,7 +17,7 @@ mod state;
 
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls;
 use podkit_dataplane::upstream::{Membership, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
@@ -76,7 +76,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         param: "chain_file",
         schema: schema::schema,
     }),
-    params: &[Params::PARAMS],
+    params: &[Params::PARAMS, ListenerLimits::PARAMS],
     ports: &[Port {
         param: "chain-file",
         port: None,

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 
 use podkit_dataplane::module::{Answer, Query, Route, Section, Service, Setup};
+use podkit_dataplane::net::ListenerLimits;
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamError, ParamSet as _, Values};
+use podkit_foundation::params::{Cidr, ParamError, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::{Counter, Gauge};
 use podkit_foundation::yaml::{Findings, Severity, read};
 use serde_json::json;
@@ -23,6 +24,7 @@ use crate::front::{HostPattern, PathPattern, Serving};
 /// Reads the file and makes what it says.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
+    let limits = ListenerLimits::from_values(values)?;
     // Sockets stay at hand for listeners whose settings change.
     setup.listeners.keep();
     let connections = params.max_connections as usize;
@@ -39,6 +41,10 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let Some(file) = file else {
         return Err(wrong(first(&findings)));
     };
+    // Those of the start: connections are counted from then on.
+    let listeners = file.listeners.iter();
+    let proxies = listeners.flat_map(|one| one.params.accept_proxy.iter().copied());
+    let proxies: Vec<Cidr> = proxies.collect();
     let state = State::new(&file, &State::default(), setup, connections)?;
     let count = |result| {
         let labels = [("result", result)];
@@ -52,7 +58,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         me: me.clone(),
         path,
         most: params.max_connections,
-        serving: Serving::new("chain", setup, connections),
+        serving: Serving::new("chain", setup, connections, &limits, &proxies),
         setup: setup.clone(),
         changed: count("changed"),
         refused: count("refused"),

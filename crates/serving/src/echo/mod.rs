@@ -11,7 +11,7 @@ mod service;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{Group, Metric, ModuleSpec, Port};
 
@@ -33,7 +33,7 @@ const SPEC: ModuleSpec = ModuleSpec {
     admin_port: 9651,
     data_path: true,
     config: None,
-    params: &[Params::PARAMS, HttpLimits::PARAMS],
+    params: &[Params::PARAMS, ListenerLimits::PARAMS, HttpLimits::PARAMS],
     ports: &[Port {
         param: "listen",
         port: Some(8080),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::{Answer, BodyUse, Handler, Local, Request, Response};
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, Workers, accept};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Workers, accept};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Counter;
@@ -20,6 +20,7 @@ use super::params::Params;
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
     let limits = HttpLimits::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
@@ -40,6 +41,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let plan = Arc::new(Plan {
         echo,
         limits,
+        listener_limits,
         listeners,
     });
     Ok(Rc::new(Running {
@@ -53,6 +55,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 struct Plan {
     echo: Echo,
     limits: HttpLimits,
+    listener_limits: ListenerLimits,
     listeners: Vec<Listener>,
 }
 
@@ -66,7 +69,7 @@ struct Running {
 impl Service for Running {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let (plan, setup) = (Arc::clone(&self.plan), &self.setup);
-        let connections = Connections::at_most(plan.limits.connections());
+        let connections = Connections::new(plan.limits.connections(), &plan.listener_limits, &[]);
         let workers = Workers::start(
             "echo",
             setup.workers,

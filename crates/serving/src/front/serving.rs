@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Setup;
-use podkit_dataplane::net::{Connections, Worker, Workers};
+use podkit_dataplane::net::{Connections, ListenerLimits, Worker, Workers};
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
+use podkit_foundation::params::Cidr;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -59,7 +60,9 @@ impl Drop for Tasks {
 pub(crate) struct Serving {
     name: &'static str,
     setup: Setup,
-    connections: usize,
+    /// `--max-connections`.
+    most: usize,
+    connections: Arc<Connections>,
     http_metrics: HttpMetrics,
     state: Rc<RefCell<State>>,
 }
@@ -78,11 +81,19 @@ struct State {
 }
 
 impl Serving {
-    /// Nothing yet; `name` is that of the threads.
-    pub(crate) fn new(name: &'static str, setup: &Setup, connections: usize) -> Self {
+    /// Nothing yet; `name` is that of the threads. `most` connections at a time, and of one address as `limits` say, but of
+    /// `proxies`.
+    pub(crate) fn new(
+        name: &'static str,
+        setup: &Setup,
+        most: usize,
+        limits: &ListenerLimits,
+        proxies: &[Cidr],
+    ) -> Self {
         Self {
             name,
-            connections,
+            most,
+            connections: Connections::new(most, limits, proxies),
             http_metrics: HttpMetrics::new(&setup.metrics),
             setup: setup.clone(),
             state: Rc::default(),
@@ -93,8 +104,9 @@ impl Serving {
         &self.http_metrics
     }
 
+    /// Connections at most.
     pub(crate) fn connections(&self) -> usize {
-        self.connections
+        self.most
     }
 
     /// Starts the workers.
@@ -119,7 +131,7 @@ impl Serving {
             self.setup.workers,
             &self.setup.lifecycle,
             &self.setup.metrics,
-            &Connections::at_most(self.connections),
+            &self.connections,
             start,
         )?;
         let mut state = self.state.borrow_mut();

@@ -2,19 +2,19 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use podkit_dataplane::http::stage::{Pass, Reply, Stage, Verdict, View};
-use podkit_dataplane::net::Buf;
+use podkit_dataplane::net::{Buf, Flight};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::CidrSet;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use tokio::time::Instant;
 
 use super::address;
-use super::flight::Flight;
 use super::gcra::Outcome;
 use super::params::{Headers, Params};
+use super::roll::{self, Limited, Roll};
 use super::rule::Key;
 use super::set::{InForce, Set};
 use super::table::Table;
@@ -33,6 +33,8 @@ pub(super) struct Limiter {
     ipv6_prefix: u8,
     begin: Instant,
     listed: [Counter; 2],
+    /// One of each worker.
+    rolls: Mutex<Vec<Arc<Mutex<Roll>>>>,
 }
 
 impl Limiter {
@@ -55,12 +57,19 @@ impl Limiter {
             ipv6_prefix: u8::try_from(params.ipv6_prefix).unwrap_or(128),
             begin: Instant::now(),
             listed: ["allow", "deny"].map(listed),
+            rolls: Mutex::default(),
         })
     }
 
     /// The rules and lists.
     pub(super) fn in_force(&self) -> &InForce {
         &self.in_force
+    }
+
+    /// Who is limited now.
+    pub(super) fn limited(&self) -> Vec<Limited> {
+        let rolls = self.rolls.lock().unwrap_or_else(PoisonError::into_inner);
+        roll::limited(&rolls, Instant::now())
     }
 
     /// The keys' table.
@@ -85,7 +94,13 @@ impl Limiter {
         })
     }
 
-    fn ask(&self, set: &Set, request: &View<'_>, pass: &mut Pass<'_>) -> Verdict {
+    fn ask(
+        &self,
+        set: &Set,
+        roll: &Mutex<Roll>,
+        request: &View<'_>,
+        pass: &mut Pass<'_>,
+    ) -> Verdict {
         let client = address::client(request, &self.trusted);
         if let Some(verdict) = self.look_up(set, client) {
             return verdict;
@@ -97,9 +112,8 @@ impl Limiter {
                 continue;
             }
             let mut room = [0; 16];
-            let tag = self
-                .tags
-                .tag(rule.id, self.key(&rule.key, request, client, &mut room));
+            let key = self.key(&rule.key, request, client, &mut room);
+            let tag = self.tags.tag(rule.id, key);
             let mut refused = None;
             if let Some(most) = rule.concurrency {
                 let entered = self.flight.enter(tag, most);
@@ -146,6 +160,15 @@ impl Limiter {
                 (Some(_), false) => Settled::Limited,
             };
             counted.count(settled);
+            // Held by the page for a moment: then it goes unnoted.
+            if let Ok(mut roll) = roll.try_lock() {
+                match settled {
+                    Settled::Allowed => roll.allowed(tag),
+                    Settled::Limited | Settled::Shadow => {
+                        roll.denied(tag, rule, key, request.now());
+                    }
+                }
+            }
             if let (Some(seconds), false) = (refused, rule.shadow) {
                 self.put_x(pass, least);
                 let out = pass.fields();
@@ -234,13 +257,19 @@ pub(super) struct LimitStage {
     limiter: Arc<Limiter>,
     /// What is in force, as far as this worker has seen, and the epoch of it.
     seen: RefCell<(u64, Arc<Set>)>,
+    roll: Arc<Mutex<Roll>>,
 }
 
 impl LimitStage {
     pub(super) fn new(limiter: Arc<Limiter>) -> Self {
         // The epoch first: what changes in between is seen again.
         let seen = (limiter.in_force.epoch(), limiter.in_force.current());
+        let roll = Arc::default();
+        let mut rolls = limiter.rolls.lock().unwrap_or_else(PoisonError::into_inner);
+        rolls.push(Arc::clone(&roll));
+        drop(rolls);
         Self {
+            roll,
             seen: RefCell::new(seen),
             limiter,
         }
@@ -258,7 +287,8 @@ impl LimitStage {
 impl Stage for LimitStage {
     fn look(&self, request: &View<'_>, pass: &mut Pass<'_>) -> Verdict {
         self.refresh();
-        self.limiter.ask(&self.seen.borrow().1, request, pass)
+        let set = &self.seen.borrow().1;
+        self.limiter.ask(set, &self.roll, request, pass)
     }
 
     fn done(&self, held: u64) {

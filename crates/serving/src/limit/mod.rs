@@ -7,14 +7,15 @@
 //!                                         ╰─ 429, Retry-After
 //! ```
 //!
-//! `gcra`, `table`, `flight`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
-//! files; `limiter` is the stage that joins them.
+//! `gcra`, `table`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
+//! files; `roll` and `page` show who is limited; `limiter` is the stage that joins them.
 
 mod address;
-mod flight;
 mod gcra;
 mod limiter;
+mod page;
 mod params;
+mod roll;
 mod rule;
 pub(crate) mod service;
 mod set;
@@ -25,12 +26,12 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
-    FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
 };
 
 pub use params::Params;
@@ -60,6 +61,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
+        ListenerLimits::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
@@ -71,7 +73,11 @@ static SPEC: ModuleSpec = ModuleSpec {
         protocol: "HTTP",
         doc: "What clients come to; HTTPS with a certificate.",
     }],
-    endpoints: &[],
+    endpoints: &[Endpoint {
+        path: "/limited",
+        doc: "Who was refused within the last minute: key, rule, allowed, denied, since; a page, or JSON by Accept or `?format=json`.",
+        open: false,
+    }],
     files: &[
         FileUse {
             name: "rules-file",

@@ -1,10 +1,10 @@
 //! A rule: which requests it is for, by what they are told apart, and what each key may do (no I/O).
 
 use podkit_dataplane::http::stage::View;
+use podkit_dataplane::net::Flight;
 use podkit_dataplane::upstream::pick::fnv;
 use podkit_foundation::params::{ParamType, Rate, pairs};
 
-use super::flight;
 use super::gcra::Gcra;
 
 /// Rules at most: each is looked at for each request, and is a label of the metrics.
@@ -105,7 +105,7 @@ impl Rule {
         let rate = get("rate")
             .map(|text| parse_rate(text, burst))
             .transpose()?;
-        let concurrency = number("concurrency", flight::MOST)?;
+        let concurrency = number("concurrency", Flight::MOST)?;
         if rate.is_none() && concurrency.is_none() {
             return Err("neither rate nor concurrency is given".to_owned());
         }

@@ -8,7 +8,8 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::ForwardSettings;
 use podkit_dataplane::http::stage::Stage;
 use podkit_dataplane::http2::Http2Limits;
-use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::module::{Route, Section, Service, Setup};
+use podkit_dataplane::net::ListenerLimits;
 use podkit_dataplane::tls::{TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Membership, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
@@ -16,6 +17,7 @@ use podkit_foundation::params::{Cidr, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::{Kind, Registry};
 
 use super::limiter::{LimitStage, Limiter};
+use super::page;
 use super::params::Params;
 use super::set::Counted;
 use super::{EVICTED, REQUESTS, Settled};
@@ -28,6 +30,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let http2 = Http2Limits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let target = params.target()?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let tls = TlsParams::if_given(values)?;
     let registry = setup.metrics.part(&[]);
     let upstream_tls = UpstreamTls::if_needed(values, target.is_tls(), &registry)?;
@@ -59,9 +62,17 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         limits: limits.clone(),
         tls,
     };
+    let mut proxies = entrance.accept_proxy.clone();
+    proxies.extend(&limiter.trusted);
     Ok(Rc::new(Limit {
         entrance: Arc::new(Entrance::new(entrance, setup, setup.metrics.part(&[]))?),
-        serving: Serving::new("limit", setup, limits.connections()),
+        serving: Serving::new(
+            "limit",
+            setup,
+            limits.connections(),
+            &listener_limits,
+            &proxies,
+        ),
         cluster: Arc::new(cluster),
         limiter,
         target,
@@ -203,6 +214,27 @@ impl Service for Limit {
     fn checks(&self) -> Vec<(&'static str, Result<(), String>)> {
         let tls = self.entrance.tls.iter();
         tls.map(|tls| ("certificate", tls.usable())).collect()
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        let limiter = Arc::clone(&self.limiter.limiter);
+        vec![
+            Route {
+                path: "/limited",
+                answer: Rc::new(move |query| match page::wants_json(query) {
+                    true => page::json(
+                        &limiter.limited(),
+                        &limiter.in_force().current().rules,
+                        limiter.in_force().refusal().as_deref(),
+                    ),
+                    false => page::html(),
+                }),
+            },
+            Route {
+                path: "/limited.js",
+                answer: Rc::new(|_| page::script()),
+            },
+        ]
     }
 
     fn page(&self) -> Vec<Section> {

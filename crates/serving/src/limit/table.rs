@@ -140,6 +140,7 @@ mod tests {
 
     use podkit_dataplane::upstream::pick::{fnv, mix};
 
+    use super::super::tag::Tags;
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -218,5 +219,40 @@ mod tests {
             let off = allowed.into_inner().abs_diff(exact);
             assert!(off <= exact / 100, "{workers} workers: off by {off}");
         }
+    }
+
+    /// What ten million keys cost, and a decision. The times are those of a debug build without
+    /// `--config profile.dev.package.podkit-serving.opt-level=3 --config profile.dev.package.siphasher.opt-level=3` of cargo.
+    #[test]
+    #[ignore = "a measurement; --run-ignored only --no-capture"]
+    fn figures_of_ten_million_keys() {
+        const KEYS: u64 = 10_000_000;
+        let (tags, rule) = (Tags::new(&[7; 16]), gcra(10, 100));
+        let table = Table::new(KEYS as usize);
+        let ask = |key: u64, now| {
+            let ip = key.to_be_bytes();
+            let tag = tags.tag(1, &ip);
+            table.ask(tag, &rule, now, 10)
+        };
+        let mut kept = 0;
+        for (round, fresh) in [true, false].into_iter().enumerate() {
+            let begin = std::time::Instant::now();
+            for key in 0..KEYS {
+                let remaining = ask(key, SECOND).remaining;
+                kept += u64::from(!fresh && remaining == 80);
+            }
+            let each = begin.elapsed().as_nanos() / u128::from(KEYS);
+            println!("round {round}: {each} ns for a decision, all keys in turn");
+        }
+        let begin = std::time::Instant::now();
+        for turn in 0..KEYS {
+            ask(turn % 1_000, 2 * SECOND + turn);
+        }
+        let each = begin.elapsed().as_nanos() / u128::from(KEYS);
+        println!("{each} ns for a decision, a thousand keys");
+        let bytes = table.bytes() as u64 / KEYS;
+        println!("{bytes} bytes for a key; {kept} of {KEYS} keys were remembered");
+        assert!(bytes <= 64, "{bytes}");
+        assert!(kept >= KEYS / 1_000 * 999, "{kept}");
     }
 }

@@ -21,7 +21,7 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::Worker;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
@@ -60,6 +60,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
+        ListenerLimits::PARAMS,
         HttpLimits::PARAMS,
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,

@@ -15,8 +15,8 @@ use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
-    AcceptProxy, Accepted, Connections, Listener, Path, Peer, Port, SendProxy, Serve, Transport,
-    Worker, Workers, accept, tunnel,
+    AcceptProxy, Accepted, Connections, Listener, ListenerLimits, Path, Peer, Port, SendProxy,
+    Serve, Transport, Worker, Workers, accept, tunnel,
 };
 use podkit_dataplane::tls::{
     Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, forwarded_client_cert,
@@ -34,6 +34,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::checked(values)?;
     let limits = HttpLimits::from_values(values)?;
     let http2 = Http2Limits::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
     let upstream_limits = UpstreamLimits::from_values(values)?;
     let tls_params = TlsParams::from_values(values)?;
     let target = params.target()?;
@@ -67,6 +68,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             params,
             limits,
             http2,
+            listener_limits,
             upstream_limits,
             target,
             tls,
@@ -87,6 +89,7 @@ struct Plan {
     params: Params,
     limits: HttpLimits,
     http2: Http2Limits,
+    listener_limits: ListenerLimits,
     upstream_limits: UpstreamLimits,
     target: Target,
     /// None when it is originated only.
@@ -112,7 +115,11 @@ struct Tls {
 impl Service for Tls {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
-        let connections = Connections::at_most(plan.limits.connections());
+        let connections = Connections::new(
+            plan.limits.connections(),
+            &plan.listener_limits,
+            &plan.params.accept_proxy,
+        );
         let workers = Workers::start(
             "tls",
             self.setup.workers,

@@ -34,6 +34,7 @@ mod watch;
 mod tests;
 
 use podkit_dataplane::module::Module;
+use podkit_dataplane::net::ListenerLimits;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{Endpoint, FileUse, Group, ModuleSpec, Need, NeedKind, Port};
 
@@ -59,7 +60,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     admin_port: 9604,
     data_path: false,
     config: None,
-    params: &[Params::PARAMS],
+    params: &[Params::PARAMS, ListenerLimits::PARAMS],
     ports: &[Port {
         param: "listen",
         port: Some(9604),

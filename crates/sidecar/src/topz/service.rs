@@ -10,10 +10,10 @@ use podkit_dataplane::admin::{POLICY, host_is_local};
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::{self, BodyUse, Handler, Local, Request, Response};
 use podkit_dataplane::module::{Answer, Query, Route, Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, Worker, accept};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, accept};
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::Lifecycle;
-use podkit_foundation::params::{Addr, ParamSet as _, Size, Values};
+use podkit_foundation::params::{Addr, ParamError, ParamSet as _, Size, Values};
 use podkit_foundation::surface::common::Common;
 use podkit_foundation::telemetry::metrics::Registry;
 
@@ -28,6 +28,11 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::from_values(values)?;
     let open = Common::from_values(values)?.admin_open;
     let door = Door::choose(&params.listen, &setup.admin, open)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
+    if door == Door::Admin && listener_limits.max_connections_per_ip > 0 {
+        let why = "needs a --listen that is not the admin server's, which has its own bounds";
+        return Err(ParamError::new("max_connections_per_ip", why).into());
+    }
     let listener = match door {
         Door::Admin => None,
         Door::Own => Some(setup.listeners.bind("listen", &params.listen, 1)?),
@@ -55,6 +60,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     });
     Ok(Rc::new(Topz {
         interval: params.interval,
+        listener_limits,
         listen: params.listen,
         pod_state: params.pod_state,
         pages,
@@ -126,6 +132,7 @@ impl Pages {
 
 /// The running module.
 struct Topz {
+    listener_limits: ListenerLimits,
     interval: Duration,
     listen: Addr,
     pod_state: PathBuf,
@@ -239,7 +246,7 @@ impl Topz {
             &self.lifecycle,
             // Its connections are in flight like others; as with the admin server they are no data path's to count.
             &Registry::default(),
-            &Connections::at_most(limits.connections()),
+            &Connections::new(limits.connections(), &self.listener_limits, &[]),
         );
         drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
         let port = listener.take().map_err(failed)?;

@@ -47,10 +47,15 @@ impl<S: Serve> Serve for AcceptProxy<S> {
                 socket,
                 peer,
                 worker,
-                ..
+                guard,
             } = &mut accepted;
             match read(socket, worker, self.patience).await {
-                Ok(Some(path)) => *peer = path.from.into(),
+                Ok(Some(path)) => {
+                    *peer = path.from.into();
+                    if !guard.announce(*peer) {
+                        return;
+                    }
+                }
                 Ok(None) => {}
                 Err(error) => {
                     return tracing::debug!(%peer, why = %error, "no header of the PROXY protocol");

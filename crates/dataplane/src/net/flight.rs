@@ -1,4 +1,4 @@
-//! How many requests of a key are in flight: a table of counts that all workers share, without locks.
+//! How many requests (or connections) of a key there are at once: a table of counts that all workers share, without locks.
 //!
 //! A slot is one word, 48 bits of the key's hash and 16 of its count, so that both change together. A key without a request in
 //! flight has no slot, and one with a request is never pushed out: there are four slots for each connection that may be open.
@@ -11,18 +11,18 @@ const COUNT: u64 = (1 << COUNT_BITS) - 1;
 /// Slots that a key may be in.
 const NEAR: usize = 16;
 
-/// What one key can hold at most.
-pub(super) const MOST: u64 = COUNT - 1;
-
 /// Requests in flight, by key.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub struct Flight {
     slots: Box<[AtomicU64]>,
 }
 
 impl Flight {
+    /// What one key can hold at most.
+    pub const MOST: u64 = COUNT - 1;
+
     /// For `requests` in flight at most.
-    pub(super) fn new(requests: usize) -> Self {
+    pub fn new(requests: usize) -> Self {
         let slots = (requests.max(NEAR) * 4).next_power_of_two();
         Self {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
@@ -31,7 +31,7 @@ impl Flight {
 
     /// One more of the key of tag `key`, if that makes at most `most`. What is returned goes to [`Flight::leave`], and how many
     /// there are now.
-    pub(super) fn enter(&self, key: u64, most: u64) -> Option<(u64, u64)> {
+    pub fn enter(&self, key: u64, most: u64) -> Option<(u64, u64)> {
         let tag = key & !COUNT;
         #[expect(clippy::cast_possible_truncation, reason = "masked to an index")]
         let start = key.rotate_left(32) as usize;
@@ -60,7 +60,7 @@ impl Flight {
     }
 
     /// One less.
-    pub(super) fn leave(&self, held: u64) {
+    pub fn leave(&self, held: u64) {
         let at = usize::try_from(held).unwrap_or(usize::MAX);
         if let Some(slot) = self.slots.get(at) {
             slot.fetch_sub(1, Ordering::AcqRel);
