@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::http::proxy::Proxy;
-use crate::net::{Accepted, Serve};
-use crate::tls::{Certificate, Reason, ServerTls, TlsStream, forwarded_client_cert};
+use crate::net::{Accepted, Peer, Serve, Socket, Worker};
+use crate::tls::ServerTls;
 
 /// Serves HTTP, and HTTPS where there are certificates.
 pub struct Front {
@@ -24,6 +24,23 @@ impl Front {
             proxy,
         }
     }
+
+    /// Shakes hands, and serves the requests of who passes.
+    async fn secured(&self, tls: &ServerTls, socket: Socket, peer: Peer, worker: Rc<Worker>) {
+        let Some(opened) = tls.open(socket, peer, &worker, self.patience).await else {
+            return;
+        };
+        let (proxy, fields) = (&self.proxy, opened.client_field());
+        let (stream, fields) = (opened.stream, fields.as_bytes());
+        match opened.http2 {
+            true => {
+                let serve = proxy.serve_http2(stream, None, peer, worker, fields);
+                // Boxed, so that the others' tasks have no room for it.
+                Box::pin(serve).await;
+            }
+            false => proxy.serve_on(stream, peer, worker, fields).await,
+        }
+    }
 }
 
 impl Serve for Front {
@@ -34,52 +51,11 @@ impl Serve for Front {
             worker,
             guard,
         } = accepted;
-        let proxy = &self.proxy;
-        let Some(tls) = &self.tls else {
-            proxy.serve_on(socket, peer, worker, &[]).await;
-            return drop(guard);
-        };
-        let handshake = TlsStream::accept(socket, tls.config(), &worker, self.patience);
-        let handshake = match handshake.await {
-            Ok(handshake) => handshake,
-            Err(error) => {
-                let reason = Reason::of_io(&error);
-                tls.failed(reason);
-                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
-            }
-        };
-        let client = match tls.accepted(handshake.connection()) {
-            Ok(client) => client,
-            Err(reason) => {
-                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
-            }
-        };
-        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
-        let stream = match handshake.into_stream() {
-            Ok(stream) => stream,
-            Err(error) => {
-                return tracing::error!(%peer, why = %error, "a connection can't be protected");
-            }
-        };
-        let fields = client.as_ref().map(client_field).unwrap_or_default();
-        match http2 {
-            true => {
-                let serve = proxy.serve_http2(stream, None, peer, worker, fields.as_bytes());
-                // Boxed, so that the others' tasks have no room for it.
-                Box::pin(serve).await;
-            }
-            false => {
-                let serve = proxy.serve_on(stream, peer, worker, fields.as_bytes());
-                serve.await;
-            }
+        match &self.tls {
+            None => self.proxy.serve_on(socket, peer, worker, &[]).await,
+            // Boxed: connections in the clear should not have room for it.
+            Some(tls) => Box::pin(self.secured(tls, socket, peer, worker)).await,
         }
         drop(guard);
     }
-}
-
-fn client_field(client: &Certificate) -> String {
-    format!(
-        "X-Forwarded-Client-Cert: {}\r\n",
-        forwarded_client_cert(client)
-    )
 }

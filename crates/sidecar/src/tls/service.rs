@@ -6,21 +6,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
 use podkit_dataplane::http::proxy::{
     Forward, ForwardSettings, HttpMetrics, Proxy, ProxySettings, Route, Trust,
 };
 use podkit_dataplane::http::stage::Stages;
+use podkit_dataplane::http::{Front, HttpLimits};
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
     AcceptProxy, Accepted, Connections, Listener, ListenerLimits, Path, Peer, Port, SendProxy,
     Serve, Transport, Worker, Workers, accept, tunnel,
 };
-use podkit_dataplane::tls::{
-    Certificate, HTTP1, Reason, ServerTls, TlsParams, TlsStream, UpstreamTls, forwarded_client_cert,
-};
+use podkit_dataplane::tls::{HTTP1, ServerTls, TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamSet as _, Values};
@@ -228,17 +226,9 @@ impl Tls {
 impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(&self, worker: &Rc<Worker>) -> std::io::Result<()> {
-        let front = Rc::new(self.front());
-        let trusted = self.params.accept_proxy.clone();
-        for listener in &self.listeners {
-            let port = listener.take()?;
-            if trusted.is_empty() {
-                serve(port, worker, Rc::clone(&front));
-            } else {
-                let patience = self.limits.head_timeout;
-                let front = AcceptProxy::new(trusted.clone(), patience, Rc::clone(&front));
-                serve(port, worker, Rc::new(front));
-            }
+        match self.params.mode {
+            Mode::Http => self.listen(worker, &Rc::new(self.http()))?,
+            Mode::Tcp => self.listen(worker, &Rc::new(self.tcp()))?,
         }
         if let (Some(listener), Some(port)) = (&self.redirect, self.public_port) {
             let local = Local::new(Redirect { port }, self.limits.clone());
@@ -247,45 +237,56 @@ impl Plan {
         Ok(())
     }
 
-    fn front(&self) -> Front {
+    fn listen<S: Serve>(&self, worker: &Rc<Worker>, front: &Rc<S>) -> std::io::Result<()> {
+        let trusted = &self.params.accept_proxy;
+        for listener in &self.listeners {
+            let port = listener.take()?;
+            if trusted.is_empty() {
+                serve(port, worker, Rc::clone(front));
+            } else {
+                let patience = self.limits.head_timeout;
+                let front = AcceptProxy::new(trusted.clone(), patience, Rc::clone(front));
+                serve(port, worker, Rc::new(front));
+            }
+        }
+        Ok(())
+    }
+
+    fn tcp(&self) -> Tunnel {
         let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
-        let target = self.target.clone();
-        let onward = match self.params.mode {
-            Mode::Tcp => {
-                let idle = limits.tunnel_timeout;
-                let pool = Pool::new(target, limits, metrics, self.outward(true));
-                Onward::Tcp(pool, idle, self.params.send_proxy)
-            }
-            Mode::Http => {
-                let hsts = self
-                    .params
-                    .hsts
-                    .map(|hsts| format!("Strict-Transport-Security: {}\r\n", hsts.value()));
-                let settings = ProxySettings {
-                    limits: self.limits.clone(),
-                    http2: self.http2.clone(),
-                    scheme: if self.tls.is_some() { "https" } else { "http" },
-                    port: self.public_port,
-                };
-                let forward = ForwardSettings {
-                    trust: match self.params.trust_forwarded {
-                        true => Trust::Everybody,
-                        false => Trust::Nobody,
-                    },
-                    response_fields: hsts.unwrap_or_default(),
-                    ..ForwardSettings::default()
-                };
-                let cluster = Cluster::of(target, limits, metrics, self.outward(false));
-                let route = Route::new(Stages::none(), Forward::new(forward, cluster));
-                let metrics = self.http_metrics.clone();
-                Onward::Http(Proxy::new(settings, Rc::new(route), metrics))
-            }
-        };
-        Front {
+        Tunnel {
             tls: self.tls.clone(),
             patience: self.limits.head_timeout,
-            onward,
+            idle: limits.tunnel_timeout,
+            pool: Pool::new(self.target.clone(), limits, metrics, self.outward(true)),
+            send_proxy: self.params.send_proxy,
         }
+    }
+
+    fn http(&self) -> Front {
+        let (limits, metrics) = (self.upstream_limits.clone(), self.upstream_metrics.clone());
+        let hsts = self
+            .params
+            .hsts
+            .map(|hsts| format!("Strict-Transport-Security: {}\r\n", hsts.value()));
+        let settings = ProxySettings {
+            limits: self.limits.clone(),
+            http2: self.http2.clone(),
+            scheme: if self.tls.is_some() { "https" } else { "http" },
+            port: self.public_port,
+        };
+        let forward = ForwardSettings {
+            trust: match self.params.trust_forwarded {
+                true => Trust::Everybody,
+                false => Trust::Nobody,
+            },
+            response_fields: hsts.unwrap_or_default(),
+            ..ForwardSettings::default()
+        };
+        let cluster = Cluster::of(self.target.clone(), limits, metrics, self.outward(false));
+        let route = Route::new(Stages::none(), Forward::new(forward, cluster));
+        let proxy = Proxy::new(settings, Rc::new(route), self.http_metrics.clone());
+        Front::new(self.tls.clone(), self.limits.head_timeout, proxy)
     }
 
     fn outward(&self, raw: bool) -> Outward {
@@ -305,22 +306,18 @@ fn serve<S: Serve>(port: Port, worker: &Rc<Worker>, serve: Rc<S>) {
     }));
 }
 
-/// What a worker does with a connection.
-struct Front {
+/// Passes on what comes, whatever it is.
+struct Tunnel {
     /// None when clients come in the clear.
     tls: Option<ServerTls>,
     /// For the handshake.
     patience: Duration,
-    onward: Onward,
+    pool: Rc<Pool>,
+    idle: Duration,
+    send_proxy: Option<SendProxy>,
 }
 
-/// Where it goes once it is open.
-enum Onward {
-    Http(Rc<Proxy>),
-    Tcp(Rc<Pool>, Duration, Option<SendProxy>),
-}
-
-impl Serve for Front {
+impl Serve for Tunnel {
     async fn serve(self: Rc<Self>, accepted: Accepted) {
         let Accepted {
             socket,
@@ -329,86 +326,38 @@ impl Serve for Front {
             guard,
         } = accepted;
         // Asked only where it is told on.
-        let to = match &self.onward {
-            Onward::Tcp(_, _, Some(_)) => socket.local_addr(),
-            _ => None,
-        };
-        let Some(tls) = &self.tls else {
-            match &self.onward {
-                Onward::Http(proxy) => proxy.serve_on(socket, peer, worker, &[]).await,
-                Onward::Tcp(..) => self.tunnel(socket, peer, to, &worker).await,
-            }
-            return drop(guard);
-        };
-        let handshake = TlsStream::accept(socket, tls.config(), &worker, self.patience);
-        let handshake = match handshake.await {
-            Ok(handshake) => handshake,
-            Err(error) => {
-                let reason = Reason::of_io(&error);
-                tls.failed(reason);
-                return tracing::debug!(%peer, reason = reason.word(), why = %error, "a handshake failed");
-            }
-        };
-        let client = match tls.accepted(handshake.connection()) {
-            Ok(client) => client,
-            Err(reason) => {
-                return tracing::debug!(%peer, reason = reason.word(), "a resumed client is not let in");
-            }
-        };
-        let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
-        let stream = match handshake.into_stream() {
-            Ok(stream) => stream,
-            Err(error) => {
-                return tracing::error!(%peer, why = %error, "a connection can't be protected");
-            }
-        };
-        match &self.onward {
-            Onward::Http(proxy) => {
-                let fields = client.as_ref().map(client_field).unwrap_or_default();
-                if http2 {
-                    // Boxed, so that the others' tasks have no room for it.
-                    let serve = proxy.serve_http2(stream, None, peer, worker, fields.as_bytes());
-                    Box::pin(serve).await;
-                    return drop(guard);
+        let to = self.send_proxy.and_then(|_| socket.local_addr());
+        match &self.tls {
+            None => self.pass(socket, peer, to, &worker).await,
+            Some(tls) => {
+                if let Some(opened) = tls.open(socket, peer, &worker, self.patience).await {
+                    self.pass(opened.stream, peer, to, &worker).await;
                 }
-                proxy
-                    .serve_on(stream, peer, worker, fields.as_bytes())
-                    .await;
             }
-            Onward::Tcp(..) => self.tunnel(stream, peer, to, &worker).await,
         }
         drop(guard);
     }
 }
 
-impl Front {
-    /// Passes bytes on, whatever they are. `to`: where the client came to.
-    async fn tunnel<T: Transport>(
+impl Tunnel {
+    /// `to`: where the client came to.
+    async fn pass<T: Transport>(
         &self,
         mut io: T,
         peer: Peer,
         to: Option<SocketAddr>,
         worker: &Rc<Worker>,
     ) {
-        let Onward::Tcp(pool, idle, send_proxy) = &self.onward else {
-            return;
-        };
-        let proxied = send_proxy.map(|version| (version, Path::between(peer, to)));
+        let pool = &self.pool;
+        let proxied = (self.send_proxy).map(|version| (version, Path::between(peer, to)));
         match pool.connect_alone(proxied).await {
             Ok(mut upstream) => {
                 // How it ends is for the two sides to know.
-                drop(tunnel(&mut io, None, &mut upstream, None, worker, *idle).await);
+                drop(tunnel(&mut io, None, &mut upstream, None, worker, self.idle).await);
             }
             Err(error) => {
                 tracing::debug!(%peer, upstream = %pool.target().addr(), why = %error, "can't connect");
             }
         }
     }
-}
-
-fn client_field(client: &Certificate) -> String {
-    format!(
-        "X-Forwarded-Client-Cert: {}\r\n",
-        forwarded_client_cert(client)
-    )
 }
