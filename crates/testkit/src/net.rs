@@ -3,18 +3,41 @@
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::Process;
 
-/// A loopback address whose port nobody listens on.
+/// The ports of [`free_addr`]: below those that the kernel takes for connections (net.ipv4.ip_local_port_range), so that none of the
+/// many connections of the other tests has the port as its own end when a server wants it.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A loopback address whose port nobody listens on, and which no other test is given while this process lives. (An abstract unix
+/// socket holds the claim: it is known in the same network, and goes with its process.)
 pub fn free_addr() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    listener
-        .and_then(|listener| listener.local_addr())
-        .expect("the loopback has a free port")
+    static CLAIMS: Mutex<Vec<UnixDatagram>> = Mutex::new(Vec::new());
+    let mut claims = CLAIMS.lock().unwrap_or_else(PoisonError::into_inner);
+    let count = u32::from(PORTS.end - PORTS.start);
+    // Far from where another process begins.
+    let first = std::process::id().wrapping_mul(7919);
+    for step in 0..count {
+        let port = PORTS.start + (first.wrapping_add(step) % count) as u16;
+        let name = format!("podkit-test-port-{port}");
+        let claim =
+            UnixAddr::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name));
+        let addr = loopback(port);
+        if let Ok(claim) = claim
+            && TcpListener::bind(addr).is_ok()
+        {
+            claims.push(claim);
+            return addr;
+        }
+    }
+    panic!("the loopback has no free port in {PORTS:?}")
 }
 
 /// An address of 127.0.0.1.
