@@ -13,6 +13,9 @@ const TTL_MIN: Duration = Duration::from_secs(1);
 /// And so long at most: a name may have got other addresses.
 const TTL_MAX: Duration = Duration::from_secs(30);
 
+/// The words of Go and glibc for a name without an address.
+const NO_SUCH_HOST: &str = "no such host";
+
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Addresses {
@@ -46,15 +49,18 @@ impl Names {
 
     /// All addresses of `name`, IPv4 first: in pods that is what answers.
     pub(super) async fn lookup(&self, name: &str) -> Result<Addresses, String> {
-        let found = self
-            .0
-            .lookup_ip(name)
-            .await
-            .map_err(|error| error.to_string())?;
+        let found =
+            self.0
+                .lookup_ip(name)
+                .await
+                .map_err(|error| match error.is_no_records_found() {
+                    true => NO_SUCH_HOST.to_owned(),
+                    false => error.to_string(),
+                })?;
         let mut ips: Vec<IpAddr> = found.iter().collect();
         ips.sort_by_key(IpAddr::is_ipv6);
         if ips.is_empty() {
-            return Err("no address".to_owned());
+            return Err(NO_SUCH_HOST.to_owned());
         }
         let until = bounded(found.valid_until());
         Ok(Addresses { ips, until })

@@ -22,6 +22,8 @@ use super::veth::{GATEWAY, INTERFACE};
 
 const PROGRAM: &str = "pasta";
 const PREFIX_BITS: &str = "16";
+/// What it makes the pod's interface of. Some machines let only root open it.
+const TUN: &str = "/dev/net/tun";
 /// What is read of what it says when it fails.
 const WORDS_BYTES: u64 = 4096;
 
@@ -44,10 +46,11 @@ impl Pasta {
     /// Starts it and waits until the pod's interface is up, some milliseconds.
     pub(super) fn start(namespaces: Namespaces<'_>, address: Ipv4Addr) -> Result<Self, NoEgress> {
         let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                NoEgress::new("install pasta (Debian's and Fedora's package passt) for a way out")
-            }
-            _ => NoEgress::new(format!("starting pasta: {error}")),
+            io::ErrorKind::NotFound => no_way(
+                "install pasta (Debian's and Fedora's package passt) for a way out",
+                TUN,
+            ),
+            _ => no_way(&format!("starting pasta: {error}"), TUN),
         };
         let processes = namespaces.processes.map(|fd| fd.try_clone_to_owned());
         let processes = processes.transpose().map_err(failed)?;
@@ -80,7 +83,7 @@ impl Pasta {
                 }
                 Ok(this)
             }
-            _ => Err(NoEgress::new(format!("pasta: {}", last_words(words)))),
+            _ => Err(no_way(&format!("pasta: {}", last_words(words)), TUN)),
         }
     }
 }
@@ -91,6 +94,17 @@ impl Drop for Pasta {
         if let Err(error) = ended {
             tracing::warn!(pid = self.0.id(), %error, "pasta was not ended");
         }
+    }
+}
+
+/// Why there is no way out, and whether `tun` is in the way too: who installs pasta shall not find that out afterwards.
+pub(super) fn no_way(why: &str, tun: &str) -> NoEgress {
+    let opened = File::options().read(true).write(true).open(tun);
+    match opened {
+        Err(error) if !why.contains(tun) => NoEgress::new(format!(
+            "{why}; pasta needs {tun}, which this user can't open: {error}"
+        )),
+        _ => NoEgress::new(why),
     }
 }
 

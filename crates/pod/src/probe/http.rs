@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -13,7 +12,7 @@ use tokio::time::timeout;
 use super::response::{Body, Head, read_head};
 use super::tls::Stream;
 use super::url::Url;
-use super::{Dial, Outcome, dial_text, errno_text, ip_of};
+use super::{Dial, Outcome, Step, connect, errno_text};
 
 /// Requests, the first included. (Go's default, and the kubelet's)
 const REQUESTS_MAX: usize = 10;
@@ -21,7 +20,7 @@ const REQUESTS_MAX: usize = 10;
 /// How far a request has come, for the words of a timeout.
 #[derive(Debug, Clone)]
 enum Phase {
-    Dialing(SocketAddr),
+    Dialing(Step),
     Waiting,
     Reading,
 }
@@ -66,8 +65,8 @@ pub(super) async fn get(
         Ok(Err(Failed::Request(text))) => Outcome::Failure(at(text)),
         Ok(Err(Failed::Body(text))) => Outcome::Unknown(text),
         Err(_) => match progress.phase {
-            Phase::Dialing(target) => Outcome::Failure(at(format!(
-                "dial tcp {target}: i/o timeout (Client.Timeout exceeded while awaiting headers)"
+            Phase::Dialing(step) => Outcome::Failure(at(format!(
+                "{step}: i/o timeout (Client.Timeout exceeded while awaiting headers)"
             ))),
             Phase::Waiting => Outcome::Failure(at(
                 "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into(),
@@ -225,11 +224,9 @@ async fn exchange(
     dial: &impl Dial,
     progress: &RefCell<Progress>,
 ) -> Result<(Head, Stream, Vec<u8>), Failed> {
-    let ip = ip_of(&url.host).map_err(Failed::Request)?;
-    let target = SocketAddr::new(ip, url.port);
-    progress.borrow_mut().phase = Phase::Dialing(target);
-    let tcp = dial.dial(target).await;
-    let tcp = tcp.map_err(|error| Failed::Request(dial_text(target, &error)))?;
+    let begin = |step| progress.borrow_mut().phase = Phase::Dialing(step);
+    let tcp = connect(Some(&url.host), url.port, dial, begin).await;
+    let tcp = tcp.map_err(Failed::Request)?;
     progress.borrow_mut().phase = Phase::Waiting;
     let mut stream = match url.tls {
         true => Stream::tls(tcp, &url.host)

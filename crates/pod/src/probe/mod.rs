@@ -10,8 +10,9 @@
 //! Requests come from inside the pod, to the pod's own address, so that a service that listens on loopback only fails its
 //! probe here as it would on a cluster. What people read are the kubelet's (Go's) words: they are what is searched for.
 
+use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -19,7 +20,9 @@ use tokio::time::timeout;
 
 use crate::net::PodNet;
 use crate::plan::Action;
+use connect::{Step, bare, connect};
 
+mod connect;
 mod grpc;
 mod health;
 mod http;
@@ -73,6 +76,11 @@ pub trait Dial {
 
     /// Connects.
     fn dial(&self, target: SocketAddr) -> impl Future<Output = io::Result<TcpStream>>;
+
+    /// The addresses of a name, in the order to be tried; the error says why there is none. This machine's resolver, whoever dials.
+    fn lookup(&self, name: &str) -> impl Future<Output = Result<Vec<IpAddr>, String>> {
+        podkit_dataplane::upstream::lookup(name)
+    }
 }
 
 impl Dial for PodNet {
@@ -149,21 +157,19 @@ async fn once(action: &Action, time: Duration, dial: &impl Dial, exec: &impl Exe
             path,
             headers,
         } => {
-            let url = match http_url(*tls, host.as_deref(), *port, path, dial) {
-                Ok(url) => url,
-                Err(text) => return Outcome::Failure(text),
-            };
+            let url = http_url(*tls, host.as_deref(), *port, path, dial);
             http::get(&url, headers, PROBE_AGENT, time, dial).await
         }
         Action::Tcp { host, port } => {
-            let target = match target(host.as_deref(), *port, dial) {
-                Ok(target) => target,
-                Err(text) => return Outcome::Failure(text),
-            };
-            match timeout(time, dial.dial(target)).await {
+            let step = RefCell::new(None);
+            let begin = |begun: Step| *step.borrow_mut() = Some(begun);
+            match timeout(time, connect(host.as_deref(), *port, dial, begin)).await {
                 Ok(Ok(_)) => Outcome::Success,
-                Ok(Err(error)) => Outcome::Failure(dial_text(target, &error)),
-                Err(_) => Outcome::Failure(format!("dial tcp {target}: i/o timeout")),
+                Ok(Err(text)) => Outcome::Failure(text),
+                Err(_) => Outcome::Failure(match step.into_inner() {
+                    Some(step) => format!("{step}: i/o timeout"),
+                    None => "dial tcp: i/o timeout".to_owned(),
+                }),
             }
         }
         Action::Grpc { port, service } => {
@@ -202,15 +208,12 @@ pub async fn hook(
                 path,
                 headers,
             } => {
-                let url = http_url(*tls, host.as_deref(), *port, path, dial)?;
+                let url = http_url(*tls, host.as_deref(), *port, path, dial);
                 http::call(&url, headers, HOOK_AGENT, dial).await
             }
             Action::Tcp { host, port } => {
-                let target = target(host.as_deref(), *port, dial)?;
-                let connected = dial.dial(target).await;
-                connected
-                    .map(drop)
-                    .map_err(|error| dial_text(target, &error))
+                let connected = connect(host.as_deref(), *port, dial, |_| {}).await;
+                connected.map(drop)
             }
             // The API has it for probes only.
             Action::Grpc { .. } => Err("a hook can't be a grpc call".to_owned()),
@@ -277,46 +280,12 @@ pub(crate) fn go_duration(time: Duration) -> String {
     }
 }
 
-fn target(host: Option<&str>, port: u16, dial: &impl Dial) -> Result<SocketAddr, String> {
-    let ip = match host {
-        None | Some("") => dial.address(),
-        Some(host) => ip_of(host)?,
-    };
-    Ok(SocketAddr::new(ip, port))
-}
-
-/// A probe's `host` is an address: a name would need a resolver in every supervisor, for a field whose own documentation
-/// says to set a Host header instead.
-fn ip_of(host: &str) -> Result<IpAddr, String> {
-    match host.trim_matches(['[', ']']).parse() {
-        Ok(ip) => Ok(ip),
-        Err(_) if host.eq_ignore_ascii_case("localhost") => Ok(Ipv4Addr::LOCALHOST.into()),
-        Err(_) => Err(format!(
-            "dial tcp: lookup {host}: host names of probes and hooks are not looked up; give an IP address, or a Host header in httpHeaders"
-        )),
-    }
-}
-
-fn http_url(
-    tls: bool,
-    host: Option<&str>,
-    port: u16,
-    path: &str,
-    dial: &impl Dial,
-) -> Result<url::Url, String> {
+fn http_url(tls: bool, host: Option<&str>, port: u16, path: &str, dial: &impl Dial) -> url::Url {
     let host = match host {
         None | Some("") => dial.address().to_string(),
-        Some(host) => {
-            ip_of(host)?;
-            host.trim_matches(['[', ']']).to_string()
-        }
+        Some(host) => bare(host).to_owned(),
     };
-    Ok(url::Url::new(tls, &host, port, path))
-}
-
-/// Go's words for a connection that could not be made.
-fn dial_text(target: SocketAddr, error: &io::Error) -> String {
-    format!("dial tcp {target}: connect: {}", errno_text(error))
+    url::Url::new(tls, &host, port, path)
 }
 
 /// `connection refused`: the C library's words as Go writes them.

@@ -459,8 +459,9 @@ async fn prepare(
     }
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
-    let mut volumes =
-        Volumes::prepare(&plan, &paths.volumes(), &paths.claims()).map_err(|e| runtime(&e))?;
+    // The file may have several pods with volumes of one name.
+    let mut volumes = Volumes::prepare(&plan, &paths.volumes(), &paths.claims())
+        .map_err(|error| Failure::runtime(format_args!("pod {}", full_name(&plan)), error))?;
     volumes.watch_containers(&plan, |name| {
         vec![paths.logs().join(name), upper(&paths.scratch(name))]
     });

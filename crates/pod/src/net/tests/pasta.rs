@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::world::{INTERNET, MACHINE, World, who_is_it};
 use super::*;
-use crate::net::pasta::{Namespaces, Pasta};
+use crate::net::pasta::{Namespaces, Pasta, no_way};
 
 /// Nobody's number on most systems.
 const NOBODY: u32 = 65_534;
@@ -128,4 +128,22 @@ fn pasta_s_own_words_are_passed_on() {
         "install pasta"
     };
     assert!(error.starts_with(start), "{error}");
+}
+
+#[test]
+fn a_tun_device_that_can_t_be_opened_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().join("tun");
+    std::fs::write(&there, "").unwrap();
+    let there = there.to_str().unwrap();
+    assert_eq!(no_way("install pasta", there).to_string(), "install pasta");
+    let gone = format!("{there}/tun");
+    assert_eq!(
+        no_way("install pasta", &gone).to_string(),
+        format!(
+            "install pasta; pasta needs {gone}, which this user can't open: Not a directory (os error 20)"
+        )
+    );
+    let own = format!("pasta: Failed to open() {gone}");
+    assert_eq!(no_way(&own, &gone).to_string(), own);
 }

@@ -1,3 +1,4 @@
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -284,14 +285,107 @@ async fn what_nothing_serves_is_clear() {
         attempt(&tcp, SECOND, &Loopback, &no_exec()).await,
         Outcome::Success
     );
+    // A label is 63 bytes at most: no resolver is asked.
+    let host = "x".repeat(64);
     let named = Action::Tcp {
-        host: Some("db.example".into()),
+        host: Some(host.clone()),
         port,
     };
     let outcome = attempt(&named, SECOND, &Loopback, &no_exec()).await;
+    let start = format!("dial tcp: lookup {host}: ");
     assert!(
-        matches!(&outcome, Outcome::Failure(text) if text.contains("lookup db.example")),
+        matches!(&outcome, Outcome::Failure(text) if text.starts_with(&start)),
         "{outcome:?}"
+    );
+}
+
+/// Knows the names that it is given.
+struct Names(Vec<(&'static str, Vec<IpAddr>)>);
+
+impl Dial for Names {
+    fn address(&self) -> IpAddr {
+        Loopback.address()
+    }
+
+    async fn dial(&self, target: SocketAddr) -> io::Result<TcpStream> {
+        Loopback.dial(target).await
+    }
+
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, String> {
+        match self.0.iter().find(|(known, _)| *known == name) {
+            Some((_, ips)) if ips.is_empty() => std::future::pending().await,
+            Some((_, ips)) => Ok(ips.clone()),
+            None => Err("no such host".to_owned()),
+        }
+    }
+}
+
+fn named(host: &str, port: u16) -> (Action, Action) {
+    let (host, path, headers) = (Some(host.to_owned()), "/x".to_owned(), Vec::new());
+    let tcp = Action::Tcp {
+        host: host.clone(),
+        port,
+    };
+    let http = Action::Http {
+        tls: false,
+        host,
+        port,
+        path,
+        headers,
+    };
+    (tcp, http)
+}
+
+#[tokio::test]
+async fn a_host_name_is_looked_up_and_each_address_tried() {
+    // Of the second address only: the first refuses.
+    let (first, second) = ([127, 9, 8, 7].into(), Ipv4Addr::LOCALHOST.into());
+    let names = Names(vec![
+        ("db.example", vec![first, second]),
+        ("off.example", vec![first, [127, 9, 8, 6].into()]),
+    ]);
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let (port, served) = server(vec![ok.clone(), ok]).await;
+    let (_, http) = named("db.example", port);
+    let attempt = async |action: &Action| attempt(action, SECOND, &names, &no_exec()).await;
+    assert_eq!(attempt(&http).await, Outcome::Success);
+    assert_eq!(hook(&http, Some(SECOND), &names, &no_exec()).await, Ok(()));
+    let heads = served.await.unwrap();
+    let host = format!("\r\nHost: db.example:{port}\r\n");
+    assert!(heads.iter().all(|head| head.contains(&host)), "{heads:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (tcp, _) = named("db.example", listener.local_addr().unwrap().port());
+    assert_eq!(attempt(&tcp).await, Outcome::Success);
+    let (tcp, http) = named("off.example", port);
+    let refused = format!("dial tcp 127.9.8.7:{port}: connect: connection refused");
+    assert_eq!(attempt(&tcp).await, Outcome::Failure(refused.clone()));
+    assert_eq!(
+        attempt(&http).await,
+        Outcome::Failure(format!("Get \"http://off.example:{port}/x\": {refused}"))
+    );
+    let (tcp, http) = named("gone.example", port);
+    let unknown = "dial tcp: lookup gone.example: no such host".to_owned();
+    assert_eq!(attempt(&tcp).await, Outcome::Failure(unknown.clone()));
+    assert_eq!(
+        hook(&http, Some(SECOND), &names, &no_exec()).await,
+        Err(format!("Get \"http://gone.example:{port}/x\": {unknown}"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_is_within_the_time_of_the_probe() {
+    let names = Names(vec![("slow.example", Vec::new())]);
+    let (tcp, http) = named("slow.example", 80);
+    assert_eq!(
+        attempt(&tcp, SECOND, &names, &no_exec()).await,
+        Outcome::Failure("dial tcp: lookup slow.example: i/o timeout".into())
+    );
+    assert_eq!(
+        attempt(&http, SECOND, &names, &no_exec()).await,
+        Outcome::Failure(
+            "Get \"http://slow.example:80/x\": dial tcp: lookup slow.example: i/o timeout (Client.Timeout exceeded while awaiting headers)"
+                .into()
+        )
     );
 }
 

@@ -140,6 +140,10 @@ pub(crate) const ALL: &[(&str, Case)] = &[
         volumes::an_image_volume_that_comes_late,
     ),
     (
+        "a_volume_that_can_t_be_had_names_its_pod",
+        volumes::a_volume_that_can_t_be_had_names_its_pod,
+    ),
+    (
         "a_directory_that_an_image_lacks",
         volumes::a_directory_that_an_image_lacks,
     ),

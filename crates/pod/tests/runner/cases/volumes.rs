@@ -200,3 +200,23 @@ pub(super) fn a_directory_that_an_image_lacks() {
         assert_eq!(pod.stop().0, Some(0));
     });
 }
+
+pub(super) fn a_volume_that_can_t_be_had_names_its_pod() {
+    alone(|| {
+        let spec = |path| {
+            format!(
+                "  restartPolicy: Never\n  containers:\n  - {{name: app, image: podkit, args: [app, exit, \"0\"]}}\n  \
+                 volumes:\n  - {{name: v, hostPath: {{path: {path}, type: Directory}}}}\n"
+            )
+        };
+        let (good, bad) = (spec("/usr"), spec("/dev/null"));
+        let both = format!("{}---\n{}", manifest("good", &good), manifest("bad", &bad));
+        let (code, _, said) = Pod::start(&both, &[]).end();
+        assert_eq!(code, Some(1), "{said}");
+        let line = format!(
+            "pod default/{}: volume v: hostPath type check failed: /dev/null is not a directory",
+            full("bad")
+        );
+        assert!(said.contains(&line), "{said}");
+    });
+}
