@@ -86,7 +86,7 @@ impl Running {
 }
 
 /// A rate that no load here reaches, per second.
-const RATE: u64 = 10_000_000;
+const RATE: u64 = 1_000_000;
 
 /// Starts it; None when it can't do that, or isn't there.
 pub(super) fn start(who: Who, ground: &Ground, task: Task) -> Result<Option<Running>> {
