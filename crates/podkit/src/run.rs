@@ -11,7 +11,7 @@ use podkit_foundation::telemetry::log::{self, LogFormat, LogLevel};
 use podkit_foundation::yaml::read;
 use podkit_pod::check::{Commands, Report, check as check_files};
 use podkit_pod::plan::Options;
-use podkit_pod::runner::{self, OutputFormat, RunOptions};
+use podkit_pod::runner::{self, NameSeed, OutputFormat, RunOptions};
 
 use crate::{cli, progress, registry};
 
@@ -64,6 +64,8 @@ podkit_foundation::params! {
         job_pod: Option<String> {},
         /// Set by -d for the process that goes on in the background.
         detached: bool { default: Some("false") },
+        /// What the names of objects with generateName follow from; set for a process that reads the same files again.
+        name_seed: Option<u64> {},
     }
 }
 
@@ -132,6 +134,9 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             _ => None,
         },
         detached: params.detached,
+        name_seed: params
+            .name_seed
+            .map_or_else(NameSeed::random, NameSeed::given),
     };
     log::init("run", LogLevel::Warn, LogFormat::Text);
     runner::run(&options).map(ExitCode::from)

@@ -33,7 +33,7 @@ pub struct Commands<'a> {
 
 /// Checks files as `podkit run` would with the same options; `-` is standard input.
 pub fn check(files: &[PathBuf], options: &Options, commands: Commands<'_>) -> Report {
-    let (documents, findings) = manifest::load(files);
+    let (documents, findings) = manifest::load(files, options.name_seed);
     judge(&documents, findings, options, commands)
 }
 

@@ -116,10 +116,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
             ("namespace", Honoured),
             ("labels", Honoured),
             ("annotations", Honoured),
-            (
-                "generateName",
-                Refused("nothing makes names up here; give metadata.name"),
-            ),
+            ("generateName", Honoured),
             ("creationTimestamp", ServerSet),
             ("deletionGracePeriodSeconds", ServerSet),
             ("deletionTimestamp", ServerSet),

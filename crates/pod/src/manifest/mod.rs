@@ -11,6 +11,7 @@
 
 mod decode;
 mod fields;
+mod generate;
 mod names;
 mod objects;
 mod quantity;
@@ -36,6 +37,8 @@ use podkit_foundation::yaml::scalar;
 pub use podkit_foundation::yaml::{Finding, Findings, Path, Place, Severity, Source};
 use podkit_foundation::yaml::{finding, node, reader as yaml};
 
+pub use generate::NameSeed;
+pub(crate) use generate::suffix;
 pub(crate) use names::{descending, ipc_sysctl, sysctl as sysctl_name};
 pub use quantity::{Quantity, QuantityError};
 #[cfg(test)]
@@ -129,9 +132,9 @@ pub fn namespace_of(metadata: &ObjectMeta) -> &str {
 }
 
 /// Reads files, and the manifests of directories; `-` is standard input. The documents are complete and valid when the findings have
-/// no error.
-pub fn load(files: &[PathBuf]) -> (Documents, Findings) {
-    let mut loader = objects::Loader::default();
+/// no error. With the same seed the same files have the same names.
+pub fn load(files: &[PathBuf], seed: NameSeed) -> (Documents, Findings) {
+    let mut loader = objects::Loader::new(seed);
     if files.is_empty() {
         let message = "no file given; - is standard input";
         loader

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::decode::decode;
 use super::finding::{Findings, Place, Severity};
+use super::generate::{NameSeed, Names};
 use super::node::{Node, Path, Source, Value};
 use super::{Documents, Object, namespace_of, nearest, read, validate, yaml};
 
@@ -24,6 +25,8 @@ pub(super) struct Loader {
     empty: Vec<String>,
     /// There was an object, or something that was to be one.
     any: bool,
+    /// For objects that have no name of their own.
+    names: Names,
     /// Kind, namespace and name of every object, with its place.
     seen: HashMap<(&'static str, String, String), Place>,
 }
@@ -94,6 +97,13 @@ fn known() -> String {
 }
 
 impl Loader {
+    pub(super) fn new(seed: NameSeed) -> Self {
+        Self {
+            names: Names::new(seed),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn file(&mut self, name: &str, bytes: &[u8]) {
         let file: Arc<str> = Arc::from(name);
         let text = match read::text(bytes) {
@@ -268,6 +278,22 @@ impl Loader {
         }
     }
 
+    /// `metadata.generateName`, when it is what there is.
+    fn name(&mut self, kind: &'static str, metadata: &mut ObjectMeta) {
+        let is = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        if is(&metadata.name) || !is(&metadata.generate_name) {
+            return;
+        }
+        let namespace = namespace_of(metadata).to_owned();
+        let prefix = metadata.generate_name.as_deref().unwrap_or_default();
+        let taken = |name: &str| {
+            let key = (kind, namespace.clone(), name.to_owned());
+            self.seen.contains_key(&key)
+        };
+        let name = self.names.next(kind, &namespace, prefix, taken);
+        metadata.name = Some(name);
+    }
+
     /// Decodes and validates one object; only one without errors is kept.
     fn decode<T: DeserializeOwned + Metadata<Ty = ObjectMeta>>(
         &mut self,
@@ -276,7 +302,7 @@ impl Loader {
         validate: fn(&T, &mut validate::Notes<'_>),
     ) -> Option<Object<T>> {
         let before = self.findings.count(Severity::Error);
-        let Some(object) = decode::<T>(&source, &mut self.findings) else {
+        let Some(mut object) = decode::<T>(&source, &mut self.findings) else {
             self.documents
                 .broken
                 .push((kind, String::new(), String::new()));
@@ -289,6 +315,7 @@ impl Loader {
                 &mut validate::Notes::new(&source, &mut self.findings),
             );
         }
+        self.name(kind, object.metadata_mut());
         let metadata = object.metadata();
         let name = metadata.name.clone().unwrap_or_default();
         let key = (kind, namespace_of(metadata).to_owned(), name);

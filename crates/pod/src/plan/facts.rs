@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::manifest::NameSeed;
+
 /// The machine, as one pod sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
@@ -63,6 +65,8 @@ pub struct Options {
     pub allow_privileged: bool,
     /// Pods of the files' Jobs that are to be planned beside the others.
     pub job_pods: Vec<JobPod>,
+    /// What the names of objects without one follow from.
+    pub name_seed: NameSeed,
 }
 
 /// A pod of a Job, by the name that it was given.

@@ -117,7 +117,7 @@ impl Definition {
         if std::mem::replace(&mut self.sum, sum) == sum {
             return Reread::Same;
         }
-        let (mut documents, findings) = manifest::load(&self.files);
+        let (mut documents, findings) = manifest::load(&self.files, self.options.name_seed);
         if findings.has_errors() {
             return Reread::Refused(errors(&findings));
         }
@@ -313,6 +313,7 @@ fn missing<T: Source>(before: &[Object<T>], now: &[Object<T>]) -> Vec<Object<T>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::NameSeed;
 
     const POD: &str = "\
 apiVersion: v1
@@ -355,7 +356,7 @@ spec:
         std::fs::write(&file, text).unwrap();
         let files = [file.clone()];
         let sum = sum(&files);
-        let (documents, findings) = manifest::load(&files);
+        let (documents, findings) = manifest::load(&files, NameSeed::default());
         assert!(!findings.has_errors(), "{findings}");
         let options = Options::default();
         let (plans, findings) = plan::build(&documents, &options, &Facts::placeholder());

@@ -17,12 +17,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use podkit_foundation::error::Failure;
 use serde_json::{Value, json};
 
+use super::again::again;
 use super::{OutputFormat, RunOptions};
 
 /// Starts the process in the background, and says which pods have begun. The exit code is its own when it has failed.
@@ -31,8 +32,7 @@ pub(super) fn launch(options: &RunOptions) -> Result<u8, Failure> {
     // Whoever waits for the end of something that the caller has open (a lock, a pipe) does not wait for the pod.
     crate::sys::mark_all_close_on_exec(3).map_err(failed)?;
     let from_stdin = options.files.iter().any(|file| file.as_os_str() == "-");
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
+    let mut child = again(options)
         .arg("--detached")
         .stdin(match from_stdin {
             true => Stdio::inherit(),

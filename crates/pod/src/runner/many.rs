@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use podkit_foundation::error::Failure;
@@ -20,6 +20,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use super::again::again;
 use super::detach;
 use super::job::{End, JobState};
 use super::layout::Layout;
@@ -28,6 +29,7 @@ use super::output::{Queue, harmless};
 use super::prepare::Pods;
 use super::signals::{Ask, Signals};
 use super::{OutputFormat, RunOptions};
+use crate::manifest::{NameSeed, suffix};
 use crate::plan::{PodPlan, pod_key};
 
 /// A supervisor's own lines are at most 16 KiB of a log, which JSON may make six times as long.
@@ -119,7 +121,7 @@ impl Crowd<'_> {
     fn start(&mut self, pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> Result<(), Failure> {
         let failed = |error| Failure::runtime("starting a supervisor", error);
         let at = self.supervisors.len();
-        let mut supervisor = start(pod, job_pod, heard).map_err(failed)?;
+        let mut supervisor = start(self.options, pod, job_pod, heard).map_err(failed)?;
         let (out, err) = (
             supervisor.child.stdout.take(),
             supervisor.child.stderr.take(),
@@ -347,7 +349,7 @@ impl Job {
             let restarts = self.state.active().map(of).sum();
             self.state.restarted(restarts);
         }
-        for pod in self.state.begin(now, suffix) {
+        for pod in self.state.begin(now, || suffix(NameSeed::random().0)) {
             let full = format!("{}/{}", pod.namespace, pod.name);
             let index = pod.index.map(|index| format!("/{index}"));
             let of_job = format!(
@@ -418,20 +420,12 @@ fn restarts(layout: &Layout, pod: &str) -> u32 {
     u32::try_from(counts.sum::<u64>()).unwrap_or(u32::MAX)
 }
 
-/// Five characters of those that Kubernetes makes names of: none is a vowel, or looks like another.
-fn suffix() -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let uuid = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
-    let bytes: Vec<u8> = uuid.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let letter = |pair: &[u8]| {
-        let text = std::str::from_utf8(pair).unwrap_or_default();
-        let number = usize::from_str_radix(text, 16).unwrap_or_default();
-        char::from(LETTERS[number % LETTERS.len()])
-    };
-    bytes.chunks_exact(2).take(5).map(letter).collect()
-}
-
-fn start(pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> io::Result<Supervisor> {
+fn start(
+    options: &RunOptions,
+    pod: &str,
+    job_pod: Option<&str>,
+    heard: Heard<'_>,
+) -> io::Result<Supervisor> {
     let of_job = job_pod.map(|pod| ["--job-pod", pod]);
     let (out, err) = match heard {
         Heard::Here => (Stdio::piped(), Stdio::inherit()),
@@ -439,8 +433,7 @@ fn start(pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> io::Result<Super
         Heard::ByCaller => (Stdio::inherit(), Stdio::inherit()),
         Heard::Unseen(_) => (Stdio::piped(), Stdio::piped()),
     };
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
+    let mut child = again(options)
         .args(["--only-pod", pod])
         .args(of_job.into_iter().flatten())
         .stdin(Stdio::piped())

@@ -11,6 +11,7 @@
 //! that is stopped or slow holds up nobody but those who print.
 
 mod addresses;
+mod again;
 mod change;
 mod console;
 mod container;
@@ -46,6 +47,7 @@ use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 
+pub use again::NameSeed;
 pub(crate) use console::{Console, SLOW_MAX, Typing};
 pub(crate) use layout::Layout;
 pub use machine::FIRST_STEP as BACKOFF_FIRST_STEP;
@@ -97,6 +99,8 @@ pub struct RunOptions {
     pub screen: Option<Arc<dyn Screen>>,
     /// `--detached` (hidden): this process goes on in the background, and reports on standard output to the one that started it.
     pub detached: bool,
+    /// `--name-seed N` (hidden): what the names follow from that the files leave to podkit.
+    pub name_seed: NameSeed,
 }
 
 /// `-o`.
@@ -132,6 +136,7 @@ impl Default for RunOptions {
             log_max_files: 5,
             screen: None,
             detached: false,
+            name_seed: NameSeed::random(),
         }
     }
 }

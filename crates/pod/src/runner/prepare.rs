@@ -109,7 +109,7 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
     } else {
         0
     };
-    let (documents, mut findings) = manifest::load(&options.files);
+    let (documents, mut findings) = manifest::load(&options.files, options.name_seed.seed());
     let plan_options = Options {
         images: options.images.clone(),
         without: options.without.clone(),
@@ -120,6 +120,7 @@ pub(super) fn read(options: &RunOptions) -> Result<Pods, Failure> {
             .map(job_pod)
             .into_iter()
             .collect(),
+        name_seed: options.name_seed.seed(),
     };
     let (plans, more) = plan::build(&documents, &plan_options, &Facts::placeholder());
     findings.extend(more);

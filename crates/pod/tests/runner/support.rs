@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use podkit_pod::runner::{self, OutputFormat, RunOptions};
+use podkit_pod::runner::{self, NameSeed, OutputFormat, RunOptions};
 use serde_json::Value;
 
 /// The `run` command, as far as the cases need it.
@@ -28,6 +28,9 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
             "--without" => options.without.push(value()),
             "--only-pod" => options.only_pod = Some(value()),
             "--job-pod" => options.job_pod = Some(value()),
+            "--name-seed" => {
+                options.name_seed = NameSeed::given(value().parse().expect("a number"));
+            }
             "--watch" => options.watch = true,
             "--no-publish" => options.publish = false,
             "--backoff-ms" => {

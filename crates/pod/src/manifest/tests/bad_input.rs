@@ -1,7 +1,7 @@
 //! What must be met with one clear line.
 
 use super::{check, container, errors, found, spec};
-use crate::manifest::{Severity, load, parse};
+use crate::manifest::{NameSeed, Severity, load, parse};
 
 #[test]
 fn a_typo_names_the_nearest_field() {
@@ -214,8 +214,12 @@ fn names_have_a_form() {
         "1:1: metadata.name: metadata.name is missing",
     );
     check(
-        "apiVersion: v1\nkind: Pod\nmetadata: {generateName: x-}\nspec: {containers: [{name: app, image: podkit}]}\n",
-        "3:12: metadata.generateName: refused: nothing makes names up here; give metadata.name",
+        "apiVersion: v1\nkind: Pod\nmetadata: {generateName: X-}\nspec: {containers: [{name: app, image: podkit}]}\n",
+        "3:26: metadata.generateName: \"X\" is not a DNS name: lower-case letters, digits, - and ., beginning and ending with a letter or digit",
+    );
+    check(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: x-}\n",
+        "3:26: metadata.generateName: refused: nothing could refer to a name that is made up; give metadata.name",
     );
 }
 
@@ -582,7 +586,8 @@ fn files_that_are_no_manifests() {
 fn files_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("no.yaml");
-    let message = |path: &std::path::Path| load(&[path.to_owned()]).1.to_string();
+    let message =
+        |path: &std::path::Path| load(&[path.to_owned()], NameSeed::default()).1.to_string();
     assert_eq!(
         message(&missing),
         format!("{}: no such file\n", missing.display())
@@ -593,7 +598,7 @@ fn files_that_cannot_be_read() {
     );
     std::fs::write(dir.path().join("notes.txt"), "kind: Pod").unwrap();
     assert_eq!(message(dir.path()), nothing);
-    assert!(load(&[]).1.has_errors());
+    assert!(load(&[], NameSeed::default()).1.has_errors());
     let endless = std::path::Path::new("/dev/zero");
     assert_eq!(message(endless), "/dev/zero: larger than 16 MiB\n");
 }

@@ -26,7 +26,7 @@ fn names(documents: &Documents) -> Vec<String> {
 }
 
 fn loaded(paths: &[PathBuf]) -> (Vec<String>, Findings) {
-    let (documents, findings) = load(paths);
+    let (documents, findings) = load(paths, crate::manifest::NameSeed::default());
     (names(&documents), findings)
 }
 

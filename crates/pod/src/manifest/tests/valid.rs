@@ -131,3 +131,38 @@ fn the_sandbox_knows_every_capability_that_is_taken() {
     let all: u64 = CAPABILITIES.iter().map(|name| bit(name)).sum();
     assert_eq!(all, crate::sandbox::effective_set(&none, &[]).unwrap());
 }
+
+#[test]
+fn a_pod_and_a_job_may_leave_the_end_of_their_names_to_podkit() {
+    let containers = "containers: [{name: app, image: podkit}]";
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{generateName: web-}}\nspec: {{{containers}}}\n"
+    );
+    let named = pod.replace("web-}", "x-, name: web}");
+    let job = format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{generateName: web-}}\nspec:\n  template:\n    metadata: {{generateName: x}}\n    \
+         spec: {{restartPolicy: Never, {containers}}}\n"
+    );
+    let text = [pod.as_str(), &named, &job, &pod].join("---\n");
+    let documents = good(&text);
+    let names: Vec<_> = documents
+        .pods
+        .iter()
+        .map(|pod| &pod.object.metadata)
+        .chain([&documents.jobs[0].object.metadata])
+        .map(|metadata| metadata.name.clone().unwrap())
+        .collect();
+    assert_eq!(names[1], "web");
+    let made_up = [&names[0], &names[2], &names[3]];
+    for (at, name) in made_up.iter().enumerate() {
+        assert_eq!(name.len(), "web-12345".len(), "{names:?}");
+        assert!(name.starts_with("web-") && !made_up[..at].contains(name));
+    }
+    let ignored = super::found(&text, crate::manifest::Severity::Ignored);
+    assert_eq!(
+        ignored,
+        [
+            "16:30: ignored: spec.template.metadata.generateName: the pods of a Job are named after the Job"
+        ]
+    );
+}

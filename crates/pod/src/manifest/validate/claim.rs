@@ -3,7 +3,6 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec};
 
 use super::{Notes, meta};
-use crate::manifest::names;
 use crate::manifest::node::Path;
 use crate::manifest::quantity::Quantity;
 
@@ -16,7 +15,7 @@ const ACCESS_MODES: [&str; 4] = [
 
 /// A PersistentVolumeClaim.
 pub(in crate::manifest) fn claim(claim: &PersistentVolumeClaim, notes: &mut Notes<'_>) {
-    meta::metadata(&claim.metadata, names::dns_subdomain, notes);
+    meta::metadata(&claim.metadata, notes);
     let at = Path::root().key("spec");
     match &claim.spec {
         Some(given) => spec(given, &at, notes),

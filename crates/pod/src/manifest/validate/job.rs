@@ -3,7 +3,6 @@
 use k8s_openapi::api::batch::v1::Job;
 
 use super::{Notes, meta, one_of, within};
-use crate::manifest::names;
 use crate::manifest::node::Path;
 
 /// An Indexed Job runs no more than that many at a time.
@@ -12,7 +11,7 @@ const INDEXED_PARALLELISM_MAX: i32 = 100_000;
 /// A Job.
 pub(in crate::manifest) fn job(job: &Job, notes: &mut Notes<'_>) {
     // Its pods are named after it.
-    meta::metadata(&job.metadata, names::dns_subdomain, notes);
+    meta::started(&job.metadata, notes);
     let at = Path::root().key("spec");
     let Some(spec) = &job.spec else {
         return notes.error(&at, "spec is missing");
@@ -56,7 +55,12 @@ pub(in crate::manifest) fn job(job: &Job, notes: &mut Notes<'_>) {
         return notes.error(&below.key("spec"), "spec is missing");
     };
     if let Some(metadata) = &spec.template.metadata {
-        meta::labels(metadata, &below.key("metadata"), notes);
+        let at = below.key("metadata");
+        meta::labels(metadata, &at, notes);
+        if metadata.generate_name.is_some() {
+            let message = "the pods of a Job are named after the Job";
+            notes.ignored(&at.key("generateName"), message);
+        }
     }
     if !matches!(pod.restart_policy.as_deref(), Some("OnFailure" | "Never")) {
         notes.error(

@@ -12,20 +12,43 @@ const MAX_DATA_BYTES: usize = 1 << 20;
 /// Its limit for all annotations together.
 const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 
-pub(super) fn metadata(
-    metadata: &ObjectMeta,
-    valid_name: fn(&str) -> Option<String>,
-    notes: &mut Notes<'_>,
-) {
+/// Metadata of what other objects refer to by its name.
+pub(super) fn metadata(metadata: &ObjectMeta, notes: &mut Notes<'_>) {
+    if name_of(metadata).is_none() && prefix_of(metadata).is_some() {
+        let at = Path::root().key("metadata").key("generateName");
+        let message = "refused: nothing could refer to a name that is made up; give metadata.name";
+        notes.error(&at, message);
+    }
+    started(metadata, notes);
+}
+
+/// Metadata of a Pod or a Job, to which nothing refers: `generateName` does in the place of a name.
+pub(super) fn started(metadata: &ObjectMeta, notes: &mut Notes<'_>) {
     let at = Path::root().key("metadata");
-    match metadata.name.as_deref() {
-        None | Some("") => notes.error(&at.key("name"), "metadata.name is missing"),
-        Some(name) => notes.name(&at.key("name"), valid_name(name)),
+    match (name_of(metadata), prefix_of(metadata)) {
+        (None, None) => notes.error(&at.key("name"), "metadata.name is missing"),
+        (Some(name), _) => notes.name(&at.key("name"), names::dns_subdomain(name)),
+        (None, Some(_)) => {}
+    }
+    if let Some(prefix) = prefix_of(metadata) {
+        // What comes after it ends the name well. (Kubernetes: `maskTrailingDash`)
+        let start = Some(prefix.trim_end_matches('-')).filter(|start| !start.is_empty());
+        let wrong = names::dns_subdomain(start.unwrap_or(prefix));
+        notes.name(&at.key("generateName"), wrong);
     }
     if let Some(namespace) = metadata.namespace.as_deref().filter(|n| !n.is_empty()) {
         notes.name(&at.key("namespace"), names::dns_label(namespace));
     }
     labels(metadata, &at, notes);
+}
+
+fn name_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.name.as_deref().filter(|name| !name.is_empty())
+}
+
+fn prefix_of(metadata: &ObjectMeta) -> Option<&str> {
+    let prefix = metadata.generate_name.as_deref();
+    prefix.filter(|prefix| !prefix.is_empty())
 }
 
 /// Labels and annotations, of an object or of a template.
@@ -49,7 +72,7 @@ pub(super) fn labels(metadata: &ObjectMeta, at: &Path, notes: &mut Notes<'_>) {
 
 /// A ConfigMap.
 pub(in crate::manifest) fn config_map(map: &ConfigMap, notes: &mut Notes<'_>) {
-    metadata(&map.metadata, names::dns_subdomain, notes);
+    metadata(&map.metadata, notes);
     let mut bytes = 0;
     for (key, value) in map.data.iter().flatten() {
         bytes += value.len();
@@ -69,7 +92,7 @@ pub(in crate::manifest) fn config_map(map: &ConfigMap, notes: &mut Notes<'_>) {
 
 /// A Secret.
 pub(in crate::manifest) fn secret(secret: &Secret, notes: &mut Notes<'_>) {
-    metadata(&secret.metadata, names::dns_subdomain, notes);
+    metadata(&secret.metadata, notes);
     let mut bytes = 0;
     for (key, value) in secret.data.iter().flatten() {
         bytes += value.0.len();

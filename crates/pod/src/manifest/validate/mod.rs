@@ -20,7 +20,6 @@ pub(super) use job::job;
 pub(super) use meta::{config_map, secret};
 
 use super::finding::{Findings, Place, Severity};
-use super::names;
 use super::node::{Path, Source};
 
 /// Notes what is wrong with an object, each with its place.
@@ -77,7 +76,7 @@ impl<'a> Notes<'a> {
 
 /// A Pod.
 pub(super) fn pod(object: &Pod, notes: &mut Notes<'_>) {
-    meta::metadata(&object.metadata, names::dns_subdomain, notes);
+    meta::started(&object.metadata, notes);
     match &object.spec {
         Some(given) => spec(given, notes),
         None => notes.error(&Path::root().key("spec"), "spec is missing"),

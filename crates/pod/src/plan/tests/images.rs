@@ -155,7 +155,10 @@ fn a_directory_of_an_annotation_is_as_seen_from_the_file() {
     let file = dir.path().join("pod.yaml");
     let text = image("nginx").replace("a/b: note", "podkit.dev/image.app: 'rootfs:root'");
     std::fs::write(&file, text).unwrap();
-    let (documents, findings) = crate::manifest::load(std::slice::from_ref(&file));
+    let (documents, findings) = crate::manifest::load(
+        std::slice::from_ref(&file),
+        crate::manifest::NameSeed::default(),
+    );
     assert!(!findings.has_errors(), "{findings}");
     let (plans, findings) = crate::plan::build(&documents, &Options::default(), &super::facts());
     assert!(!findings.has_errors(), "{findings}");

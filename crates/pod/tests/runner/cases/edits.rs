@@ -1,5 +1,8 @@
 //! The files of a pod that runs are edited.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::*;
@@ -195,5 +198,55 @@ pub(super) fn pods_come_and_go_and_are_restarted_as_a_whole() {
         assert_ne!(uid(&pod), before);
         let (code, lines, said) = pod.stop();
         assert_eq!(code, Some(0), "{said} {lines:#?}");
+    });
+}
+
+pub(super) fn a_name_that_is_made_up_is_kept_over_an_edit() {
+    alone(|| {
+        let spec = "  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: app, image: podkit, args: [app, sleep]}\n";
+        let pod = |prefix: &str| manifest(prefix, spec).replace("name: rt", "generateName: rt");
+        let job = manifest(
+            "job-",
+            "  template:\n    spec:\n      restartPolicy: Never\n      containers:\n      - {name: app, image: podkit, \
+             args: [app, exit, \"0\"]}",
+        );
+        let job = job.replace("name: rt", "generateName: rt");
+        let job = job.replace("v1\nkind: Pod", "batch/v1\nkind: Job");
+        let text = [pod("a-"), pod("a-"), job].join("---\n");
+        let mut run = Pod::start(&text, &["--watch"]);
+        // In whatever order.
+        let (pods, jobs) = (RefCell::new(BTreeSet::new()), RefCell::new(BTreeSet::new()));
+        let all = |line: &Value, count| {
+            let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
+            if line["line"] == "sleeping" {
+                pods.borrow_mut().insert(text("pod"));
+            } else if line["message"] == "Job completed" {
+                jobs.borrow_mut().insert(text("job"));
+            }
+            pods.borrow().len() == count && jobs.borrow().len() == 1
+        };
+        run.wait("two pods and the Job", |line| all(line, 2));
+        let old = pods.borrow().clone();
+        for (name, prefix) in old
+            .iter()
+            .zip(["a-", "a-"])
+            .chain(jobs.borrow().iter().zip(["job-"]))
+        {
+            assert!(name.starts_with(&full(prefix)), "{name}");
+            assert_eq!(name.len(), full(prefix).len() + 5, "{name}");
+        }
+        // Another one above them: those that run are what they were.
+        run.edit(&format!("{}---\n{text}", pod("b-")));
+        run.wait("a new pod", |line| all(line, 3));
+        let new = pods.borrow().difference(&old).next().cloned();
+        assert!(new.is_some_and(|new| new.starts_with(&full("b-"))));
+        let (code, lines, said) = run.stop();
+        assert_eq!(code, Some(0), "{said}");
+        for pod in old {
+            let of_it = |line: &&Value| line["pod"] == pod && line["line"] == "sleeping";
+            assert_eq!(lines.iter().filter(of_it).count(), 1, "{pod}: {lines:#?}");
+        }
+        let leaves = lines.iter().filter(|line| line["type"] == "end");
+        assert_eq!(leaves.count(), 4, "each once: {lines:#?}");
     });
 }

@@ -140,6 +140,10 @@ pub(crate) const ALL: &[(&str, Case)] = &[
         volumes::an_image_volume_that_comes_late,
     ),
     (
+        "a_name_that_is_made_up_is_kept_over_an_edit",
+        edits::a_name_that_is_made_up_is_kept_over_an_edit,
+    ),
+    (
         "a_volume_that_can_t_be_had_names_its_pod",
         volumes::a_volume_that_can_t_be_had_names_its_pod,
     ),
