@@ -5,12 +5,16 @@
 
 use std::fmt;
 
+use crate::params::ParamError;
+
 /// Why a process ends without having done its job, with its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// What the user gave is wrong: exit 2, before anything listens. One line that says what is wrong,
     /// where, and what would be right.
     Usage(String),
+    /// A parameter is wrong: likewise.
+    Parameter(ParamError),
     /// The machine or a peer did not play along: exit 1.
     Runtime(String),
 }
@@ -19,7 +23,7 @@ impl Failure {
     /// The exit code of the process: 2 for bad input, 1 for a failure at run time.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Parameter(_) => 2,
             Self::Runtime(_) => 1,
         }
     }
@@ -34,14 +38,15 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(line) | Self::Runtime(line) => f.write_str(line),
+            Self::Parameter(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for Failure {}
 
-impl From<crate::params::ParamError> for Failure {
-    fn from(error: crate::params::ParamError) -> Self {
-        Self::Usage(error.to_string())
+impl From<ParamError> for Failure {
+    fn from(error: ParamError) -> Self {
+        Self::Parameter(error)
     }
 }

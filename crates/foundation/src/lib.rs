@@ -8,6 +8,7 @@ pub mod lifecycle;
 pub mod params;
 pub mod surface;
 pub mod telemetry;
+pub mod yaml;
 
 /// The version of this build, as `podkit --version` shows it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -48,7 +48,9 @@ pub struct Lifecycle {
 struct Count {
     now: AtomicUsize,
     total: AtomicU64,
-    /// Told each time the count reaches zero.
+    /// Who may still begin some.
+    sources: AtomicUsize,
+    /// Told each time a count reaches zero.
     idle: tokio::sync::Notify,
 }
 
@@ -64,6 +66,15 @@ impl Lifecycle {
         Self {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             in_flight: Arc::default(),
+        }
+    }
+
+    /// A part of the process that can end before it: in flight together, with a phase of its own. Whoever makes it moves it on
+    /// with the process.
+    pub fn part(&self) -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(self.phase())),
+            in_flight: Arc::clone(&self.in_flight),
         }
     }
 
@@ -104,6 +115,14 @@ impl Lifecycle {
         }
     }
 
+    /// Counts something that begins pieces of work (an accept loop) until the guard is dropped.
+    pub fn source(&self) -> Source {
+        self.in_flight.sources.fetch_add(1, Ordering::Relaxed);
+        Source {
+            count: Arc::clone(&self.in_flight),
+        }
+    }
+
     /// How much is in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.now.load(Ordering::Relaxed)
@@ -114,14 +133,29 @@ impl Lifecycle {
         self.in_flight.total.load(Ordering::Relaxed)
     }
 
-    /// Returns once nothing is in flight.
+    /// Returns once nothing is in flight and nothing can begin any more.
     pub async fn idle(&self) {
         loop {
             let told = self.in_flight.idle.notified();
-            if self.in_flight() == 0 {
+            // In this order: a source that is gone begins nothing.
+            if self.in_flight.sources.load(Ordering::Acquire) == 0 && self.in_flight() == 0 {
                 return;
             }
             told.await;
+        }
+    }
+}
+
+/// Something that begins pieces of work, such as an accept loop.
+#[derive(Debug)]
+pub struct Source {
+    count: Arc<Count>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if self.count.sources.fetch_sub(1, Ordering::Release) == 1 {
+            self.count.idle.notify_waiters();
         }
     }
 }
@@ -173,6 +207,19 @@ mod tests {
         drop(second);
         assert!(ready(idle.as_mut()));
         assert_eq!((lifecycle.in_flight(), lifecycle.begun()), (0, 2));
+    }
+
+    #[test]
+    fn what_can_still_begin_is_waited_for() {
+        let lifecycle = Lifecycle::new();
+        let source = lifecycle.source();
+        let mut idle = pin!(lifecycle.idle());
+        assert!(!ready(idle.as_mut()));
+        let last = lifecycle.begin();
+        drop(source);
+        assert!(!ready(idle.as_mut()));
+        drop(last);
+        assert!(ready(idle.as_mut()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Param, ParamSet, Values};
-use podkit_foundation::surface::Group;
+use podkit_foundation::surface::{Group, ModuleSpec};
 
 use crate::{explain, pods, registry, run};
 
@@ -55,16 +55,33 @@ pub(crate) fn completions(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     print(&String::from_utf8_lossy(&script))
 }
 
+/// The argument of a module that has a file.
+const FILE: &str = "module file";
+
+/// The parameters' texts of a module: flags, its file as an argument, then the environment.
+pub(crate) fn module_values(spec: &ModuleSpec, matches: &ArgMatches) -> Values {
+    let file = spec.config.as_ref().and_then(|config| {
+        let file = matches.get_one::<String>(FILE)?;
+        Some((config.param, file))
+    });
+    let flags = |param: &Param| match file {
+        Some((field, file)) if param.field == field => vec![file.clone()],
+        _ => given(param, matches),
+    };
+    let params = spec.all_params();
+    Values::gather(params.iter(), &flags, &|name| std::env::var(name).ok())
+}
+
+fn given(param: &Param, matches: &ArgMatches) -> Vec<String> {
+    let given = matches.get_many::<String>(param.field);
+    given.into_iter().flatten().cloned().collect()
+}
+
 /// The parameters' texts: flags of this command, then the environment.
 pub(crate) fn values(params: &[Param], matches: &ArgMatches) -> Values {
-    let flags = |param: &Param| -> Vec<String> {
-        let given = matches
-            .get_many::<String>(param.field)
-            .into_iter()
-            .flatten();
-        given.cloned().collect()
-    };
-    Values::gather(params.iter(), &flags, &|name| std::env::var(name).ok())
+    Values::gather(params.iter(), &|param| given(param, matches), &|name| {
+        std::env::var(name).ok()
+    })
 }
 
 fn root() -> Command {
@@ -121,11 +138,19 @@ fn root() -> Command {
             "`podkit explain {}` shows types, bounds, ports, endpoints, signals and metrics.",
             spec.name
         );
-        root = root.subcommand(
-            with_params(Command::new(spec.name), &spec.all_params())
-                .about(spec.summary)
-                .after_help(tail),
-        );
+        let mut command = with_params(Command::new(spec.name), &spec.all_params())
+            .about(spec.summary)
+            .after_help(tail);
+        if let Some(config) = &spec.config {
+            let flag = config.param.replace('_', "-");
+            command = command.arg(
+                Arg::new(FILE)
+                    .value_name("FILE")
+                    .conflicts_with(config.param)
+                    .help(format!("The same as --{flag}")),
+            );
+        }
+        root = root.subcommand(command);
     }
     root
 }

@@ -49,7 +49,7 @@ fn command() -> Result<ExitCode, Failure> {
             let module = registry::find(module).expect("every other command is a module");
             Ok(podkit_dataplane::module::run(
                 module,
-                &cli::values(&module.spec.all_params(), matches),
+                &cli::module_values(module.spec, matches),
                 podkit_pod::give_back_start,
             ))
         }

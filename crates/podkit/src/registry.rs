@@ -9,6 +9,7 @@ pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::topz::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
+    &podkit_serving::chain::MODULE,
     &podkit_serving::echo::MODULE,
 ];
 
@@ -46,6 +47,6 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "logs", "chain", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
+    "logs", "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics",
     "collect", "health", "cache",
 ];

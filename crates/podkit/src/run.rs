@@ -8,7 +8,8 @@ use clap::ArgMatches;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet, Size};
 use podkit_foundation::telemetry::log::{self, LogFormat, LogLevel};
-use podkit_pod::check::{Commands, check as check_files};
+use podkit_foundation::yaml::read;
+use podkit_pod::check::{Commands, Report, check as check_files};
 use podkit_pod::plan::Options;
 use podkit_pod::runner::{self, OutputFormat, RunOptions};
 
@@ -144,7 +145,15 @@ pub(crate) fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         modules: &modules,
         others: registry::COMMANDS,
     };
-    let report = check_files(&files(matches), &options, commands);
+    let (chains, manifests) = chains(files(matches));
+    let mut report = match manifests.is_empty() && !chains.is_empty() {
+        true => Report::default(),
+        false => check_files(&manifests, &options, commands),
+    };
+    for (path, bytes) in chains {
+        let findings = podkit_serving::chain::check(&path.display().to_string(), &bytes);
+        report.add_file(&path, "a file of podkit chain", findings);
+    }
     cli::print(&match params.output {
         Form::Text => report.to_string(),
         Form::Json => format!("{:#}\n", report.to_json()),
@@ -154,6 +163,24 @@ pub(crate) fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     } else {
         ExitCode::from(2)
     })
+}
+
+/// The files of `podkit chain` with what is in them, and the others.
+fn chains(files: Vec<PathBuf>) -> (Vec<(PathBuf, Vec<u8>)>, Vec<PathBuf>) {
+    let (mut chains, mut others) = (Vec::new(), Vec::new());
+    for path in files {
+        let bytes = match path.is_file() {
+            true => read::file(&path).ok(),
+            false => None,
+        };
+        let is_chain =
+            |bytes: &Vec<u8>| read::text(bytes).is_ok_and(podkit_serving::chain::is_chain);
+        match bytes.filter(is_chain) {
+            Some(bytes) => chains.push((path, bytes)),
+            None => others.push(path),
+        }
+    }
+    (chains, others)
 }
 
 fn files(matches: &ArgMatches) -> Vec<PathBuf> {

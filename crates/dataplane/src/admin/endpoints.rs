@@ -24,13 +24,15 @@ pub(crate) enum Peer {
     Socket,
 }
 
-/// What a request on `--admin-socket` makes the driver do.
+/// What a request on `--admin-socket`, a signal or another process makes the driver do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     /// As SIGHUP.
     Reload,
     /// As SIGTERM.
     Drain,
+    /// Another process has the listeners and serves: as SIGTERM.
+    HandOver,
 }
 
 /// All that the endpoints look at.

@@ -15,9 +15,10 @@ mod tests;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
+use std::time::Duration;
 
 use podkit_foundation::error::Failure;
-use podkit_foundation::lifecycle::Lifecycle;
+use podkit_foundation::lifecycle::{Lifecycle, Phase};
 use podkit_foundation::params::{Addr, ParamSet as _, Values};
 use podkit_foundation::surface::common::Common;
 use podkit_foundation::telemetry::metrics::Registry;
@@ -29,24 +30,28 @@ pub(crate) use process::collect as process_metrics;
 
 use crate::http::HttpLimits;
 use crate::http::local::{Answer, Handler, Local, Request, Response};
-use crate::net::{Connections, Listener, Worker, accept};
+use crate::net::{Connections, Listener, Listeners, Worker, accept};
 
 /// Connections at most, so that whoever scrapes too often can't take the descriptors of the data path.
 const CONNECTIONS: usize = 256;
+
+/// How long answers in flight may take when another process has taken over.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The admin server's listeners, bound and not yet accepting.
 pub(crate) struct Admin {
     tcp: Listener,
     socket: Option<Listener>,
+    lifecycle: Lifecycle,
 }
 
 /// Binds `--admin` and `--admin-socket`.
-pub(crate) fn bind(common: &Common) -> Result<Admin, Failure> {
-    let tcp = Listener::bind("admin", &common.admin, 1)?;
+pub(crate) fn bind(common: &Common, listeners: &Listeners) -> Result<Admin, Failure> {
+    let tcp = listeners.bind("admin", &common.admin, 1)?;
     let socket = match &common.admin_socket {
         None => None,
         Some(path) => {
-            let listener = Listener::bind("admin_socket", &Addr::Unix(path.clone()), 1)?;
+            let listener = listeners.bind("admin_socket", &Addr::Unix(path.clone()), 1)?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(
                 |cause| {
                     Failure::runtime(format!("--admin-socket {}: chmod", path.display()), cause)
@@ -55,7 +60,11 @@ pub(crate) fn bind(common: &Common) -> Result<Admin, Failure> {
             Some(listener)
         }
     };
-    Ok(Admin { tcp, socket })
+    Ok(Admin {
+        tcp,
+        socket,
+        lifecycle: Lifecycle::new(),
+    })
 }
 
 impl Admin {
@@ -68,7 +77,7 @@ impl Admin {
     ) -> Result<Self, Failure> {
         // It answers until the process ends, also while the data path drains, and is not counted with the data path.
         let worker = Worker::new(
-            &Lifecycle::new(),
+            &self.lifecycle,
             &Registry::default(),
             &Connections::at_most(CONNECTIONS),
         );
@@ -102,6 +111,12 @@ impl Admin {
             });
         }
         Ok(self)
+    }
+
+    /// Another process answers from now on. Returns when what is in flight was answered.
+    pub(crate) async fn leave(&self) {
+        self.lifecycle.advance(Phase::Draining);
+        drop(tokio::time::timeout(FAREWELL, self.lifecycle.idle()).await);
     }
 }
 

@@ -33,6 +33,7 @@ const SPEC: ModuleSpec = ModuleSpec {
     about: "",
     admin_port: 9699,
     data_path: false,
+    config: None,
     params: &[Params::PARAMS],
     ports: &[],
     endpoints: &[],

@@ -8,26 +8,25 @@ use crate::net::{Accepted, Peer, Serve, Socket, Worker};
 use crate::tls::{Certificate, Reason, ServerTls, TlsStream, forwarded_client_cert};
 
 /// Serves HTTP, and HTTPS where there are certificates.
-#[derive(Debug)]
-pub struct Front<F> {
+pub struct Front {
     tls: Option<ServerTls>,
     /// For the handshake.
     patience: Duration,
-    proxy_for: F,
+    proxy: Rc<Proxy>,
 }
 
-impl<F: Fn(Peer) -> Rc<Proxy> + 'static> Front<F> {
-    /// `patience`: for the handshake; `proxy_for`: who forwards the requests of a peer.
-    pub fn new(tls: Option<ServerTls>, patience: Duration, proxy_for: F) -> Self {
+impl Front {
+    /// `patience`: for the handshake.
+    pub fn new(tls: Option<ServerTls>, patience: Duration, proxy: Rc<Proxy>) -> Self {
         Self {
             tls,
             patience,
-            proxy_for,
+            proxy,
         }
     }
 }
 
-impl<F: Fn(Peer) -> Rc<Proxy> + 'static> Serve for Front<F> {
+impl Serve for Front {
     async fn serve(self: Rc<Self>, accepted: Accepted) {
         let Accepted {
             socket,
@@ -35,7 +34,7 @@ impl<F: Fn(Peer) -> Rc<Proxy> + 'static> Serve for Front<F> {
             worker,
             guard,
         } = accepted;
-        let proxy = (self.proxy_for)(peer);
+        let proxy = Rc::clone(&self.proxy);
         match &self.tls {
             None => proxy.serve_on(socket, peer, worker, &[]).await,
             // Boxed: connections in the clear should not have room for it.

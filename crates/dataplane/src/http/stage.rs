@@ -218,12 +218,23 @@ pub(super) struct Passage {
 }
 
 impl Passage {
-    pub(super) fn new(stages: &Stages) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            stages: stages.clone(),
+            stages: Stages::none(),
             next: 0,
             fields: None,
             held: Vec::new(),
+        }
+    }
+
+    /// A request begins its way through `stages`; the one before has ended.
+    pub(super) fn begin(&mut self, stages: &Stages) {
+        debug_assert!(
+            self.held.is_empty() && self.next == 0,
+            "the former has ended"
+        );
+        if !Rc::ptr_eq(&self.stages.0, &stages.0) {
+            self.stages = stages.clone();
         }
     }
 

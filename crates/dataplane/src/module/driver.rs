@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -17,8 +18,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use super::takeover::{self, Former};
 use super::{Module, Service, Setup};
 use crate::admin::{self, Change, Endpoints};
+use crate::net::Listeners;
 
 /// Runs a module to its end. What is wrong at the start goes to standard error as one line. `settled` is called once,
 /// when the module serves.
@@ -34,9 +37,12 @@ pub fn run(module: &'static Module, values: &Values, settled: fn()) -> ExitCode 
 
 fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<ExitCode, Failure> {
     let common = Common::from_values(values)?;
-    let workers = match module.spec.data_path {
-        true => DataPath::from_values(values)?.workers,
-        false => None,
+    let (workers, takeover) = match module.spec.data_path {
+        true => {
+            let params = DataPath::from_values(values)?;
+            (params.workers, params.takeover)
+        }
+        false => (None, None),
     };
     let by_terminal = if std::io::stderr().is_terminal() {
         LogFormat::Text
@@ -53,22 +59,52 @@ fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<Exit
         lifecycle: Lifecycle::new(),
         metrics: Registry::default(),
         workers: workers.map_or_else(crate::net::default_workers, |count| count as usize),
+        listeners: Listeners::default(),
         admin: common.admin.clone(),
+    };
+    let former = match &takeover {
+        None => None,
+        Some(path) => {
+            setup.listeners.keep();
+            Former::find(path, module.spec.name, &setup.listeners)?
+        }
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|cause| Failure::runtime("starting", cause))?;
-    tokio::task::LocalSet::new().block_on(&runtime, live(module, values, &common, &setup, settled))
+    let start = Start {
+        module,
+        values,
+        common: &common,
+        setup: &setup,
+        takeover: takeover.as_deref(),
+        former,
+        settled,
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, live(start))
 }
 
-async fn live(
+/// What a process begins with.
+struct Start<'a> {
     module: &'static Module,
-    values: &Values,
-    common: &Common,
-    setup: &Setup,
+    values: &'a Values,
+    common: &'a Common,
+    setup: &'a Setup,
+    takeover: Option<&'a Path>,
+    /// The process whose place this one takes.
+    former: Option<Former>,
     settled: fn(),
-) -> Result<ExitCode, Failure> {
+}
+
+async fn live(start: Start<'_>) -> Result<ExitCode, Failure> {
+    let Start {
+        module,
+        values,
+        common,
+        setup,
+        ..
+    } = start;
     let mut signals = Signals::new().map_err(|cause| Failure::runtime("taking signals", cause))?;
     let service = (module.build)(values, setup)?;
     let reloads = Reloads::new(module, values, setup);
@@ -84,12 +120,25 @@ async fn live(
         refused: RefCell::new(None),
     });
     let (changes, mut asked) = mpsc::channel(1);
-    let admin = admin::bind(common)?;
-    let _admin = admin.start(&endpoints, common.admin_open, &changes)?;
+    let admin = admin::bind(common, &setup.listeners)?;
+    let admin = admin.start(&endpoints, common.admin_open, &changes)?;
     Rc::clone(&service).start()?;
+    if start.former.is_some() {
+        // Until then the former one serves, and nothing is accepted here.
+        tokio::select! {
+            able = takeover::able(service.as_ref()) => able?,
+            _ = signals.stop() => return Ok(ExitCode::SUCCESS),
+        }
+    }
+    setup.listeners.open();
     setup.lifecycle.advance(Phase::Ready);
+    if let Some(former) = start.former {
+        former.dismiss();
+    }
+    let offer = |path| takeover::offer(path, module.spec.name, &setup.listeners, changes.clone());
+    let _offered = start.takeover.map(offer).transpose()?;
     info!(version = podkit_foundation::VERSION, admin = %common.admin, workers = setup.workers, "started");
-    settled();
+    (start.settled)();
     loop {
         let change = tokio::select! {
             change = signals.next() => change,
@@ -98,13 +147,19 @@ async fn live(
         match change {
             Change::Reload => reloads.reload(service.as_ref(), &endpoints),
             Change::Drain => break,
+            Change::HandOver => {
+                setup.listeners.leave();
+                let drained = drain(common, setup, &mut signals);
+                return Ok(tokio::join!(drained, admin.leave()).0);
+            }
         }
     }
-    Ok(drain(common, &setup.lifecycle, &mut signals).await)
+    Ok(drain(common, setup, &mut signals).await)
 }
 
 /// Lame duck, then draining, then the end. A second SIGTERM skips what is left of the present step.
-async fn drain(common: &Common, lifecycle: &Lifecycle, signals: &mut Signals) -> ExitCode {
+async fn drain(common: &Common, setup: &Setup, signals: &mut Signals) -> ExitCode {
+    let lifecycle = &setup.lifecycle;
     info!(in_flight = lifecycle.in_flight(), "stopping");
     lifecycle.advance(Phase::LameDuck);
     tokio::select! {
@@ -112,6 +167,7 @@ async fn drain(common: &Common, lifecycle: &Lifecycle, signals: &mut Signals) ->
         () = signals.stop() => {}
     }
     lifecycle.advance(Phase::Draining);
+    setup.listeners.close();
     tokio::select! {
         () = lifecycle.idle() => {}
         () = tokio::time::sleep(common.drain_timeout) => {}

@@ -1,6 +1,7 @@
 //! What a module is to the rest: its surface, how it is built, and what the driver and the admin server ask of it.
 
 mod driver;
+mod takeover;
 
 pub use driver::run;
 
@@ -10,6 +11,8 @@ use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::Lifecycle;
 use podkit_foundation::params::Values;
 use podkit_foundation::telemetry::metrics::Registry;
+
+use crate::net::Listeners;
 
 /// A module in the registry: what it shows and how it comes to be.
 #[derive(Clone, Copy)]
@@ -33,6 +36,8 @@ pub struct Setup {
     pub metrics: Registry,
     /// `--workers`: threads for the data path.
     pub workers: usize,
+    /// Where listeners are bound.
+    pub listeners: Listeners,
     /// `--admin`, so that a module can put its pages there.
     pub admin: podkit_foundation::params::Addr,
 }

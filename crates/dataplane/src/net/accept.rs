@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::clock::Timer;
-use super::listen::Port;
+use super::listen::{Door, Port};
 use super::socket::{Peer, Socket};
 use super::worker::{ByIp, Claim, Worker};
 
@@ -67,8 +67,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let worker = &self.worker;
-        worker.open.set(worker.open.get() - 1);
-        worker.metrics.open.add(-1);
+        worker.end();
         if std::thread::panicking() {
             worker.metrics.panics.inc();
             tracing::error!("a connection was cut by a fault of podkit's own; please report it");
@@ -76,12 +75,20 @@ impl Drop for Guard {
     }
 }
 
-enum Door {
+/// A listening socket of this thread.
+enum Entrance {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Door {
+impl Entrance {
+    fn new(door: Door) -> io::Result<Self> {
+        match door {
+            Door::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Door::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
+        }
+    }
+
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
         match self {
             Self::Tcp(listener) => {
@@ -99,13 +106,17 @@ impl Door {
 /// Accepts from `port` and serves each connection in a task of its own, until the process drains. What waits in the
 /// kernel's queue at that moment is still served: closing a listener would reset it.
 pub async fn accept<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) -> io::Result<()> {
-    let door = match port {
-        Port::Tcp(listener) => Door::Tcp(TcpListener::from_std(listener)?),
-        Port::Unix(listener) => Door::Unix(UnixListener::from_std(listener)?),
-    };
+    let Port { doors, mut gate } = port;
+    let entrances: Vec<Entrance> = doors
+        .into_iter()
+        .map(Entrance::new)
+        .collect::<io::Result<_>>()?;
     let timer = worker.clock.timer();
+    let _source = worker.lifecycle.source();
+    // An error says that whoever would open it is gone.
+    drop(gate.wait_for(|open| *open).await);
     loop {
-        match poll_fn(|cx| batch(cx, &door, &worker, &serve, &timer)).await {
+        match poll_fn(|cx| batch(cx, &entrances, &worker, &serve, &timer)).await {
             Batch::Full => tokio::task::yield_now().await,
             Batch::Exhausted => tokio::time::sleep(PAUSE).await,
             Batch::Closed => return Ok(()),
@@ -124,13 +135,20 @@ enum Batch {
 
 fn batch<S: Serve>(
     cx: &mut Context<'_>,
-    door: &Door,
+    entrances: &[Entrance],
     worker: &Rc<Worker>,
     serve: &Rc<S>,
     timer: &Timer,
 ) -> Poll<Batch> {
-    for _ in 0..BATCH {
-        match door.poll_accept(cx) {
+    for turn in 0..BATCH {
+        // Another one first each time, so that a busy one leaves the others their share.
+        let (before, after) = entrances.split_at(turn % entrances.len().max(1));
+        let mut all = after.iter().chain(before);
+        let ready = all.find_map(|entrance| match entrance.poll_accept(cx) {
+            Poll::Pending => None,
+            ready => Some(ready),
+        });
+        match ready.unwrap_or(Poll::Pending) {
             Poll::Ready(Ok((socket, peer))) => admit(socket, peer, worker, serve),
             Poll::Ready(Err(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
@@ -164,8 +182,7 @@ fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S
         return worker.refuse_address(peer);
     };
     worker.metrics.accepted.inc();
-    worker.metrics.open.add(1);
-    worker.open.set(worker.open.get() + 1);
+    worker.begin();
     let guard = Guard {
         worker: Rc::clone(worker),
         _claim: claim,

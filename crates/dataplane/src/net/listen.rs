@@ -7,17 +7,19 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::Addr;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use tokio::sync::watch;
 
 /// Connections that may wait for being accepted, per socket; the kernel bounds it by `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -28,29 +30,81 @@ const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 /// A bound address: one socket for each worker.
 #[derive(Debug)]
 pub struct Listener {
-    bound: Bound,
+    /// Of each worker that has not taken its own yet.
+    ports: Mutex<Vec<Vec<Door>>>,
     /// The TCP port, the kernel's choice when 0 was asked for.
     port: Option<u16>,
+    /// Of a unix socket.
+    file: Option<Arc<SocketFile>>,
+    gate: Gate,
 }
 
+/// A listening socket.
 #[derive(Debug)]
-enum Bound {
-    Tcp(Mutex<Vec<TcpListener>>),
-    Unix {
-        listener: UnixListener,
-        path: PathBuf,
-        /// Device and inode of the file that was bound, so that only it is removed.
-        file: (u64, u64),
-    },
-}
-
-/// A worker's own socket of a [`Listener`].
-#[derive(Debug)]
-pub enum Port {
-    /// TCP.
+pub(super) enum Door {
     Tcp(TcpListener),
-    /// unix.
     Unix(UnixListener),
+}
+
+impl Door {
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+}
+
+impl AsFd for Door {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Opened when connections may be accepted.
+pub(super) type Gate = watch::Receiver<bool>;
+
+/// A worker's own sockets of a [`Listener`]: one, or more when another process bound them for more workers.
+#[derive(Debug)]
+pub struct Port {
+    pub(super) doors: Vec<Door>,
+    pub(super) gate: Gate,
+}
+
+/// The file of a unix socket, removed with the last that holds it.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode of the file that was bound, so that only it is removed.
+    file: (u64, u64),
+    /// It is another process's.
+    left: AtomicBool,
+}
+
+impl SocketFile {
+    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: identity(path)?,
+            left: AtomicBool::new(false),
+        })
+    }
+
+    /// Leaves it to the other process that has the socket, or takes it from there.
+    pub(super) fn leave(&self, left: bool) {
+        self.left.store(left, Ordering::Relaxed);
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if !self.left.load(Ordering::Relaxed) && identity(&self.path).ok() == Some(self.file) {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
 }
 
 impl Listener {
@@ -61,7 +115,7 @@ impl Listener {
             Failure::runtime(format!("--{flag} (PODKIT_{variable}) {addr}"), cause)
         };
         let bound = match addr {
-            Addr::Unix(path) => bind_unix(path),
+            Addr::Unix(path) => bind_unix(path, workers),
             Addr::Port(port) => {
                 bind_tcp(Ipv6Addr::UNSPECIFIED.into(), *port, workers).or_else(|error| {
                     match Errno::from_io_error(&error) {
@@ -86,34 +140,70 @@ impl Listener {
         bound.map_err(|error| failed(&say(&error)))
     }
 
+    /// Of sockets that listen already, for `workers` workers. Nothing is accepted before `gate` is open.
+    pub(super) fn of(
+        doors: Vec<Door>,
+        workers: usize,
+        file: Option<Arc<SocketFile>>,
+        gate: Gate,
+    ) -> io::Result<Self> {
+        let port = match doors.first() {
+            Some(Door::Tcp(listener)) => Some(listener.local_addr()?.port()),
+            _ => None,
+        };
+        let workers = workers.max(1);
+        let mut ports: Vec<Vec<Door>> = Vec::new();
+        for at in 0..workers {
+            let more = match doors.get(at) {
+                Some(_) => continue,
+                None => doors[at % doors.len()].try_clone()?,
+            };
+            ports.push(vec![more]);
+        }
+        let shared = ports.len();
+        ports.resize_with(workers, Vec::new);
+        for (at, door) in doors.into_iter().enumerate() {
+            ports[shared + at % (workers - shared)].push(door);
+        }
+        Ok(Self {
+            ports: Mutex::new(ports),
+            port,
+            file,
+            gate,
+        })
+    }
+
     /// The TCP port, the kernel's choice when 0 was asked for. None for a unix socket.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// A socket for one worker. Each of the `workers` that were bound for gets its own.
+    /// The sockets for one worker. Each of the `workers` that were bound for gets its own.
     pub fn take(&self) -> io::Result<Port> {
-        match &self.bound {
-            Bound::Tcp(sockets) => {
-                let mut sockets = sockets.lock().unwrap_or_else(PoisonError::into_inner);
-                let socket = sockets.pop();
-                socket
-                    .map(Port::Tcp)
-                    .ok_or_else(|| io::Error::other("more workers than the listener was bound for"))
-            }
-            Bound::Unix { listener, .. } => listener.try_clone().map(Port::Unix),
-        }
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let doors = ports
+            .pop()
+            .ok_or_else(|| io::Error::other("more workers than the listener was bound for"))?;
+        Ok(Port {
+            doors,
+            gate: self.gate.clone(),
+        })
+    }
+
+    /// All sockets that no worker has taken, once more.
+    pub(super) fn copies(&self) -> io::Result<Vec<Door>> {
+        let ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.iter().flatten().map(Door::try_clone).collect()
+    }
+
+    pub(super) fn file(&self) -> Option<Arc<SocketFile>> {
+        self.file.clone()
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Bound::Unix { path, file, .. } = &self.bound
-            && identity(path).ok() == Some(*file)
-        {
-            drop(std::fs::remove_file(path));
-        }
-    }
+/// A gate that is open.
+pub(super) fn open() -> Gate {
+    watch::channel(true).1
 }
 
 fn say(error: &io::Error) -> String {
@@ -139,10 +229,8 @@ fn bind_tcp(ip: IpAddr, port: u16, workers: usize) -> io::Result<Listener> {
         let one = |_| tcp_socket(SocketAddr::new(ip, port), true);
         (0..workers).map(one).collect::<io::Result<_>>()?
     };
-    Ok(Listener {
-        bound: Bound::Tcp(Mutex::new(sockets)),
-        port: Some(port),
-    })
+    let doors = sockets.into_iter().map(Door::Tcp).collect();
+    Listener::of(doors, workers, None, open())
 }
 
 fn tcp_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
@@ -172,7 +260,7 @@ fn tcp_socket(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-fn bind_unix(path: &Path) -> io::Result<Listener> {
+fn bind_unix(path: &Path, workers: usize) -> io::Result<Listener> {
     let listener = UnixListener::bind(path).or_else(|error| {
         let in_use = error.kind() == io::ErrorKind::AddrInUse;
         if in_use && is_stale(path) {
@@ -183,14 +271,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
         }
     })?;
     listener.set_nonblocking(true)?;
-    Ok(Listener {
-        bound: Bound::Unix {
-            listener,
-            path: path.to_owned(),
-            file: identity(path)?,
-        },
-        port: None,
-    })
+    let file = Arc::new(SocketFile::new(path)?);
+    Listener::of(vec![Door::Unix(listener)], workers, Some(file), open())
 }
 
 /// A socket file that nobody answers at: what a process that was killed leaves behind. Any other file is not ours to

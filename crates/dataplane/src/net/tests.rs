@@ -266,7 +266,8 @@ fn buffers_grow_move_and_count() {
 fn what_a_listener_was_set_to_is_handed_down() {
     let listener = bind("127.0.0.1:0", 1).unwrap();
     let _client = TcpStream::connect(("127.0.0.1", listener.port().unwrap())).unwrap();
-    let Port::Tcp(socket) = listener.take().unwrap() else {
+    let mut port = listener.take().unwrap();
+    let Some(listen::Door::Tcp(socket)) = port.doors.pop() else {
         panic!("a TCP address");
     };
     socket.set_nonblocking(false).unwrap();

@@ -112,7 +112,9 @@ pub struct Worker {
     pub(super) connections: Arc<Connections>,
     pub(super) metrics: NetMetrics,
     /// Connections of this thread.
-    pub(super) open: Cell<usize>,
+    open: Cell<usize>,
+    /// Of a part: the thread as a whole.
+    whole: Option<Rc<Worker>>,
     phase: Cell<Phase>,
     last_said: Cell<Option<Instant>>,
 }
@@ -163,9 +165,42 @@ impl Worker {
                 open: metrics.gauge("podkit_connections_open", doc(1), &[]),
             },
             open: Cell::new(0),
+            whole: None,
             phase: Cell::new(lifecycle.phase()),
             last_said: Cell::new(None),
         })
+    }
+
+    /// A part of this thread's service that can end before it does, as `lifecycle` says: connections that come to it drain by
+    /// themselves. Spawn [`Worker::watch`] on it too.
+    pub fn part(self: &Rc<Self>, lifecycle: &Lifecycle) -> Rc<Self> {
+        Rc::new(Self {
+            clock: self.clock.clone(),
+            lifecycle: lifecycle.clone(),
+            connections: Arc::clone(&self.connections),
+            metrics: self.metrics.clone(),
+            open: Cell::new(0),
+            whole: Some(Rc::clone(self)),
+            phase: Cell::new(lifecycle.phase()),
+            last_said: Cell::new(None),
+        })
+    }
+
+    pub(super) fn begin(&self) {
+        self.metrics.open.add(1);
+        self.count(1);
+    }
+
+    pub(super) fn end(&self) {
+        self.metrics.open.add(-1);
+        self.count(-1);
+    }
+
+    fn count(&self, change: isize) {
+        self.open.set(self.open.get().saturating_add_signed(change));
+        if let Some(whole) = &self.whole {
+            whole.count(change);
+        }
     }
 
     /// Where the process stands, as far as this thread was told.
@@ -186,7 +221,11 @@ impl Worker {
     /// Runs the clock and follows the phase; returns when the process has drained and this thread's connections are
     /// done, or when it is to cut them.
     pub async fn watch(self: Rc<Self>) {
-        let sweep = tokio::task::spawn_local(self.clock.clone().sweep());
+        // A part's clock is that of the thread.
+        let sweep = self
+            .whole
+            .is_none()
+            .then(|| tokio::task::spawn_local(self.clock.clone().sweep()));
         let mut phases = self.lifecycle.subscribe();
         loop {
             let now = *phases.borrow_and_update();
@@ -210,12 +249,14 @@ impl Worker {
                 break;
             }
         }
-        sweep.abort();
+        if let Some(sweep) = sweep {
+            sweep.abort();
+        }
     }
 
-    /// Nothing accepts any more: only the sweep and the clock's own slots are left.
+    /// Nothing accepts any more: only the sweep and the clock's own slots are left. Of a part nobody waits for that.
     fn drained(&self) -> bool {
-        self.clock.is_unused()
+        self.whole.is_some() || self.clock.is_unused()
     }
 
     pub(super) fn say_exhausted(&self, error: &io::Error) {

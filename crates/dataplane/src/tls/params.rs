@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use podkit_foundation::params::ParamError;
+use podkit_foundation::params::{Origin, ParamError, ParamSet as _, Values};
 
 use super::client::{ClientAuth, ClientRules};
 use super::rules::{AllowRules, CnRule, SanRule};
@@ -66,9 +66,28 @@ podkit_foundation::params! {
 }
 
 impl TlsParams {
-    /// A certificate is named, or is to be made.
-    pub fn names_certificate(&self) -> bool {
-        !self.cert.is_empty() || !self.key.is_empty() || self.cert_dir.is_some() || self.self_signed
+    /// For modules that serve in the clear without a certificate: None then, and a flag of TLS that would do nothing is
+    /// refused. (A variable may be there for all containers of a pod.)
+    pub fn if_given(values: &Values) -> Result<Option<Self>, ParamError> {
+        let params = Self::from_values(values)?;
+        if !params.cert.is_empty()
+            || !params.key.is_empty()
+            || params.cert_dir.is_some()
+            || params.self_signed
+        {
+            return Ok(Some(params));
+        }
+        let ours = |field: &str| Self::PARAMS.iter().any(|param| param.field == field);
+        let idle = values.shown().find(|(param, raws)| {
+            ours(param.field) && raws.iter().any(|raw| raw.origin == Origin::Flag)
+        });
+        match idle {
+            Some((param, _)) => {
+                let why = "needs a certificate: --cert, --cert-dir or --self-signed";
+                Err(ParamError::new(param.field, why))
+            }
+            None => Ok(None),
+        }
     }
 
     /// Where the certificates come from; an error when none or more than one place is given.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Origin, ParamError, ParamSet as _, Values};
+use podkit_foundation::params::ParamError;
 use podkit_foundation::telemetry::metrics::{Counter, Encoder, Kind, Registry};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
@@ -124,30 +124,6 @@ impl View {
 }
 
 impl ServerTls {
-    /// For modules that serve in the clear without a certificate: None then, and a flag of TLS that would do nothing is
-    /// refused. (A variable may be there for all containers of a pod.)
-    pub fn if_given(
-        params: &TlsParams,
-        values: &Values,
-        protocols: &'static [&'static [u8]],
-        registry: &Registry,
-    ) -> Result<Option<Self>, Failure> {
-        if params.names_certificate() {
-            return Self::new(params, protocols, registry).map(Some);
-        }
-        let ours = |field: &str| TlsParams::PARAMS.iter().any(|param| param.field == field);
-        let idle = values.shown().find(|(param, raws)| {
-            ours(param.field) && raws.iter().any(|raw| raw.origin == Origin::Flag)
-        });
-        match idle {
-            Some((param, _)) => {
-                let why = "needs a certificate: --cert, --cert-dir or --self-signed";
-                Err(ParamError::new(param.field, why).into())
-            }
-            None => Ok(None),
-        }
-    }
-
     /// Checks the parameters and loads everything. `protocols` are offered by ALPN, in this order; none: a client's wish
     /// is ignored. Every fault is a `Usage` failure: one line with the parameter, the file, and what would be right.
     pub fn new(

@@ -10,6 +10,7 @@
 
 mod abuse;
 mod balance;
+mod chain;
 mod check;
 mod compose_tls;
 mod contract;
@@ -30,4 +31,5 @@ mod rootless;
 mod runtime;
 mod schema;
 mod sessions;
+mod takeover;
 mod topz;

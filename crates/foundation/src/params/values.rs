@@ -35,25 +35,35 @@ pub struct Values {
 /// A parameter that is wrong: one line with the flag, the variable, the value and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamError {
-    line: String,
+    field: String,
+    why: String,
 }
 
 impl ParamError {
     /// For a value that has the right form and is wrong all the same (a file that can't be read, two
     /// parameters that exclude each other): `why` says what is wrong and what would be right.
     pub fn new(field: &str, why: impl fmt::Display) -> Self {
-        let field = field.trim_start_matches("r#");
-        let flag = field.replace('_', "-");
-        let variable = field.to_uppercase();
         Self {
-            line: format!("--{flag} (PODKIT_{variable}): {why}"),
+            field: field.trim_start_matches("r#").to_owned(),
+            why: why.to_string(),
         }
+    }
+
+    /// The flag without its dashes.
+    pub fn flag(&self) -> String {
+        self.field.replace('_', "-")
+    }
+
+    /// What is wrong, and what would be right.
+    pub fn why(&self) -> &str {
+        &self.why
     }
 }
 
 impl fmt::Display for ParamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)
+        let (flag, variable) = (self.flag(), self.field.to_uppercase());
+        write!(f, "--{flag} (PODKIT_{variable}): {}", self.why)
     }
 }
 

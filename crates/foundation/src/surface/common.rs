@@ -36,6 +36,13 @@ crate::params! {
     pub struct DataPath {
         /// Threads that move bytes; as many as the CPU quota of the cgroup allows when not given.
         workers: Option<u32> { bounds: Some((1, 256)), unit: "threads" },
+        /// Unix socket by which a new process takes the place of this one, and this one of the process that is there.
+        ///
+        /// Where a process of the same module and user answers there, its listening sockets are taken over: it goes on until this one is
+        /// ready, then it is told, and drains as after SIGTERM. No connection is refused or reset; when this one fails before it is
+        /// ready, the other one goes on. Addresses that only one of the two has are bound, and closed, as always. The socket is
+        /// made with mode 0600.
+        takeover: Option<std::path::PathBuf> {},
     }
 }
 

@@ -17,7 +17,7 @@ pub fn module(spec: &ModuleSpec) -> Value {
             // A module's own page at a path of the contract's takes its place.
             spec.endpoints.iter().all(|own| own.path != common.path)
         }));
-    json!({
+    let mut module = json!({
         "name": spec.name,
         "group": spec.group.title(),
         "summary": spec.summary,
@@ -45,7 +45,11 @@ pub fn module(spec: &ModuleSpec) -> Value {
             .map(|m| json!({"name": m.name, "type": m.kind, "labels": m.labels, "doc": m.doc}))
             .collect::<Vec<_>>(),
         "labels": labels::of(spec).into_iter().map(|(k, v)| (k, v.into())).collect::<Map<_, Value>>(),
-    })
+    });
+    if let Some(config) = &spec.config {
+        module["file"] = json!({"param": config.param, "schema": (config.schema)()});
+    }
+    module
 }
 
 /// The whole program: its version and every module.

@@ -55,6 +55,8 @@ pub struct ModuleSpec {
     pub admin_port: u16,
     /// Has a data path, and so `--workers`.
     pub data_path: bool,
+    /// A file that says what it does, when there is one.
+    pub config: Option<ConfigFile>,
     /// Its own parameters, in sets (a set may be shared with other modules).
     pub params: &'static [&'static [Param]],
     /// What it listens on besides `--admin`.
@@ -67,6 +69,15 @@ pub struct ModuleSpec {
     pub needs: &'static [Need],
     /// Its own metrics.
     pub metrics: &'static [Metric],
+}
+
+/// A file that says what a module does.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigFile {
+    /// The parameter that names it; on the command line it may be given without its flag.
+    pub param: &'static str,
+    /// Its form, as JSON Schema.
+    pub schema: fn() -> serde_json::Value,
 }
 
 /// A port a module listens on.
@@ -139,4 +150,30 @@ pub struct Metric {
     pub labels: &'static [&'static str],
     /// What it counts.
     pub doc: &'static str,
+}
+
+/// How many metrics there are in all sets.
+pub const fn count(sets: &[&[Metric]]) -> usize {
+    let (mut sum, mut at) = (0, 0);
+    while at < sets.len() {
+        sum += sets[at].len();
+        at += 1;
+    }
+    sum
+}
+
+/// One table of the metrics of all sets; `N` is their [`count`].
+pub const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
+    let mut all = [sets[0][0]; N];
+    let (mut to, mut set) = (0, 0);
+    while set < sets.len() {
+        let mut at = 0;
+        while at < sets[set].len() {
+            all[to] = sets[set][at];
+            at += 1;
+            to += 1;
+        }
+        set += 1;
+    }
+    all
 }

@@ -22,6 +22,7 @@ const SPEC: ModuleSpec = ModuleSpec {
     about: "It does nothing.",
     admin_port: 9699,
     data_path: true,
+    config: None,
     params: &[Params::PARAMS],
     ports: &[Port {
         param: "listen",

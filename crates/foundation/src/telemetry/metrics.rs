@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// What a family's samples mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,11 +185,17 @@ struct Family {
 
 type Collector = Box<dyn Fn(&mut Encoder) + Send + Sync>;
 
-/// All metrics of a process. Clones share.
+/// All metrics of a process, or of a part of it. Clones share.
 #[derive(Clone, Default)]
-pub struct Registry {
-    families: Arc<Mutex<Vec<Family>>>,
-    collectors: Arc<Mutex<Vec<Collector>>>,
+pub struct Registry(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// Of all that is here, rendered.
+    labels: String,
+    families: Mutex<Vec<Family>>,
+    collectors: Mutex<Vec<Collector>>,
+    parts: Mutex<Vec<Weak<Shared>>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -199,6 +205,19 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
+    /// The metrics of a part that comes and goes: shown with this one's, with `labels` added to each sample, for as long as
+    /// what is returned or a clone of it is held.
+    pub fn part(&self, labels: &[(&str, &str)]) -> Self {
+        let part = Arc::new(Shared {
+            labels: join(&self.0.labels, &render_labels(labels)),
+            ..Shared::default()
+        });
+        let mut parts = lock(&self.0.parts);
+        parts.retain(|part| part.strong_count() > 0);
+        parts.push(Arc::downgrade(&part));
+        Self(part)
+    }
+
     /// A counter; `name` ends in `_total`. Asking again for the same name and labels gives the same counter.
     pub fn counter(
         &self,
@@ -245,41 +264,43 @@ impl Registry {
 
     /// Families that are known only when someone asks (`/proc`, certificates, processes).
     pub fn collect(&self, collector: impl Fn(&mut Encoder) + Send + Sync + 'static) {
-        self.collectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(Box::new(collector));
+        lock(&self.0.collectors).push(Box::new(collector));
     }
 
     /// Everything, as text.
     pub fn encode(&self, format: Format) -> String {
         let mut encoder = Encoder {
             format,
-            text: String::with_capacity(8 * 1024),
+            labels: String::new(),
+            families: Vec::new(),
+            open: 0,
         };
-        for family in self
-            .families
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        self.write(&mut encoder);
+        let mut text: String = encoder.families.into_iter().map(|(_, text)| text).collect();
+        if format == Format::OpenMetrics {
+            text.push_str("# EOF\n");
+        }
+        text
+    }
+
+    fn write(&self, encoder: &mut Encoder) {
+        encoder.labels.clone_from(&self.0.labels);
+        for family in lock(&self.0.families).iter() {
             encoder.family(family.name, family.kind, family.help);
             for (labels, value) in &family.samples {
                 encoder.registered(family.name, labels, value);
             }
         }
-        for collector in self
-            .collectors
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        for collector in lock(&self.0.collectors).iter() {
+            collector(encoder);
+        }
+        let parts: Vec<Arc<Shared>> = lock(&self.0.parts)
             .iter()
-        {
-            collector(&mut encoder);
+            .filter_map(Weak::upgrade)
+            .collect();
+        for part in parts {
+            Self(part).write(encoder);
         }
-        if format == Format::OpenMetrics {
-            encoder.text.push_str("# EOF\n");
-        }
-        encoder.text
     }
 
     fn sample(
@@ -291,7 +312,7 @@ impl Registry {
         make: impl FnOnce() -> Value,
     ) -> Value {
         let labels = render_labels(labels);
-        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut families = lock(&self.0.families);
         let at = families
             .iter()
             .position(|family| family.name == name)
@@ -320,11 +341,21 @@ impl Registry {
     }
 }
 
-/// Writes families as text. Samples of a family follow its [`Encoder::family`] line.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Writes families as text. Samples of a family follow its [`Encoder::family`] line. A family that several parts have is
+/// written once, with the samples of all.
 #[derive(Debug)]
 pub struct Encoder {
     format: Format,
-    text: String,
+    /// Added to each sample.
+    labels: String,
+    /// Name and text.
+    families: Vec<(String, String)>,
+    /// The family last opened.
+    open: usize,
 }
 
 impl Encoder {
@@ -342,11 +373,14 @@ impl Encoder {
             (Format::Prometheus, Kind::Info) | (_, Kind::Gauge) => (name, "gauge"),
             (_, Kind::Histogram) => (name, "histogram"),
         };
+        if let Some(known) = self.families.iter().position(|(known, _)| known == shown) {
+            self.open = known;
+            return;
+        }
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
-        push(
-            &mut self.text,
-            format_args!("# HELP {shown} {help}\n# TYPE {shown} {word}\n"),
-        );
+        let head = format!("# HELP {shown} {help}\n# TYPE {shown} {word}\n");
+        self.open = self.families.len();
+        self.families.push((shown.to_owned(), head));
     }
 
     /// One sample of the family last opened.
@@ -391,19 +425,23 @@ impl Encoder {
     }
 
     fn line(&mut self, name: &str, suffix: &str, labels: &str, more: &str, value: f64) {
-        let comma = if labels.is_empty() || more.is_empty() {
-            ""
-        } else {
-            ","
+        let labels = join(&join(&self.labels, labels), more);
+        let Some((_, text)) = self.families.get_mut(self.open) else {
+            return;
         };
-        let text = &mut self.text;
-        match labels.is_empty() && more.is_empty() {
+        match labels.is_empty() {
             true => push(text, format_args!("{name}{suffix} {value}\n")),
-            false => push(
-                text,
-                format_args!("{name}{suffix}{{{labels}{comma}{more}}} {value}\n"),
-            ),
+            false => push(text, format_args!("{name}{suffix}{{{labels}}} {value}\n")),
         }
+    }
+}
+
+/// Two lists of rendered labels as one.
+fn join(first: &str, second: &str) -> String {
+    match (first.is_empty(), second.is_empty()) {
+        (true, _) => second.to_owned(),
+        (_, true) => first.to_owned(),
+        _ => format!("{first},{second}"),
     }
 }
 
@@ -470,6 +508,29 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn parts_are_shown_with_their_labels_as_long_as_they_are_there() {
+        let registry = Registry::default();
+        registry.counter("podkit_x_total", "x", &[]).inc();
+        let part = registry.part(&[("stage", "a")]);
+        part.counter("podkit_x_total", "x", &[("kind", "k")]).add(2);
+        part.collect(|encoder| {
+            encoder.family("podkit_y", Kind::Gauge, "y");
+            encoder.sample("podkit_y", &[], 3.0);
+        });
+        let other = registry.part(&[("stage", "b")]);
+        other.collect(|encoder| {
+            encoder.family("podkit_y", Kind::Gauge, "y");
+            encoder.sample("podkit_y", &[("up", "1")], 4.0);
+        });
+        let expected = "# HELP podkit_x_total x\n# TYPE podkit_x_total counter\npodkit_x_total 1\n\
+                        podkit_x_total{stage=\"a\",kind=\"k\"} 2\n# HELP podkit_y y\n# TYPE podkit_y gauge\n\
+                        podkit_y{stage=\"a\"} 3\npodkit_y{stage=\"b\",up=\"1\"} 4\n";
+        assert_eq!(registry.encode(Format::Prometheus), expected);
+        drop(part);
+        assert!(!registry.encode(Format::Prometheus).contains("stage=\"a\""));
     }
 
     #[test]

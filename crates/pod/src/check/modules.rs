@@ -41,7 +41,10 @@ pub(super) fn values(module: &ModuleSpec, field: &str, container: &ContainerPlan
         return Vec::new();
     };
     let flags = Flags::read(&params, container.args.get(1..).unwrap_or_default());
-    let flag: Vec<&str> = flags.of(param).collect();
+    let mut flag: Vec<&str> = flags.of(param).collect();
+    if module.config.is_some_and(|config| config.param == field) {
+        flag.extend(flags.bare.first());
+    }
     let variable = container
         .env
         .iter()
@@ -66,14 +69,17 @@ pub(super) fn values(module: &ModuleSpec, field: &str, container: &ContainerPlan
 struct Flags<'a> {
     /// Position, parameter's field (none: unknown) and value.
     given: Vec<(usize, Option<&'static str>, &'a str)>,
+    /// Words that belong to no flag.
+    bare: Vec<&'a str>,
 }
 
 impl<'a> Flags<'a> {
     fn read(params: &[Param], args: &'a [String]) -> Self {
-        let mut given = Vec::new();
+        let (mut given, mut bare) = (Vec::new(), Vec::new());
         let mut words = args.iter().enumerate();
         while let Some((at, word)) = words.next() {
             let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
+                bare.push(word.as_str());
                 continue;
             };
             let (name, value) = match flag.split_once('=') {
@@ -94,7 +100,7 @@ impl<'a> Flags<'a> {
             };
             given.push((at, known.map(|param| param.field), value));
         }
-        Self { given }
+        Self { given, bare }
     }
 
     fn of(&self, param: &Param) -> impl Iterator<Item = &'a str> {

@@ -9,7 +9,7 @@ use crate::manifest::{Findings, Severity};
 use crate::plan::{ContainerPlan, ImageSource, JobPlan, PodPlan, Role};
 
 /// What a check found, and what would run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Report {
     /// Everything that was found, by file and line.
     pub findings: Findings,
@@ -19,6 +19,8 @@ pub struct Report {
     pub jobs: Vec<JobPlan>,
     /// Pod by pod, container by container: what runs in it, in words.
     programs: Vec<Vec<String>>,
+    /// Files of other forms, and what they are.
+    others: Vec<String>,
 }
 
 impl Report {
@@ -49,10 +51,17 @@ impl Report {
             .map(|pod| pod.containers.iter().map(program).collect());
         Self {
             programs: programs.collect(),
+            others: Vec::new(),
             pods,
             jobs,
             findings,
         }
+    }
+
+    /// Adds what was found in a file that is no manifest; `what` it is.
+    pub fn add_file(&mut self, path: &std::path::Path, what: &str, findings: Findings) {
+        self.others.push(format!("{}: {what}", path.display()));
+        self.findings.extend(findings);
     }
 
     /// The pods would start.
@@ -139,6 +148,9 @@ impl fmt::Display for Report {
         write!(f, "{}", self.findings)?;
         if !self.is_ok() {
             return writeln!(f, "{}: can't run", self.counts());
+        }
+        for other in &self.others {
+            writeln!(f, "{other}")?;
         }
         for (pod, programs) in self.pods.iter().zip(&self.programs) {
             writeln!(f, "pod {} (namespace {})", pod.name, pod.namespace)?;

@@ -1,6 +1,6 @@
 //! Tests of the check: what it finds across containers, and how it is shown.
 
-use podkit_foundation::surface::{Group, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{ConfigFile, Group, ModuleSpec, Need, NeedKind, Port};
 
 use super::{Commands, Report, judge};
 use crate::manifest::{Severity, parse};
@@ -26,6 +26,7 @@ const fn spec(name: &'static str, admin_port: u16, needs: &'static [Need]) -> Mo
         about: "",
         admin_port,
         data_path: false,
+        config: None,
         params: &[Params::PARAMS],
         ports: &[Port {
             param: "listen",
@@ -60,10 +61,18 @@ static TOPZ: ModuleSpec = spec(
     ],
 );
 
+static CHAIN: ModuleSpec = ModuleSpec {
+    config: Some(ConfigFile {
+        param: "upstream",
+        schema: || serde_json::Value::Null,
+    }),
+    ..spec("chain", 9641, &[])
+};
+
 fn report(text: &str) -> Report {
     let (documents, findings) = parse("f", text.as_bytes());
     let commands = Commands {
-        modules: &[&TLS, &TOPZ],
+        modules: &[&TLS, &TOPZ, &CHAIN],
         others: &["install"],
     };
     judge(&documents, findings, &Options::default(), commands)
@@ -130,6 +139,20 @@ fn a_module_may_serve_two_things_on_one_port() {
     ];
     let lines = found(&pod(&both, ""));
     assert_eq!(lines.len(), 1, "{lines:?}");
+}
+
+#[test]
+fn a_file_may_be_given_without_its_flag() {
+    for args in [
+        "[chain, /etc/chain.yaml]",
+        "[chain, --mode, slow, /etc/chain.yaml]",
+        "[chain, --upstream=x]",
+    ] {
+        let lines = found(&pod(&[&format!("name: a, args: {args}")], ""));
+        assert_eq!(lines, Vec::<String>::new(), "{args}");
+    }
+    let lines = found(&pod(&["name: a, args: [chain, --mode, slow]"], ""));
+    assert!(lines[0].contains("chain needs --upstream"), "{lines:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use serde::de::{
 
 use super::fields::{self, Verdict};
 use super::finding::{Findings, Severity};
-use super::nearest::nearest;
+use super::nearest;
 use super::node::{Entry, Mark, Node, Path, Source, Value};
 
 /// Decodes the object at `source`. `None` when a type refused its value outright (then that is among the findings).

@@ -11,19 +11,13 @@
 
 mod decode;
 mod fields;
-mod finding;
 mod names;
-mod nearest;
-mod node;
 mod objects;
 mod quantity;
 mod read;
-mod scalar;
 mod schema;
-mod syntax;
 mod table;
 mod validate;
-mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -36,10 +30,13 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodTemplateSpec, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-pub use finding::{Finding, Findings, Place, Severity};
+pub(crate) use podkit_foundation::yaml::nearest;
+#[cfg(test)]
+use podkit_foundation::yaml::scalar;
+pub use podkit_foundation::yaml::{Finding, Findings, Path, Place, Severity, Source};
+use podkit_foundation::yaml::{finding, node, reader as yaml};
+
 pub(crate) use names::{descending, ipc_sysctl, sysctl as sysctl_name};
-pub(crate) use nearest::nearest;
-pub use node::{Path, Source};
 pub use quantity::{Quantity, QuantityError};
 #[cfg(test)]
 pub(crate) use schema::types as schema_types;

@@ -195,7 +195,7 @@ pub(crate) fn capability(name: &str) -> Option<String> {
         return None;
     }
     let bare = bare.strip_prefix("CAP_").unwrap_or(&bare);
-    let hint = super::nearest::nearest(bare, CAPABILITIES.iter().copied().chain(["ALL"]))
+    let hint = super::nearest(bare, CAPABILITIES.iter().copied().chain(["ALL"]))
         .map(|near| format!("; did you mean {near}?"))
         .unwrap_or_default();
     Some(format!("there is no capability {name:?}{hint}"))

@@ -12,9 +12,9 @@
 //! Ready when it listens and at least one upstream takes requests. Everything that decides where a request goes is
 //! `podkit_dataplane::upstream`; what is here joins it to parameters, listeners and pages.
 
-mod page;
+pub(crate) mod page;
 mod params;
-mod service;
+pub(crate) mod service;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
@@ -25,7 +25,7 @@ use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{HealthParams, Membership, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
-    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port,
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
 };
 
 pub use params::Params;
@@ -52,6 +52,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             stay until they end. SIGHUP reads certificates and upstream files again. Ready when it listens and an upstream is.",
     admin_port: 9631,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         HealthParams::PARAMS,
@@ -143,30 +144,6 @@ const SETS: [&[Metric]; 7] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
-
-const fn count(sets: &[&[Metric]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < sets.len() {
-        sum += sets[at].len();
-        at += 1;
-    }
-    sum
-}
-
-const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
-    let mut all = [sets[0][0]; N];
-    let (mut to, mut set) = (0, 0);
-    while set < sets.len() {
-        let mut at = 0;
-        while at < sets[set].len() {
-            all[to] = sets[set][at];
-            at += 1;
-            to += 1;
-        }
-        set += 1;
-    }
-    all
-}
 
 #[cfg(test)]
 mod tests;

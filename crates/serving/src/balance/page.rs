@@ -2,12 +2,11 @@
 
 use std::sync::LazyLock;
 
-use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::{Answer, Section};
 use podkit_dataplane::upstream::{Membership, Shown};
 use podkit_foundation::lifecycle::Lifecycle;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// The page. Its script is apart, so that the page's policy can allow no other.
@@ -34,31 +33,32 @@ pub(super) fn script() -> Answer {
 }
 
 /// The upstreams, and what is wrong with their sources.
-pub(super) fn json(membership: &Membership, problems: &[String], now: Instant) -> Answer {
-    let body = json!({
+pub(crate) fn shown(membership: &Membership, problems: &[String], now: Instant) -> Value {
+    json!({
         "upstreams": membership.shown(now),
         "panic": membership.panics(now),
         "problems": problems,
-    });
-    let mut body = body.to_string().into_bytes();
+    })
+}
+
+/// An answer in JSON.
+pub(crate) fn json(value: &Value) -> Answer {
+    let mut body = value.to_string().into_bytes();
     body.push(b'\n');
     answer(200, "application/json", body)
 }
 
-/// Answers a POST to `/upstreams/NAME/drain` or `…/undrain`.
-pub(super) fn drain(membership: &Membership, path: &str, now: Instant) -> Answer {
-    let asked = path.strip_prefix("/upstreams/").and_then(|rest| {
-        let (name, verb) = rest.rsplit_once('/')?;
-        match verb {
-            "drain" => Some((decoded(name)?, true)),
-            "undrain" => Some((decoded(name)?, false)),
-            _ => None,
-        }
+/// Answers a POST to `NAME/drain` or `NAME/undrain`.
+pub(crate) fn drain(membership: &Membership, asked: &str, now: Instant) -> Answer {
+    let asked = asked.rsplit_once('/').and_then(|(name, verb)| match verb {
+        "drain" => Some((decoded(name)?, true)),
+        "undrain" => Some((decoded(name)?, false)),
+        _ => None,
     });
     let Some((name, drained)) = asked else {
         return text(
             404,
-            "not found; /upstreams/NAME/drain and /upstreams/NAME/undrain take a POST",
+            "not found; an upstream's NAME/drain and NAME/undrain take a POST",
         );
     };
     match membership.drain(&name, drained, now) {
@@ -91,7 +91,7 @@ fn decoded(text: &str) -> Option<String> {
 }
 
 /// The upstreams for `/`.
-pub(super) fn upstreams(membership: &Membership, problems: &[String], now: Instant) -> Section {
+pub(crate) fn upstreams(membership: &Membership, problems: &[String], now: Instant) -> Section {
     let columns = [
         "Upstream",
         "State",
@@ -138,16 +138,12 @@ pub(super) fn upstreams(membership: &Membership, problems: &[String], now: Insta
 }
 
 /// The figures for `/`.
-pub(super) fn live(metrics: &HttpMetrics, limits: &HttpLimits, lifecycle: &Lifecycle) -> Section {
+pub(crate) fn live(metrics: &HttpMetrics, connections: usize, lifecycle: &Lifecycle) -> Section {
     let [client, upstream, podkit] = metrics.faulted();
     let rows = [
         (
             "Connections open",
-            format!(
-                "{} of at most {}",
-                lifecycle.in_flight(),
-                limits.connections()
-            ),
+            format!("{} of at most {}", lifecycle.in_flight(), connections),
         ),
         ("Connections so far", lifecycle.begun().to_string()),
         ("Requests answered", metrics.answered().to_string()),
@@ -168,7 +164,7 @@ pub(super) fn live(metrics: &HttpMetrics, limits: &HttpLimits, lifecycle: &Lifec
     }
 }
 
-fn text(status: u16, line: &str) -> Answer {
+pub(crate) fn text(status: u16, line: &str) -> Answer {
     answer(
         status,
         "text/plain; charset=utf-8",

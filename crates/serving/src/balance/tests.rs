@@ -66,17 +66,13 @@ fn one_is_drained_by_name() {
         let shown = membership.shown(Instant::now());
         assert_eq!([shown[0].state, shown[1].state], states, "{path}");
     };
-    check("/upstreams/127.0.0.1:1/drain", 200, ["draining", "ready"]);
-    check("/upstreams/127.0.0.1:1/drain", 200, ["draining", "ready"]);
-    check(
-        "/upstreams/unix:%2frun/a%20b/drain",
-        200,
-        ["draining", "draining"],
-    );
+    check("127.0.0.1:1/drain", 200, ["draining", "ready"]);
+    check("127.0.0.1:1/drain", 200, ["draining", "ready"]);
+    check("unix:%2frun/a%20b/drain", 200, ["draining", "draining"]);
     assert!(membership.usable(Instant::now()).is_err());
-    check("/upstreams/127.0.0.1:1/undrain", 200, ["ready", "draining"]);
-    check("/upstreams/127.0.0.1:2/drain", 404, ["ready", "draining"]);
-    check("/upstreams/127.0.0.1:1/stop", 404, ["ready", "draining"]);
-    check("/upstreams/%zz/drain", 404, ["ready", "draining"]);
-    check("/upstreams/", 404, ["ready", "draining"]);
+    check("127.0.0.1:1/undrain", 200, ["ready", "draining"]);
+    check("127.0.0.1:2/drain", 404, ["ready", "draining"]);
+    check("127.0.0.1:1/stop", 404, ["ready", "draining"]);
+    check("%zz/drain", 404, ["ready", "draining"]);
+    check("", 404, ["ready", "draining"]);
 }

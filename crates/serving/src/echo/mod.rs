@@ -32,6 +32,7 @@ const SPEC: ModuleSpec = ModuleSpec {
             request, the parameters for all.",
     admin_port: 9651,
     data_path: true,
+    config: None,
     params: &[Params::PARAMS, ListenerLimits::PARAMS, HttpLimits::PARAMS],
     ports: &[Port {
         param: "listen",

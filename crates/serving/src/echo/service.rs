@@ -21,7 +21,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::from_values(values)?;
     let limits = HttpLimits::from_values(values)?;
     let listener_limits = ListenerLimits::from_values(values)?;
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()

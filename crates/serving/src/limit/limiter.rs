@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use podkit_dataplane::http::stage::{Pass, Reply, Stage, Verdict, View};
-use podkit_dataplane::net::{Buf, Flight, Peer};
+use podkit_dataplane::net::{Buf, Flight};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::CidrSet;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
@@ -75,11 +75,6 @@ impl Limiter {
     /// The keys' table.
     pub(super) fn table(&self) -> &Table {
         &self.table
-    }
-
-    /// The peer's word about clients is believed.
-    pub(super) fn trusts(&self, peer: Peer) -> bool {
-        peer.ip().is_some_and(|ip| self.trusted.has(ip))
     }
 
     /// What is known of a client before any rule: it is refused, or passes, or (None) the rules say.

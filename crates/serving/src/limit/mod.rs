@@ -17,7 +17,7 @@ mod page;
 mod params;
 mod roll;
 mod rule;
-mod service;
+pub(crate) mod service;
 mod set;
 mod table;
 mod tag;
@@ -31,7 +31,7 @@ use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
-    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port,
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
 };
 
 pub use params::Params;
@@ -57,6 +57,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             The bounds of HTTP (heads, bodies, pauses, connections) hold as in every module.",
     admin_port: 9633,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
@@ -180,7 +181,7 @@ const RELOADS: Metric = Metric {
     doc: "Changes of --rules-file, --allow and --deny: changed (now in force) or refused (the former state stays).",
 };
 
-const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
+pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
 
 const SETS: [&[Metric]; 6] = [
     OWN,
@@ -192,27 +193,3 @@ const SETS: [&[Metric]; 6] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
-
-const fn count(sets: &[&[Metric]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < sets.len() {
-        sum += sets[at].len();
-        at += 1;
-    }
-    sum
-}
-
-const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
-    let mut all = [sets[0][0]; N];
-    let (mut to, mut set) = (0, 0);
-    while set < sets.len() {
-        let mut at = 0;
-        while at < sets[set].len() {
-            all[to] = sets[set][at];
-            at += 1;
-            to += 1;
-        }
-        set += 1;
-    }
-    all
-}

@@ -85,6 +85,13 @@ podkit_foundation::params! {
 impl Params {
     /// The typed parameters, checked against each other.
     pub(super) fn checked(values: &Values) -> Result<Self, Failure> {
+        let params = Self::checked_rules(values)?;
+        params.target()?;
+        Ok(params)
+    }
+
+    /// The same without what stands behind.
+    pub(super) fn checked_rules(values: &Values) -> Result<Self, Failure> {
         let params = Self::from_values(values)?;
         let wrong = |field: &str, why: String| Failure::from(ParamError::new(field, why));
         if params.listen.is_empty() {
@@ -95,7 +102,6 @@ impl Params {
             let why = "is required, or --rules-file; expected a rule such as \"name=api key=ip rate=100/s\"";
             return Err(wrong("rule", why.to_owned()));
         }
-        params.target()?;
         Ok(params)
     }
 

@@ -25,7 +25,9 @@ use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{
+    FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
+};
 
 pub use hsts::Hsts;
 pub use params::{Mode, Params};
@@ -54,6 +56,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             Ready when it listens and has a certificate that has not expired; the application's readiness is its own.",
     admin_port: 9601,
     data_path: true,
+    config: None,
     params: &[
         Params::PARAMS,
         TlsParams::PARAMS,
@@ -129,30 +132,6 @@ const SETS: [&[Metric]; 5] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
-
-const fn count(sets: &[&[Metric]]) -> usize {
-    let (mut sum, mut at) = (0, 0);
-    while at < sets.len() {
-        sum += sets[at].len();
-        at += 1;
-    }
-    sum
-}
-
-const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
-    let mut all = [sets[0][0]; N];
-    let (mut to, mut set) = (0, 0);
-    while set < sets.len() {
-        let mut at = 0;
-        while at < sets[set].len() {
-            all[to] = sets[set][at];
-            at += 1;
-            to += 1;
-        }
-        set += 1;
-    }
-    all
-}
 
 #[cfg(test)]
 mod tests;

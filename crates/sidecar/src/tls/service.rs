@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::Local;
-use podkit_dataplane::http::proxy::{HttpMetrics, Proxy, ProxySettings, Retries};
+use podkit_dataplane::http::proxy::{
+    Forward, ForwardSettings, HttpMetrics, Proxy, ProxySettings, Route, Trust,
+};
+use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::http2::{HTTP2, Http2Limits};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
@@ -47,13 +50,13 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         false => Some(ServerTls::new(&tls_params, protocols, &setup.metrics)?),
     };
 
-    let bind = |addr| Listener::bind("listen", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = params
         .listen
         .iter()
         .map(bind)
         .collect::<Result<Vec<_>, _>>()?;
-    let bind = |addr| Listener::bind("redirect_from", addr, setup.workers);
+    let bind = |addr| setup.listeners.bind("redirect_from", addr, setup.workers);
     let redirect = params.redirect_from.as_ref().map(bind).transpose()?;
     let listening = listeners.iter().find_map(Listener::port);
     let rules = tls_params.allow_san.iter().map(ToString::to_string);
@@ -263,15 +266,19 @@ impl Plan {
                     http2: self.http2.clone(),
                     scheme: if self.tls.is_some() { "https" } else { "http" },
                     port: self.public_port,
-                    trust_forwarded: self.params.trust_forwarded,
+                };
+                let forward = ForwardSettings {
+                    trust: match self.params.trust_forwarded {
+                        true => Trust::Everybody,
+                        false => Trust::Nobody,
+                    },
                     response_fields: hsts.unwrap_or_default(),
-                    retries: Retries::NONE,
-                    key: None,
-                    make_traceparent: None,
-                    access_log: None,
+                    ..ForwardSettings::default()
                 };
                 let cluster = Cluster::of(target, limits, metrics, self.outward(false));
-                Onward::Http(Proxy::new(settings, cluster, self.http_metrics.clone()))
+                let route = Route::new(Stages::none(), Forward::new(forward, cluster));
+                let metrics = self.http_metrics.clone();
+                Onward::Http(Proxy::new(settings, Rc::new(route), metrics))
             }
         };
         Front {

@@ -59,6 +59,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             some pages a CPU; the details of one process are exact.",
     admin_port: 9604,
     data_path: false,
+    config: None,
     params: &[Params::PARAMS, ListenerLimits::PARAMS],
     ports: &[Port {
         param: "listen",

@@ -35,7 +35,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }
     let listener = match door {
         Door::Admin => None,
-        Door::Own => Some(Listener::bind("listen", &params.listen, 1)?),
+        Door::Own => Some(setup.listeners.bind("listen", &params.listen, 1)?),
     };
     let places = Places {
         proc: PathBuf::from("/proc"),

@@ -19,6 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use podkit_dataplane::module::{Section, Setup};
+use podkit_dataplane::net::Listeners;
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
 use podkit_foundation::params::{Param, Values};
 use podkit_foundation::telemetry::metrics::{Format, Registry};
@@ -74,6 +75,7 @@ impl Tls {
             lifecycle: lifecycle.clone(),
             metrics: registry.clone(),
             workers: 2,
+            listeners: Listeners::default(),
             admin: podkit_foundation::params::Addr::Port(0),
         };
         let (asks, asked) = mpsc::channel();

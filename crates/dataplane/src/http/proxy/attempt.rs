@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::exchange::{After, Fail, Sent, Try};
 use super::pace::Pace;
@@ -14,7 +15,7 @@ use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Method, Scanner};
 use crate::http::reject::Reject;
 use crate::net::{Buf, Transport, tunnel};
-use crate::upstream::Wire;
+use crate::upstream::{UpstreamLimits, Wire};
 
 /// Interim answers that are forwarded for one request; more are an upstream that has lost its way.
 const MAX_INTERIM: u32 = 32;
@@ -40,7 +41,7 @@ impl Proxy {
         upstream: &mut Wire,
         kept: bool,
     ) -> Result<Answered, Fail> {
-        let limits = self.cluster.limits();
+        let limits = try_on.forward.cluster.limits();
         let (asked, name) = (try_on.asked, try_on.picked.endpoint().name());
         let whole = pump.is_none();
         // All of it went out at once, so that all of it can go out again.
@@ -71,7 +72,13 @@ impl Proxy {
         let mut interim = 0;
         loop {
             let got = self
-                .receive_head(conn, pump, upstream, &mut input, &mut scanner)
+                .receive_head(
+                    conn,
+                    pump,
+                    (upstream, limits.response_timeout),
+                    &mut input,
+                    &mut scanner,
+                )
                 .await;
             // Neither an interim answer nor the begin of one came.
             let nothing = interim == 0 && input.is_none();
@@ -107,7 +114,9 @@ impl Proxy {
                 return Err(Fail::Tell(Fault::Upstream, 502, why));
             }
             if head.status == 101 {
-                return self.tunnel(conn, upstream, input, out).await;
+                return self
+                    .tunnel(conn, upstream, input, out, limits.tunnel_timeout)
+                    .await;
             }
             if head.status < 200 {
                 interim += 1;
@@ -126,7 +135,8 @@ impl Proxy {
                 continue;
             }
             let mut relay = Relay::new(head.body, head.framing, out, input);
-            self.relay(conn, pump, upstream, &mut relay, name).await?;
+            self.relay(conn, pump, upstream, &mut relay, (name, limits))
+                .await?;
             let complete = pump.is_none();
             return Ok(Answered {
                 status: head.status,
@@ -178,13 +188,13 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
-        upstream: &mut Wire,
+        (upstream, response_timeout): (&mut Wire, Duration),
         input: &mut Option<Buf>,
         scanner: &mut Scanner,
     ) -> Result<Option<usize>, Fail> {
         let limits = &self.settings.limits;
         let head_bytes = limits.head_bytes();
-        let mut pace = Pace::new(pump.as_ref());
+        let mut pace = Pace::new(pump.as_ref(), response_timeout);
         // A client that has closed its side can still read; one that reset is gone.
         let mut watching = true;
         poll_fn(|cx| {
@@ -207,7 +217,7 @@ impl Proxy {
                 }
                 break;
             }
-            if let Err(fail) = pace.pump(cx, conn, pump, upstream, self) {
+            if let Err(fail) = pace.pump(cx, conn, pump, upstream, &self.settings.limits) {
                 return Poll::Ready(Err(fail));
             }
             if watching && pump.is_none() && conn.input().is_empty() {
@@ -280,7 +290,7 @@ impl Proxy {
                 (true, 0) => Some("keep-alive"),
                 (true, _) => None,
             },
-            more: self.settings.response_fields.as_bytes(),
+            more: try_on.forward.settings.response_fields.as_bytes(),
             staged: try_on.staged,
             // A session that is new, or whose endpoint is lost.
             cookie: match asked.wanted.sticky == Some(try_on.picked.endpoint().id()) {
@@ -305,10 +315,10 @@ impl Proxy {
         pump: &mut Option<Pump>,
         upstream: &mut Wire,
         relay: &mut Relay,
-        name: &str,
+        (name, upstream_limits): (&str, &UpstreamLimits),
     ) -> Result<(), Fail> {
         let limits = &self.settings.limits;
-        let mut pace = Pace::new(pump.as_ref());
+        let mut pace = Pace::new(pump.as_ref(), upstream_limits.response_timeout);
         let mut waited: Option<(Waits, u64)> = None;
         poll_fn(|cx| {
             match relay.poll(cx, conn, upstream, limits) {
@@ -322,7 +332,7 @@ impl Proxy {
                 }
                 Poll::Pending => {}
             }
-            if let Err(fail) = pace.pump(cx, conn, pump, upstream, self) {
+            if let Err(fail) = pace.pump(cx, conn, pump, upstream, &self.settings.limits) {
                 return Poll::Ready(Err(match fail {
                     Fail::Client(cut) => Fail::Client(cut),
                     _ => Fail::Broken(Fault::Client),
@@ -333,7 +343,7 @@ impl Proxy {
                 waited = Some(waits);
                 conn.timer.arm_for(match waits.0 {
                     Waits::Client => limits.idle_timeout,
-                    Waits::Upstream => self.cluster.limits().response_timeout,
+                    Waits::Upstream => upstream_limits.response_timeout,
                 });
             }
             if conn.timer.expired(cx) {
@@ -354,13 +364,13 @@ impl Proxy {
         upstream: &mut Wire,
         input: Option<Buf>,
         mut out: Buf,
+        idle: Duration,
     ) -> Result<Answered, Fail> {
         self.metrics.upgrade();
         if let Some(input) = input {
             out.put(input.filled());
         }
         let from_client = conn.take_input();
-        let idle = self.cluster.limits().tunnel_timeout;
         let worker = std::rc::Rc::clone(&conn.worker);
         // How it ends is the two sides' business; a tunnel has no answer that could be cut short.
         drop(

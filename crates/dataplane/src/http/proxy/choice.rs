@@ -46,12 +46,17 @@ impl ParamType for KeySource {
 
 impl KeySource {
     /// The hash of the request's key; None when it has none.
-    pub(super) fn hash(&self, head: &RequestHead, bytes: &[u8], client: &Client) -> Option<u64> {
+    pub(super) fn hash(
+        &self,
+        head: &RequestHead,
+        bytes: &[u8],
+        (client, trusted): (&Client, bool),
+    ) -> Option<u64> {
         match self {
             Self::Cookie(name) => cookie(head, bytes, name).map(fnv),
             Self::Header(name) => head.value(name, bytes).map(fnv),
             Self::Query(name) => query(target(head, bytes), name).map(fnv),
-            Self::Ip => address(head, bytes, client).map(fnv),
+            Self::Ip => address(head, bytes, client, trusted).map(fnv),
             Self::Path => {
                 let target = target(head, bytes);
                 Some(fnv(target.split(|byte| *byte == b'?').next()?))
@@ -94,10 +99,15 @@ fn query<'b>(target: &'b [u8], name: &str) -> Option<&'b [u8]> {
 }
 
 /// The client's address: of a trusted proxy's client the one that it appended, so the last.
-fn address<'b>(head: &RequestHead, bytes: &'b [u8], client: &'b Client) -> Option<&'b [u8]> {
+fn address<'b>(
+    head: &RequestHead,
+    bytes: &'b [u8],
+    client: &'b Client,
+    trusted: bool,
+) -> Option<&'b [u8]> {
     let mut lists = head.fields.iter().rev();
     let told = lists
-        .find(|field| client.is_trusted() && field.known == Known::XForwardedFor)
+        .find(|field| trusted && field.known == Known::XForwardedFor)
         .and_then(|field| field.value.bytes(bytes).rsplit(|byte| *byte == b',').next())
         .map(<[u8]>::trim_ascii)
         .filter(|addr| !addr.is_empty());
@@ -116,9 +126,9 @@ mod tests {
         let mut head = RequestHead::default();
         head.parse(HEAD.as_bytes(), 100).unwrap();
         let peer = Peer::from(std::net::SocketAddr::from(([10, 0, 0, 7], 1234)));
-        let client = Client::new(peer, "http", None, trusted, b"");
+        let client = Client::new(peer, "http", None, b"");
         let source = KeySource::parse(source).unwrap();
-        source.hash(&head, HEAD.as_bytes(), &client)
+        source.hash(&head, HEAD.as_bytes(), (&client, trusted))
     }
 
     #[test]

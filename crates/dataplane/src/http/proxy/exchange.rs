@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use super::attempt::Answered;
 use super::choice::{cookie, target};
 use super::pump::Pump;
 use super::rewrite::{Client, put_reply, put_request};
-use super::{Fault, Proxy, trace};
+use super::{Fault, Forward, Proxy, Route, trace};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
@@ -75,10 +76,11 @@ impl Proxy {
     ) -> Result<(), Cut> {
         let limits = &self.settings.limits;
         let mut first = true;
-        let entry = self.lines.as_ref().map(|_| Entry::new(client.addr()));
-        let mut passage = Passage::new(&self.stages);
+        let mut entry = None;
+        let mut passage = Passage::new();
         loop {
             passage.end();
+            let mut route = None;
             let len = match conn.head(limits, first).await {
                 Ok(len) => len,
                 Err(Cut::Rejected(reject)) => {
@@ -96,18 +98,22 @@ impl Proxy {
             }
             first = false;
             let since = Instant::now();
-            let coming = Coming {
-                len,
-                client,
-                since,
-                entry: entry.as_ref(),
+            let coming = Coming { len, client, since };
+            let mut way = Way {
+                passage: &mut passage,
+                route: &mut route,
+                entry: &mut entry,
             };
-            let taken = self.take_passed(conn, coming, &mut passage).await;
+            let taken = self.take_passed(conn, coming, &mut way).await;
+            let forward = route.as_ref().map(|route: &Rc<Route>| &*route.forward);
+            let lines = forward.and_then(|forward| forward.lines.as_ref());
+            let entry = lines.and(entry.as_ref());
             let (asked, result) = match taken {
                 Ok(Taken::Wait(_)) => unreachable!("waited for by take_passed"),
                 Ok(Taken::Forward(asked, out, pump)) => {
+                    let forward = forward.expect("what is forwarded has a route");
                     let result = self
-                        .exchange(conn, asked, out, pump, entry.as_ref(), passage.fields())
+                        .exchange(conn, forward, asked, out, pump, (entry, passage.fields()))
                         .await;
                     (asked, result)
                 }
@@ -115,7 +121,7 @@ impl Proxy {
                     let after = self
                         .reply(conn, Some(asked), &reply, passage.fields())
                         .await?;
-                    if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+                    if let (Some(lines), Some(entry)) = (lines, entry) {
                         let bytes = match asked.method {
                             Method::Head => 0,
                             _ => reply.body.len() as u64,
@@ -134,7 +140,7 @@ impl Proxy {
                     return Ok(());
                 }
             };
-            if let (Some(lines), Some(entry)) = (&self.lines, &entry) {
+            if let (Some(lines), Some(entry)) = (lines, entry) {
                 match &result {
                     Err(Fail::Tell(_, status, _)) => entry.answered(*status, 0),
                     Err(Fail::Reject(reject)) => entry.answered(reject.status(), 0),
@@ -224,33 +230,28 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         coming: Coming<'_>,
-        passage: &mut Passage,
+        way: &mut Way<'_>,
     ) -> Result<Taken, Reject> {
         let mut reply = None;
         loop {
-            match self.take_request(conn, coming, passage, reply.take())? {
+            match self.take_request(conn, coming, way, reply.take())? {
                 // Nothing is used up yet: the head is parsed again, which is rare enough.
-                Taken::Wait(wait) => reply = passage.resume(wait.await),
+                Taken::Wait(wait) => reply = way.passage.resume(wait.await),
                 taken => return Ok(taken),
             }
         }
     }
 
-    /// Parses the head, lets it pass the stages and writes it for the upstream, the body's begin behind it. `reply`: what a
+    /// Parses the head, finds its route, lets it pass the stages and writes it for the upstream, the body's begin behind it. `reply`: what a
     /// stage that waited answers.
     fn take_request<T: Transport>(
         &self,
         conn: &mut Conn<T>,
         coming: Coming<'_>,
-        passage: &mut Passage,
+        way: &mut Way<'_>,
         mut reply: Option<Reply>,
     ) -> Result<Taken, Reject> {
-        let Coming {
-            len,
-            client,
-            since,
-            entry,
-        } = coming;
+        let Coming { len, client, since } = coming;
         let limits = &self.settings.limits;
         let mut head = self.request.borrow_mut();
         let input = conn.input();
@@ -262,27 +263,40 @@ impl Proxy {
             keep_alive: head.keep_alive(),
             wants_upgrade: head.upgrade().is_some(),
             whole: true,
-            wanted: self.wanted(&head, bytes, client, since),
+            wanted: Wanted::default(),
             since,
         };
         let mut pump = Pump::new(head.body(), limits)?;
-        if reply.is_none() && !passage.is_free() {
-            let view = View {
-                head: &head,
-                bytes,
-                peer: client.peer(),
-                scheme: client.scheme(),
-                now: since,
-            };
-            match passage.go(&view) {
+        let view = View {
+            head: &head,
+            bytes,
+            peer: client.peer(),
+            scheme: client.scheme(),
+            now: since,
+        };
+        if way.route.is_none() {
+            *way.route = self.router.borrow().route(&view);
+            if let Some(route) = &way.route {
+                way.passage.begin(&route.stages);
+            }
+        }
+        if way.route.is_none() {
+            reply = Some(NO_ROUTE);
+        } else if reply.is_none() && !way.passage.is_free() {
+            match way.passage.go(&view) {
                 Verdict::Pass => {}
                 Verdict::Answer(made) => reply = Some(made),
                 Verdict::Wait(wait) => return Ok(Taken::Wait(wait)),
             }
         }
+        let forward = way.route.as_ref().map(|route| &*route.forward);
+        let trusted = forward.is_some_and(|forward| forward.settings.trust.has(client.peer()));
+        if let Some(forward) = forward {
+            asked.wanted = forward.wanted(&head, bytes, (client, trusted), since);
+        }
         let mut out = Buf::small();
         let told = trace::valid(&head, bytes);
-        let made = match self.settings.make_traceparent {
+        let made = match forward.and_then(|forward| forward.settings.make_traceparent) {
             Some(percent) if told.is_none() => {
                 trace::drop_fields(&mut head);
                 Some(self.ids.make(percent))
@@ -290,7 +304,8 @@ impl Proxy {
             _ => None,
         };
         let made = made.as_ref().map(<[u8; trace::BYTES]>::as_slice);
-        if let Some(entry) = entry {
+        if forward.is_some_and(|forward| forward.lines.is_some()) {
+            let entry = way.entry.get_or_insert_with(|| Entry::new(client.addr()));
             let trace = told.or(made).and_then(trace::trace_id);
             let host = head.authority().map_or(&[][..], |span| span.bytes(bytes));
             let method = head.method_token().bytes(bytes);
@@ -300,8 +315,8 @@ impl Proxy {
             &mut out,
             &mut head,
             bytes,
-            client,
-            self.cluster.host(),
+            (client, trusted),
+            forward.map_or("localhost", |forward| forward.cluster.host()),
             made,
         );
         let mut used = len;
@@ -320,34 +335,22 @@ impl Proxy {
         })
     }
 
-    /// What decides where the request goes.
-    fn wanted(&self, head: &RequestHead, bytes: &[u8], client: &Client, now: Instant) -> Wanted {
-        let key = self.settings.key.as_ref();
-        Wanted {
-            key: key.and_then(|key| key.hash(head, bytes, client)),
-            sticky: self.cluster.affinity().and_then(|affinity| {
-                let value = cookie(head, bytes, affinity.cookie())?;
-                self.cluster.session(value, now)
-            }),
-        }
-    }
-
     /// Sends the request to an endpoint and relays the answer; to another one when that fails and it may be sent again.
     async fn exchange<T: Transport>(
         &self,
         conn: &mut Conn<T>,
+        forward: &Forward,
         asked: Asked,
         out: Buf,
         mut pump: Option<Pump>,
-        entry: Option<&Entry>,
-        staged: &[u8],
+        (entry, staged): (Option<&Entry>, &[u8]),
     ) -> Result<After, Fail> {
-        self.budget.earn();
+        forward.budget.earn();
         let mut tried = Tried::default();
         let mut now = asked.since;
         let mut last = None;
         loop {
-            let Some(picked) = self.cluster.pick(asked.wanted, &tried, now) else {
+            let Some(picked) = forward.cluster.pick(asked.wanted, &tried, now) else {
                 let none = Fail::Tell(Fault::Upstream, 503, "no upstream is there");
                 return Err(last.unwrap_or(none));
             };
@@ -355,9 +358,10 @@ impl Proxy {
                 entry.tried(picked.endpoint().name());
             }
             let try_on = Try {
+                forward,
                 picked: &picked,
                 asked,
-                deadline: self.deadline(asked, now),
+                deadline: forward.deadline(asked, now),
                 entry,
                 staged,
             };
@@ -368,22 +372,15 @@ impl Proxy {
             };
             now = Instant::now();
             tried.add(&picked);
-            let may = tried.count() <= self.settings.retries.most as usize
-                && now < asked.since + self.cluster.limits().response_timeout
-                && (sent == Sent::Nothing || self.budget.spend(now));
+            let may = tried.count() <= forward.settings.retries.most as usize
+                && now < asked.since + forward.cluster.limits().response_timeout
+                && (sent == Sent::Nothing || forward.budget.spend(now));
             if !may {
                 return Err(Fail::Tell(fault, status, why));
             }
             last = Some(Fail::Tell(fault, status, why));
             self.metrics.retries.inc();
         }
-    }
-
-    /// Until when the head of an answer must be there, for a try that begins now.
-    fn deadline(&self, asked: Asked, now: Instant) -> Instant {
-        let all = asked.since + self.cluster.limits().response_timeout;
-        let patience = self.settings.retries.try_timeout;
-        patience.map_or(all, |patience| all.min(now + patience))
     }
 
     /// Sends the request to one endpoint: on a kept connection first, and once more on a new one when that was closed.
@@ -424,7 +421,7 @@ impl Proxy {
                     _ => None,
                 };
                 if let Some(why) = why {
-                    self.cluster.failed(picked, why, Instant::now());
+                    try_on.forward.cluster.failed(picked, why, Instant::now());
                 }
                 Err(fail)
             }
@@ -452,7 +449,10 @@ impl Proxy {
         }
         match answered.status {
             // What a proxy or an application that is going down says.
-            502..=504 => self.cluster.failed(picked, reason(answered.status), now),
+            502..=504 => try_on
+                .forward
+                .cluster
+                .failed(picked, reason(answered.status), now),
             _ => picked.succeeded(),
         }
         if answered.reusable {
@@ -481,9 +481,44 @@ impl Proxy {
     }
 }
 
+impl Forward {
+    /// What decides where a request goes.
+    fn wanted(
+        &self,
+        head: &RequestHead,
+        bytes: &[u8],
+        client: (&Client, bool),
+        now: Instant,
+    ) -> Wanted {
+        let key = self.settings.key.as_ref();
+        Wanted {
+            key: key.and_then(|key| key.hash(head, bytes, client)),
+            sticky: self.cluster.affinity().and_then(|affinity| {
+                let value = cookie(head, bytes, affinity.cookie())?;
+                self.cluster.session(value, now)
+            }),
+        }
+    }
+
+    /// Until when the head of an answer must be there, for a try that begins now.
+    fn deadline(&self, asked: Asked, now: Instant) -> Instant {
+        let all = asked.since + self.cluster.limits().response_timeout;
+        let patience = self.settings.retries.try_timeout;
+        patience.map_or(all, |patience| all.min(now + patience))
+    }
+}
+
+/// The answer to a request that no route is for.
+const NO_ROUTE: Reply = Reply {
+    status: 404,
+    content_type: "text/plain; charset=utf-8",
+    body: std::borrow::Cow::Borrowed(b"no route is for this host and path\n"),
+};
+
 /// One try: where, what, and until when the head of the answer must be there.
 #[derive(Clone, Copy)]
 pub(super) struct Try<'a> {
+    pub(super) forward: &'a Forward,
     pub(super) picked: &'a Picked,
     pub(super) asked: Asked,
     pub(super) deadline: Instant,
@@ -499,7 +534,13 @@ struct Coming<'a> {
     len: usize,
     client: &'a Client,
     since: Instant,
-    entry: Option<&'a Entry>,
+}
+
+/// What belongs to a request, or to the requests of a connection, and is not known before its head is.
+struct Way<'a> {
+    passage: &'a mut Passage,
+    route: &'a mut Option<Rc<Route>>,
+    entry: &'a mut Option<Entry>,
 }
 
 /// A request that was read.

@@ -6,7 +6,7 @@
 //!         ◄──────────────────────── Relay ◄─ put_response ◄─ head, body     one send, when the body is small
 //! ```
 //!
-//! For each request the cluster picks an endpoint; when that fails before anything of an answer went to the client, and the
+//! The router tells each request's way: stages, and a cluster. The cluster picks an endpoint; when that fails before anything of an answer went to the client, and the
 //! request was not sent or may be sent twice, another one is tried (`exchange`).
 //!
 //! A request on kept connections costs four system calls and no allocation: receive, send, receive, send. The answer may
@@ -24,6 +24,7 @@ mod pump;
 mod relay;
 mod retry;
 mod rewrite;
+mod route;
 mod trace;
 
 use std::cell::RefCell;
@@ -32,16 +33,14 @@ use std::rc::Rc;
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{RequestHead, ResponseHead};
 use crate::http::limits::HttpLimits;
-use crate::http::stage::Stages;
 use crate::http2::Http2Limits;
 use crate::net::{Accepted, Peer, Serve, Transport, Worker};
-use crate::upstream::Cluster;
 
 pub use access::{AccessLog, AccessTo};
 pub use choice::KeySource;
 pub use metrics::{Fault, HttpMetrics};
-use retry::Budget;
 pub use retry::Retries;
+pub use route::{Forward, ForwardSettings, Route, Router, Trust};
 pub use trace::Traceparent;
 
 /// How a listener forwards.
@@ -55,29 +54,13 @@ pub struct ProxySettings {
     pub scheme: &'static str,
     /// The port that clients connected to, for `X-Forwarded-Port`.
     pub port: Option<u16>,
-    /// `X-Forwarded-…` and `Forwarded` of requests are believed and added to; otherwise they are replaced.
-    pub trust_forwarded: bool,
-    /// Whole field lines (`Name: value\r\n`) added to every response, such as HSTS (which then replaces the upstream's).
-    pub response_fields: String,
-    /// When a request is sent again.
-    pub retries: Retries,
-    /// What decides where a request goes, for `--policy hash`.
-    pub key: Option<KeySource>,
-    /// Make a traceparent where none comes, sampled in so many of a hundred.
-    pub make_traceparent: Option<u16>,
-    /// Where requests are logged.
-    pub access_log: Option<AccessLog>,
 }
 
-/// A worker's forwarding.
-#[derive(Debug)]
+/// A worker's service to the clients of a listener.
 pub struct Proxy {
     settings: ProxySettings,
-    cluster: Rc<Cluster>,
-    budget: Budget,
+    router: RefCell<Rc<dyn Router>>,
     ids: trace::Ids,
-    lines: Option<Rc<access::Lines>>,
-    stages: Stages,
     metrics: HttpMetrics,
     /// Room for heads, used by one request at a time: parsing and rewriting never wait.
     request: RefCell<RequestHead>,
@@ -85,29 +68,21 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Forwards to the endpoints of `cluster`.
-    pub fn new(settings: ProxySettings, cluster: Rc<Cluster>, metrics: HttpMetrics) -> Rc<Self> {
-        Self::staged(settings, Stages::none(), cluster, metrics)
-    }
-
-    /// Forwards what passes `stages` to the endpoints of `cluster`.
-    pub fn staged(
-        settings: ProxySettings,
-        stages: Stages,
-        cluster: Rc<Cluster>,
-        metrics: HttpMetrics,
-    ) -> Rc<Self> {
+    /// Requests go where `router` says.
+    pub fn new(settings: ProxySettings, router: Rc<dyn Router>, metrics: HttpMetrics) -> Rc<Self> {
         Rc::new(Self {
-            stages,
-            budget: Budget::new(settings.retries),
             ids: trace::Ids::new(),
-            lines: settings.access_log.clone().map(access::Lines::new),
             settings,
-            cluster,
+            router: RefCell::new(router),
             metrics,
             request: RefCell::default(),
             response: RefCell::default(),
         })
+    }
+
+    /// From the next request on, on connections that are open too, requests go where `router` says.
+    pub fn set_router(&self, router: Rc<dyn Router>) {
+        self.router.replace(router);
     }
 
     /// The bounds.
@@ -146,13 +121,7 @@ impl Proxy {
 
     fn client(&self, peer: Peer, request_fields: &[u8]) -> rewrite::Client {
         let settings = &self.settings;
-        rewrite::Client::new(
-            peer,
-            settings.scheme,
-            settings.port,
-            settings.trust_forwarded,
-            request_fields,
-        )
+        rewrite::Client::new(peer, settings.scheme, settings.port, request_fields)
     }
 
     /// A client may begin with HTTP/2 without having agreed on it by ALPN (RFC 9113 section 3.3).

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Proxy;
 use super::exchange::Fail;
 use super::pump::{Pump, PumpError};
 use crate::http::HttpLimits;
@@ -20,11 +19,14 @@ pub(super) struct Pace {
     waiting_since: Option<Instant>,
     /// Time that the client took, all pauses together.
     spent: Duration,
+    /// What the upstream has to begin its answer, or to take more of the body.
+    response_timeout: Duration,
 }
 
 impl Pace {
-    pub(super) fn new(pump: Option<&Pump>) -> Self {
+    pub(super) fn new(pump: Option<&Pump>, response_timeout: Duration) -> Self {
         Self {
+            response_timeout,
             moved: pump.map_or(0, |pump| pump.moved),
             waiting_since: None,
             spent: Duration::ZERO,
@@ -38,22 +40,21 @@ impl Pace {
         conn: &mut Conn<T>,
         slot: &mut Option<Pump>,
         upstream: &mut Wire,
-        proxy: &Proxy,
+        limits: &HttpLimits,
     ) -> Result<(), Fail> {
         let Some(pump) = slot else {
             return Ok(());
         };
-        let limits = &proxy.settings.limits;
         match pump.poll(cx, conn, upstream, limits) {
             Poll::Ready(Ok(())) => {
                 *slot = None;
-                conn.timer.arm_for(proxy.cluster.limits().response_timeout);
+                conn.timer.arm_for(self.response_timeout);
                 Ok(())
             }
             // The upstream takes no more; what it answers tells why.
             Poll::Ready(Err(PumpError::Upstream)) => {
                 pump.give_up();
-                conn.timer.arm_for(proxy.cluster.limits().response_timeout);
+                conn.timer.arm_for(self.response_timeout);
                 Ok(())
             }
             Poll::Ready(Err(PumpError::Client(Cut::Rejected(reject)))) => Err(Fail::Reject(reject)),
@@ -68,7 +69,7 @@ impl Pace {
                     self.moved = pump.moved;
                     let deadline = match pump.is_waiting_for_client() {
                         true => now + limits.body_timeout.min(self.allowance(limits)),
-                        false => now + proxy.cluster.limits().response_timeout,
+                        false => now + self.response_timeout,
                     };
                     conn.timer.arm(deadline);
                 }

@@ -15,18 +15,16 @@ const PSEUDONYM: &str = "podkit";
 /// What is told to the upstream about every request of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    /// `X-Forwarded-For` and so on, without what depends on the request.
-    fields: Vec<u8>,
+    /// `X-Forwarded-For` and so on, for where no other's word is believed.
+    identity: Vec<u8>,
+    /// Whole field lines that were given.
+    own: Vec<u8>,
     /// `Forwarded: for=…;proto=…`, to be followed by the host.
     forwarded: String,
     peer: Peer,
     /// The client's address, as it is appended to lists.
     addr: Option<String>,
     scheme: &'static str,
-    /// `X-Forwarded-…` of the request is believed and added to.
-    trusted: bool,
-    /// Bytes at the end of the fields that were given.
-    own: usize,
     /// It speaks HTTP/2.
     http2: bool,
 }
@@ -47,45 +45,29 @@ impl Client {
         self.scheme
     }
 
-    /// What requests say of clients is believed.
-    pub(super) fn is_trusted(&self) -> bool {
-        self.trusted
-    }
-
     /// `port`: where the client connected; `more`: whole field lines to be added to every request.
-    pub(super) fn new(
-        peer: Peer,
-        scheme: &'static str,
-        port: Option<u16>,
-        trusted: bool,
-        more: &[u8],
-    ) -> Self {
+    pub(super) fn new(peer: Peer, scheme: &'static str, port: Option<u16>, more: &[u8]) -> Self {
         let addr = peer.ip().map(|ip| ip.to_string());
         let node = match peer.ip() {
             Some(ip) if ip.is_ipv6() => format!("\"[{ip}]\""),
             Some(ip) => ip.to_string(),
             None => "unknown".to_owned(),
         };
-        let mut fields = String::new();
-        if !trusted {
-            if let Some(addr) = &addr {
-                line(&mut fields, "X-Forwarded-For", addr);
-            }
-            line(&mut fields, "X-Forwarded-Proto", scheme);
-            if let Some(port) = port {
-                line(&mut fields, "X-Forwarded-Port", port);
-            }
+        let mut identity = String::new();
+        if let Some(addr) = &addr {
+            line(&mut identity, "X-Forwarded-For", addr);
         }
-        let mut fields = fields.into_bytes();
-        fields.extend_from_slice(more);
+        line(&mut identity, "X-Forwarded-Proto", scheme);
+        if let Some(port) = port {
+            line(&mut identity, "X-Forwarded-Port", port);
+        }
         Self {
-            fields,
+            identity: identity.into_bytes(),
+            own: more.to_vec(),
             forwarded: format!("for={node};proto={scheme}"),
             peer,
             addr,
             scheme,
-            trusted,
-            own: more.len(),
             http2: false,
         }
     }
@@ -100,7 +82,7 @@ impl Client {
 
     /// The field lines that were given.
     pub(super) fn own_fields(&self) -> &[u8] {
-        &self.fields[self.fields.len() - self.own..]
+        &self.own
     }
 }
 
@@ -109,12 +91,12 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
 }
 
 /// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none; `traceparent`
-/// is added.
+/// is added. `trusted`: what the request says of clients is believed, and added to.
 pub(super) fn put_request(
     out: &mut Buf,
     head: &mut RequestHead,
     bytes: &[u8],
-    client: &Client,
+    (client, trusted): (&Client, bool),
     host: &str,
     traceparent: Option<&[u8]>,
 ) {
@@ -123,7 +105,7 @@ pub(super) fn put_request(
         Target::Absolute { path, .. } => (path.bytes(bytes), true),
     };
     let authority = head.authority().map(|span| span.bytes(bytes));
-    drop_request_fields(head, client.trusted, absolute);
+    drop_request_fields(head, trusted, absolute);
     out.put(head.method_token().bytes(bytes));
     out.put(b" ");
     match target.first() {
@@ -139,8 +121,11 @@ pub(super) fn put_request(
         put_field(out, "Host", asked);
     }
     put_fields(out, &head.fields, bytes, head.byte_len(), false);
-    out.put(&client.fields);
-    match client.trusted {
+    if !trusted {
+        out.put(&client.identity);
+    }
+    out.put(&client.own);
+    match trusted {
         false => {
             put_field(out, "X-Forwarded-Host", asked);
             out.put(b"Forwarded: ");

@@ -14,6 +14,7 @@ mod smuggling;
 mod staged;
 
 use super::*;
+use crate::http::stage::Stages;
 use crate::net::Connections;
 use crate::net::memory::{End, pair};
 use crate::upstream::{Cluster, Target, UpstreamLimits, UpstreamMetrics};
@@ -105,14 +106,17 @@ impl Rig {
                 http2: self.params(),
                 scheme: "https",
                 port: Some(8443),
-                trust_forwarded: self.trusted,
-                response_fields: self.fields.to_owned(),
-                retries: Retries::NONE,
-                key: None,
-                make_traceparent: None,
-                access_log: None,
             };
-            let proxy = Proxy::staged(settings, (self.stages)(), cluster, metrics.clone());
+            let forward = ForwardSettings {
+                trust: match self.trusted {
+                    true => Trust::Everybody,
+                    false => Trust::Nobody,
+                },
+                response_fields: self.fields.to_owned(),
+                ..ForwardSettings::default()
+            };
+            let route = Route::new((self.stages)(), Forward::new(forward, cluster));
+            let proxy = Proxy::new(settings, Rc::new(route), metrics.clone());
             let (near, far) = pair(&self.pieces, 256 * 1024);
             let serving = tokio::task::spawn_local(async move {
                 let peer = Peer::from(std::net::SocketAddr::from(([10, 0, 0, 7], 1234)));

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use podkit_foundation::params::ParamType;
 use podkit_foundation::telemetry::metrics::Registry;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::endpoint::{Endpoint, Readiness};
@@ -138,8 +138,11 @@ impl Checks {
         if self.params.ready == Check::Off {
             return;
         }
-        let mut tasks: BTreeMap<u32, JoinHandle<()>> = BTreeMap::new();
+        // Whoever is checked no longer is checked by nobody: the tasks end with this one.
+        let mut running = JoinSet::new();
+        let mut tasks: BTreeMap<u32, AbortHandle> = BTreeMap::new();
         loop {
+            while running.try_join_next().is_some() {}
             let view = self.membership.view();
             tasks.retain(|id, task| {
                 let stays = view.endpoints.iter().any(|one| one.id() == *id);
@@ -152,7 +155,7 @@ impl Checks {
                 let id = endpoint.id();
                 tasks
                     .entry(id)
-                    .or_insert_with(|| tokio::task::spawn_local(self.follow(Arc::clone(endpoint))));
+                    .or_insert_with(|| running.spawn_local(self.follow(Arc::clone(endpoint))));
             }
             self.membership.list_changed().await;
         }

@@ -20,14 +20,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// An nginx that answers with its name.
-struct Upstream {
+pub(crate) struct Upstream {
     name: String,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     server: Option<Server>,
 }
 
 impl Upstream {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut upstream = Self {
             name: name.to_owned(),
             addr: free_addr(),
@@ -160,8 +160,8 @@ impl Rig {
     }
 }
 
-/// Clients that ask and ask, each on a connection that is kept.
-struct Load {
+/// Clients that ask and ask.
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
     failed: Arc<Mutex<Vec<String>>>,
@@ -170,7 +170,17 @@ struct Load {
 }
 
 impl Load {
-    fn start(addr: SocketAddr, clients: usize) -> Self {
+    /// Each on a connection that is kept.
+    pub(crate) fn start(addr: SocketAddr, clients: usize) -> Self {
+        Self::of(addr, clients, "")
+    }
+
+    /// Each on a new connection for each request.
+    pub(crate) fn start_new_connections(addr: SocketAddr, clients: usize) -> Self {
+        Self::of(addr, clients, "Connection: close\r\n")
+    }
+
+    fn of(addr: SocketAddr, clients: usize, fields: &'static str) -> Self {
         let load = Self {
             stop: Arc::default(),
             done: Arc::default(),
@@ -182,7 +192,7 @@ impl Load {
             let (stop, done) = (Arc::clone(&load.stop), Arc::clone(&load.done));
             let (failed, slowest) = (Arc::clone(&load.failed), Arc::clone(&load.slowest));
             std::thread::spawn(move || {
-                let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\n\r\n");
+                let request = format!("GET / HTTP/1.1\r\nHost: {addr}\r\n{fields}\r\n");
                 let mut stream = None;
                 while !stop.load(Ordering::Relaxed) {
                     let kept = stream.take().map_or_else(|| http::dial(addr), Ok);
@@ -214,12 +224,12 @@ impl Load {
         }
     }
 
-    fn done(&self) -> usize {
+    pub(crate) fn done(&self) -> usize {
         self.done.load(Ordering::Relaxed)
     }
 
     /// Waits until so many more are done.
-    fn wait(&self, more: usize) {
+    pub(crate) fn wait(&self, more: usize) {
         let goal = self.done() + more;
         until("the load to get on", || (self.done() >= goal).then_some(()));
     }
@@ -229,7 +239,7 @@ impl Load {
     }
 
     /// Ends it. How many there were, what failed, and how long the slowest took.
-    fn end(self) -> (usize, Vec<String>, Duration) {
+    pub(crate) fn end(self) -> (usize, Vec<String>, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();

@@ -166,10 +166,17 @@ impl Case {
                 .filter(|arg| !arg.starts_with("--listen"))
                 .cloned(),
         );
-        args.push(format!(
-            "--listen=127.0.0.1:{}",
-            podkit_testkit::net::free_addr().port()
-        ));
+        let listen = podkit_testkit::net::free_addr().to_string();
+        match args.iter_mut().find(|arg| arg.starts_with("--chain-file=")) {
+            // Its listeners are in its file.
+            Some(arg) => {
+                let text = std::fs::read_to_string(&arg["--chain-file=".len()..]).unwrap();
+                let file = format!("{}.other", &arg["--chain-file=".len()..]);
+                std::fs::write(&file, text.replace(&self.serves.to_string(), &listen)).unwrap();
+                *arg = format!("--chain-file={file}");
+            }
+            None => args.push(format!("--listen={listen}")),
+        }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let process = podkit_testkit::process::Process::spawn(

@@ -130,7 +130,7 @@ fn case(surface: &Value) -> Case {
             (args, false, true, None, Some(upstream))
         }
         "topz" => (vec![listen], false, false, None, None),
-        "tls" | "balance" => {
+        "tls" | "balance" | "chain" => {
             let application = free_addr();
             let args = [
                 format!("--listen={application}"),
@@ -144,12 +144,23 @@ fn case(surface: &Value) -> Case {
             };
             reloads.good();
             let file = |name: &str| dir.path().join(name).display().to_string();
-            let args = vec![
-                listen,
-                format!("--upstream={application}"),
-                format!("--cert={}", file("tls.crt")),
-                format!("--key={}", file("tls.key")),
-            ];
+            let args = if name == "chain" {
+                let text = format!(
+                    "listen: '{serves}'\ntls: {{cert: {}, key: {}}}\nstages:\n  all:\n    limit: {{rule: name=all key=ip rate=1000/s}}\n  \
+                     web:\n    balance: {{upstream: '{application}'}}\nroutes:\n- stages: [all, web]\n",
+                    file("tls.crt"),
+                    file("tls.key")
+                );
+                std::fs::write(file("chain.yaml"), text).expect("a new file");
+                vec![format!("--chain-file={}", file("chain.yaml"))]
+            } else {
+                vec![
+                    listen,
+                    format!("--upstream={application}"),
+                    format!("--cert={}", file("tls.crt")),
+                    format!("--key={}", file("tls.key")),
+                ]
+            };
             (args, true, true, Some(reloads), Some(upstream))
         }
         _ => panic!("the module {name} has no case here: say how it is started and used"),

@@ -105,12 +105,12 @@ fn p2_a_wrong_value_is_one_line_and_exit_2_by_flag_and_by_variable() {
 #[test]
 fn p2_unknown_flags_and_missing_parameters_are_one_line_and_exit_2() {
     for case in modules() {
-        let finished = refused(&case, &["--listne=:1"], &[]);
+        let finished = refused(&case, &["--log-levle=info"], &[]);
         assert_one_line(
             &case,
             "an unknown flag",
             &finished,
-            &["--listne", "--listen"],
+            &["--log-levle", "--log-level"],
         );
         for param in case
             .parameters()
@@ -160,12 +160,15 @@ fn p3_an_unknown_variable_is_a_warning_with_the_nearest_name() {
     for case in modules() {
         let module = case.start_with(
             &[],
-            &[("PODKIT_LISTNE", "x"), ("PODKIT_SERVICE_HOST", "10.0.0.1")],
+            &[
+                ("PODKIT_LOG_LEVLE", "x"),
+                ("PODKIT_SERVICE_HOST", "10.0.0.1"),
+            ],
         );
         let line = module
             .process
-            .wait_line("the warning", |line| line.contains("PODKIT_LISTNE"));
-        assert!(line.text.contains("PODKIT_LISTEN\""), "{}", line.text);
+            .wait_line("the warning", |line| line.contains("PODKIT_LOG_LEVLE"));
+        assert!(line.text.contains("PODKIT_LOG_LEVEL\""), "{}", line.text);
         assert!(line.text.contains("\"warn\""), "{}", line.text);
         module
             .process

@@ -1,6 +1,6 @@
 //! Syntax errors in the words of someone who edits a manifest. The parser's own are those of the YAML specification.
 
-use super::yaml::MAX_DEPTH;
+use super::reader::MAX_DEPTH;
 
 /// The parser's words, in those of someone who edits a manifest; and the line and column (from 0) to blame.
 pub(super) fn explain(info: &str, text: &str, at: (usize, usize)) -> ((usize, usize), String) {

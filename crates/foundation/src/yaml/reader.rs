@@ -19,7 +19,7 @@ use super::scalar;
 use super::syntax::explain;
 
 /// A file of objects that each fit into the API server (1.5 MiB) is far below.
-pub(super) const MAX_FILE_BYTES: usize = 16 << 20;
+pub const MAX_FILE_BYTES: usize = 16 << 20;
 /// Values in a file, aliases counted each time they are used: a "billion laughs" ends here.
 const MAX_NODES: usize = 300_000;
 /// Bytes of text in a file, likewise.
@@ -33,7 +33,7 @@ const MAX_SLIPS: usize = 100;
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
 /// All documents of a text, empty ones left out. What can't be read is among the findings.
-pub(super) fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) -> Vec<Node> {
+pub fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) -> Vec<Node> {
     let mut documents = Vec::new();
     let mut reader = Reader {
         file,

@@ -136,7 +136,7 @@ impl Findings {
     }
 
     /// Whether another is only counted: what it would say needs no thought.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.list.len() >= MOST
     }
 

@@ -1,10 +1,7 @@
 //! "Did you mean …?"
 
 /// The candidate that is most likely meant: the same but for case, or a typing mistake or two away.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
     let length = lower.chars().count();
     candidates

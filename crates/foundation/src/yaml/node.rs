@@ -11,21 +11,21 @@ use super::finding::Place;
 
 /// A position in a file. Both from 1; columns in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) struct Mark {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+pub struct Mark {
+    pub line: u32,
+    pub column: u32,
 }
 
 /// A value and where it begins.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) mark: Mark,
-    pub(crate) value: Value,
+pub struct Node {
+    pub mark: Mark,
+    pub value: Value,
 }
 
 /// What a node holds. The scalars other than text keep how they were written, for error messages.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     Null,
     Bool(bool, String),
     /// Within `i64` or `u64`.
@@ -38,15 +38,15 @@ pub(crate) enum Value {
 
 /// A key with its value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Entry {
-    pub(crate) key: String,
-    pub(crate) mark: Mark,
-    pub(crate) node: Node,
+pub struct Entry {
+    pub key: String,
+    pub mark: Mark,
+    pub node: Node,
 }
 
 impl Node {
     /// The entry of a mapping.
-    pub(crate) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
             _ => None,
@@ -54,12 +54,12 @@ impl Node {
     }
 
     /// The value of a mapping's entry.
-    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+    pub fn get(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|entry| &entry.node)
     }
 
     /// The text of a string.
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    pub fn as_str(&self) -> Option<&str> {
         match &self.value {
             Value::Str(text) => Some(text),
             _ => None,
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Null, `[]` or `{}`: the API server takes these as not set wherever a list or an object is optional.
-    pub(crate) fn is_unset(&self) -> bool {
+    pub fn is_unset(&self) -> bool {
         match &self.value {
             Value::Null => true,
             Value::Seq(items) => items.is_empty(),
@@ -77,7 +77,7 @@ impl Node {
     }
 
     /// What was found, for "expected …, found …".
-    pub(crate) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".into(),
             Value::Bool(value, text) if text.parse() == Ok(*value) => format!("the boolean {text}"),
@@ -95,7 +95,7 @@ impl Node {
 
 /// One step down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     Key(Cow<'static, str>),
     Index(usize),
 }
@@ -132,15 +132,15 @@ impl Path {
         self.key(key).index(index)
     }
 
-    pub(crate) fn push_key(&mut self, key: impl Into<Cow<'static, str>>) {
+    pub fn push_key(&mut self, key: impl Into<Cow<'static, str>>) {
         self.0.push(Step::Key(key.into()));
     }
 
-    pub(crate) fn push_index(&mut self, index: usize) {
+    pub fn push_index(&mut self, index: usize) {
         self.0.push(Step::Index(index));
     }
 
-    pub(crate) fn pop(&mut self) {
+    pub fn pop(&mut self) {
         self.0.pop();
     }
 }
@@ -174,7 +174,7 @@ pub struct Source {
 }
 
 impl Source {
-    pub(crate) fn new(file: Arc<str>, root: Arc<Node>, base: Path) -> Self {
+    pub fn new(file: Arc<str>, root: Arc<Node>, base: Path) -> Self {
         Self { file, root, base }
     }
 
@@ -184,7 +184,7 @@ impl Source {
     }
 
     /// An object inside this one.
-    pub(crate) fn below(&self, path: &Path) -> Self {
+    pub fn below(&self, path: &Path) -> Self {
         Self::new(
             Arc::clone(&self.file),
             Arc::clone(&self.root),
@@ -240,7 +240,7 @@ impl Source {
     }
 
     /// The value at `path` of the object.
-    pub(crate) fn find(&self, path: &Path) -> Option<&Node> {
+    pub fn find(&self, path: &Path) -> Option<&Node> {
         self.full(path)
             .0
             .iter()
@@ -251,7 +251,7 @@ impl Source {
             })
     }
 
-    pub(crate) fn at(&self, mark: Mark) -> Place {
+    pub fn at(&self, mark: Mark) -> Place {
         Place {
             file: Arc::clone(&self.file),
             line: mark.line,

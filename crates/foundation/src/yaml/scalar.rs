@@ -7,7 +7,7 @@
 use super::node::Value;
 
 /// Types an unquoted scalar.
-pub(super) fn resolve(text: &str) -> Value {
+pub fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
