@@ -50,8 +50,8 @@ pub enum Verdict {
 pub struct Waited {
     /// Whole field lines (`Name: value\r\n`) to be added to the answer.
     pub fields: Vec<u8>,
-    /// To be held until the answer's end.
-    pub held: Option<u64>,
+    /// Each to be held until the answer's end.
+    pub held: Vec<u64>,
     /// An answer of the stage's own; None for a request that goes on.
     pub reply: Option<Reply>,
 }
@@ -267,8 +267,9 @@ impl Passage {
             fields.put(&waited.fields);
         }
         // `go` stepped over the stage before it waited.
+        let at = self.next - 1;
         self.held
-            .extend(waited.held.map(|held| (self.next - 1, held)));
+            .extend(waited.held.into_iter().map(|held| (at, held)));
         waited.reply
     }
 

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::clock::Timer;
-use super::listen::{Door, Port};
+use super::listen::{Door, Gate, Port};
 use super::socket::{Peer, Socket};
 use super::worker::{ByIp, Claim, Worker};
 
@@ -101,6 +101,39 @@ impl Entrance {
             }
         }
     }
+}
+
+/// Takes connections one by one, for who serves them in tasks of its own; not counted, so not bounded here.
+pub struct Acceptor {
+    entrances: Vec<Entrance>,
+    gate: Gate,
+}
+
+impl Acceptor {
+    /// Of a listener's sockets, within a runtime.
+    pub fn new(port: Port) -> io::Result<Self> {
+        let doors = port.doors.into_iter();
+        Ok(Self {
+            entrances: doors.map(Entrance::new).collect::<io::Result<_>>()?,
+            gate: port.gate,
+        })
+    }
+
+    /// The next connection. After an error the next call may succeed.
+    pub async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
+        // An error says that whoever would open it is gone.
+        drop(self.gate.wait_for(|open| *open).await);
+        poll_fn(|cx| poll_any(&self.entrances, cx)).await
+    }
+}
+
+fn poll_any(entrances: &[Entrance], cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+    for entrance in entrances {
+        if let Poll::Ready(accepted) = entrance.poll_accept(cx) {
+            return Poll::Ready(accepted);
+        }
+    }
+    Poll::Pending
 }
 
 /// Accepts from `port` and serves each connection in a task of its own, until the process drains. What waits in the

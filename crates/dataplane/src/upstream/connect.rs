@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use podkit_foundation::params::Addr;
 use rustix::io::Errno;
 use tokio::net::{TcpSocket, UnixStream};
 
+use super::resolve::lookup;
 use crate::net::Socket;
 
 /// Why there is no connection to an upstream.
@@ -63,6 +65,26 @@ impl From<io::Error> for ConnectError {
                 Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL,
             ) => Self::Exhausted(error),
             _ => Self::Failed(error),
+        }
+    }
+}
+
+/// Opens one connection to `addr`; of a name, to the first of its addresses that takes it. Has no deadline of its own.
+pub async fn dial(addr: &Addr) -> Result<Socket, ConnectError> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    match addr {
+        Addr::Unix(path) => Ok(dial_unix(path).await?),
+        Addr::Port(port) => Ok(dial_tcp(SocketAddr::new(loopback, *port)).await?),
+        Addr::Ip(ip, port) => Ok(dial_tcp(SocketAddr::new(*ip, *port)).await?),
+        Addr::Name(name, port) => {
+            let mut last = ConnectError::Name("no address".to_owned());
+            for ip in lookup(name).await.map_err(ConnectError::Name)? {
+                match dial_tcp(SocketAddr::new(ip, *port)).await {
+                    Ok(socket) => return Ok(socket),
+                    Err(error) => last = error.into(),
+                }
+            }
+            Err(last)
         }
     }
 }

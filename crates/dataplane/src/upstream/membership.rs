@@ -149,7 +149,8 @@ impl Membership {
         Arc::clone(&self.lock())
     }
 
-    pub(super) fn epoch(&self) -> u64 {
+    /// Changes when the list or the state of an endpoint does.
+    pub fn epoch(&self) -> u64 {
         self.0.epoch.load(Ordering::Acquire)
     }
 

@@ -28,7 +28,7 @@ mod wire;
 
 pub use affinity::{Affinity, AffinityCookie};
 pub use cluster::{Cluster, Picked, Tried, Wanted};
-pub use connect::ConnectError;
+pub use connect::{ConnectError, dial};
 pub use discover::Discovery;
 pub use endpoint::{Endpoint, EndpointCounts, Readiness, State};
 pub use health::{Check, Checks, HealthParams};

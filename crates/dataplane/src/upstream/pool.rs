@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Registry};
 use tokio::time::Instant;
 
-use super::connect::{ConnectError, dial_tcp, dial_unix};
+use super::connect::{ConnectError, dial, dial_tcp};
 use super::limits::UpstreamLimits;
 use super::mux::Mux;
 use super::outward::Outward;
@@ -291,15 +291,12 @@ impl Pool {
     }
 
     async fn dial(&self) -> Result<Socket, ConnectError> {
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        match &self.target.addr() {
-            Addr::Unix(path) => Ok(dial_unix(path).await?),
-            Addr::Port(port) => Ok(dial_tcp(SocketAddr::new(loopback, *port)).await?),
-            Addr::Ip(ip, port) => Ok(dial_tcp(SocketAddr::new(*ip, *port)).await?),
+        match self.target.addr() {
             Addr::Name(name, port) => {
                 let ips = self.resolve(name).await?;
                 self.dial_any(&ips, *port).await
             }
+            other => dial(other).await,
         }
     }
 

@@ -23,6 +23,7 @@ mod images;
 mod legacy_web;
 mod lifecycle;
 mod limit;
+mod limit_peers;
 mod openmetrics;
 mod probes;
 mod progress;

@@ -72,6 +72,11 @@ impl Gcra {
         })
     }
 
+    /// Of an interval in nanoseconds; None where [`Gcra::new`] makes none such.
+    pub(super) fn of_interval(interval: u64, burst: u64) -> Option<Self> {
+        Self::new(1, Duration::from_nanos(interval), burst)
+    }
+
     /// The TAT after a request of `cost` at `now`, and what became of it. A request that does not conform leaves the TAT.
     pub(super) fn ask(&self, tat: u64, now: u64, cost: u64) -> (u64, Outcome) {
         let from = tat.max(now);

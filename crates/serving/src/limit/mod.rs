@@ -8,13 +8,15 @@
 //! ```
 //!
 //! `gcra`, `table`, `rule`, `tag` and `address` are the logic, without I/O; `set` is what is in force, from flags and
-//! files; `roll` and `page` show who is limited; `limiter` is the stage that joins them.
+//! files; `peers` is how replicas enforce one rate together; `roll` and `page` show who is limited; `limiter` is the stage that joins them.
 
 mod address;
 mod gcra;
 mod limiter;
 mod page;
 mod params;
+mod peers;
+mod rest;
 mod roll;
 mod rule;
 pub(crate) mod service;
@@ -67,12 +69,20 @@ static SPEC: ModuleSpec = ModuleSpec {
         UpstreamLimits::PARAMS,
         UpstreamTlsParams::PARAMS,
     ],
-    ports: &[Port {
-        param: "listen",
-        port: Some(8080),
-        protocol: "HTTP",
-        doc: "What clients come to; HTTPS with a certificate.",
-    }],
+    ports: &[
+        Port {
+            param: "listen",
+            port: Some(8080),
+            protocol: "HTTP",
+            doc: "What clients come to; HTTPS with a certificate.",
+        },
+        Port {
+            param: "peers-listen",
+            port: Some(9634),
+            protocol: "podkit limit peers",
+            doc: "With `--peers`: what the other replicas come to.",
+        },
+    ],
     endpoints: &[Endpoint {
         path: "/limited",
         doc: "Who was refused within the last minute: key, rule, allowed, denied, since; a page, or JSON by Accept or `?format=json`.",
@@ -90,6 +100,10 @@ static SPEC: ModuleSpec = ModuleSpec {
         FileUse {
             name: "deny",
             doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+        },
+        FileUse {
+            name: "peers-secret-file",
+            doc: "The secret of all replicas. Read at the start.",
         },
         FileUse {
             name: "cert",
@@ -181,7 +195,14 @@ const RELOADS: Metric = Metric {
     doc: "Changes of --rules-file, --allow and --deny: changed (now in force) or refused (the former state stays).",
 };
 
-pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS];
+const ASKS: Metric = Metric {
+    name: "podkit_limit_peer_asks_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Asks of a key's owner among --peers: answered, or failed (rules did as their fail= says).",
+};
+
+pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS, ASKS];
 
 const SETS: [&[Metric]; 6] = [
     OWN,

@@ -1,10 +1,11 @@
 //! What `limit` takes.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Cidr, ParamError, ParamSet as _, Upstream, Values};
+use podkit_foundation::params::{Addr, Cidr, ParamError, ParamSet as _, Scheme, Upstream, Values};
 
 use super::rule::{Rule, RuleList};
 
@@ -48,7 +49,9 @@ podkit_foundation::params! {
         /// `cookie:NAME`, `query:NAME`, `path`, or `global` for all together; requests without it share one key. `rate`: units
         /// a second, minute or hour (`/s`, `/m`, `/h`); `burst`: units at once (a second's worth unless given); `cost`: units that
         /// a request takes (1). `concurrency`: requests of a key at once. `path`: `/login`, or `/api/*` for what
-        /// begins so, compared percent-decoded; `method`: `GET,POST`. `shadow=true` counts and refuses nothing.
+        /// begins so, compared percent-decoded; `method`: `GET,POST`. `shadow=true` counts and refuses nothing. `fail`: with
+        /// `--peers`, what to do while the key's owner can't be asked: `open` lets through, `closed` refuses, `local` (the default)
+        /// counts here alone.
         ///
         /// A request passes the rules in this order and is counted by each up to the first that refuses it.
         rule: Vec<RuleList> { commas: false },
@@ -79,6 +82,18 @@ podkit_foundation::params! {
         trusted_proxy: Vec<Cidr> {},
         /// Bits of an IPv6 address that `key=ip` looks at: a host has a whole network.
         ipv6_prefix: u16 { default: Some("64"), bounds: Some((1, 128)) },
+        /// The replicas that enforce one rate together, this one among them: where each has its --peers-listen; repeatable.
+        ///
+        /// host:port, dns:name:port, srv: or file:, written alike for all replicas: a key's owner is found by these names. Needs
+        /// --peers-secret-file. Rules count together when their name, key, rate and burst are the same; `concurrency` is each
+        /// replica's own.
+        peers: Vec<Upstream> {},
+        /// The secret by which replicas know each other: 16 to 4096 bytes, without white space at its ends.
+        peers_secret_file: Option<PathBuf> {},
+        /// Where the other replicas come; with --peers only.
+        peers_listen: Addr { default: Some(":9634") },
+        /// How long a key's owner may take to answer before it counts as lost, and rules do as their `fail` says.
+        peers_timeout: Duration { default: Some("50ms"), bounds: Some((1, 10_000)) },
     }
 }
 
@@ -101,6 +116,29 @@ impl Params {
         if params.rule.is_empty() && params.rules_file.is_none() {
             let why = "is required, or --rules-file; expected a rule such as \"name=api key=ip rate=100/s\"";
             return Err(wrong("rule", why.to_owned()));
+        }
+        match (params.peers.is_empty(), &params.peers_secret_file) {
+            (true, Some(_)) => {
+                let why = "means nothing without --peers; expected both or none";
+                return Err(wrong("peers_secret_file", why.to_owned()));
+            }
+            (false, None) => {
+                let why =
+                    "is required with --peers; expected a file with the secret of all replicas";
+                return Err(wrong("peers_secret_file", why.to_owned()));
+            }
+            _ => {}
+        }
+        if let Some(peer) = params.peers.iter().find(|it| it.scheme != Scheme::Plain) {
+            let why =
+                format!("\"{peer}\": peers speak a protocol of their own; expected no scheme");
+            return Err(wrong("peers", why));
+        }
+        if let (false, Addr::Name(name, _)) = (params.peers.is_empty(), &params.peers_listen)
+            && name != "localhost"
+        {
+            let why = "takes an IP address, :port, localhost:port or unix:/path, not a name";
+            return Err(wrong("peers_listen", why.to_owned()));
         }
         Ok(params)
     }

@@ -21,6 +21,15 @@ pub(super) enum Key {
     Global,
 }
 
+/// What becomes of a request when the owner of its key can't be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fail {
+    Open,
+    Closed,
+    /// This replica counts for itself.
+    Local,
+}
+
 /// One rule, as `--rule` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
@@ -33,6 +42,7 @@ pub(super) struct Rule {
     pub(super) cost: u64,
     /// Counted and not refused.
     pub(super) shadow: bool,
+    pub(super) fail: Fail,
     path: Option<PathRule>,
     methods: Vec<String>,
     /// As it was given, in one line.
@@ -71,6 +81,7 @@ pub(super) const KEYS: &[&str] = &[
     "cost",
     "concurrency",
     "shadow",
+    "fail",
 ];
 
 impl ParamType for Rule {
@@ -112,6 +123,7 @@ impl Rule {
         let cost = number("cost", 1_000_000)?;
         match rate {
             None if burst.is_some() => return Err("burst needs rate".to_owned()),
+            None if get("fail").is_some() => return Err("fail needs rate".to_owned()),
             None if cost.is_some() => return Err("cost needs rate".to_owned()),
             Some(rate) if cost.unwrap_or(1) > rate.burst() => {
                 return Err("cost is more than burst: nothing would ever pass".to_owned());
@@ -129,6 +141,12 @@ impl Rule {
             shadow: match get("shadow") {
                 None => false,
                 Some(text) => bool::parse(text).map_err(|_| "shadow is not true or false")?,
+            },
+            fail: match get("fail") {
+                None | Some("local") => Fail::Local,
+                Some("open") => Fail::Open,
+                Some("closed") => Fail::Closed,
+                Some(text) => return Err(format!("fail={text} is not open, closed or local")),
             },
             path: get("path").map(parse_path).transpose()?,
             methods: get("method").map_or(Ok(Vec::new()), parse_methods)?,
@@ -314,6 +332,8 @@ mod tests {
         check("name=a key=ip rate=1/s path=/a*/b", "path=/a*/b");
         check("name=a key=ip rate=1/s method=get", "method=get");
         check("name=a key=ip rate=1/s shadow=maybe", "shadow");
+        check("name=a key=ip rate=1/s fail=shut", "fail=shut is not open");
+        check("name=a key=ip concurrency=1 fail=open", "fail needs rate");
         check("name=a key=ip rate=1/s brust=2", "did you mean burst?");
     }
 

@@ -9,7 +9,7 @@ use podkit_dataplane::http::proxy::ForwardSettings;
 use podkit_dataplane::http::stage::Stage;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::{Route, Section, Service, Setup};
-use podkit_dataplane::net::ListenerLimits;
+use podkit_dataplane::net::{ListenerLimits, Listeners};
 use podkit_dataplane::tls::{TlsParams, UpstreamTls};
 use podkit_dataplane::upstream::{Membership, Outward, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
@@ -42,6 +42,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         params.clone(),
         limits.connections(),
         registry.clone(),
+        Some(&setup.listeners),
     )?);
     let cluster = ClusterPlan {
         membership: Membership::of(target.clone(), outward),
@@ -92,7 +93,12 @@ pub(crate) fn plan(
     registry: Registry,
 ) -> Result<Arc<dyn StagePlan>, Failure> {
     let params = Params::checked_rules(values)?;
-    Ok(Arc::new(LimitPlan::new(params, connections, registry)?))
+    Ok(Arc::new(LimitPlan::new(
+        params,
+        connections,
+        registry,
+        None,
+    )?))
 }
 
 /// The stage, for all workers.
@@ -104,8 +110,14 @@ struct LimitPlan {
 }
 
 impl LimitPlan {
-    fn new(params: Params, connections: usize, registry: Registry) -> Result<Self, Failure> {
-        let limiter = Arc::new(Limiter::new(&params, connections, &registry)?);
+    fn new(
+        params: Params,
+        connections: usize,
+        registry: Registry,
+        listeners: Option<&Listeners>,
+    ) -> Result<Self, Failure> {
+        let limiter = Limiter::new(&params, connections, &registry, listeners)?;
+        let limiter = Arc::new(limiter);
         let counted = Arc::clone(&limiter);
         registry.collect(move |encoder| {
             encoder.family(REQUESTS.name, Kind::Counter, REQUESTS.doc);
@@ -144,7 +156,14 @@ impl StagePlan for LimitPlan {
     }
 
     fn watch(self: Arc<Self>) -> Pin<Box<dyn Future<Output = ()>>> {
-        Box::pin(async move { self.limiter.in_force().watch().await })
+        Box::pin(async move {
+            let peers = async {
+                if let Some(peers) = self.limiter.peers() {
+                    Arc::clone(peers).run().await;
+                }
+            };
+            tokio::join!(self.limiter.in_force().watch(), peers);
+        })
     }
 
     fn reload(&self) -> Result<(), String> {
@@ -163,7 +182,8 @@ impl StagePlan for LimitPlan {
         };
         let refusal = limiter.in_force().refusal();
         let pair = |name: &str, value: String| vec![name.to_owned(), value];
-        vec![
+        let peers = limiter.peers().map(|peers| peers.section());
+        let mut sections = vec![
             Section {
                 title: "Rules".to_owned(),
                 columns: columns.map(str::to_owned).to_vec(),
@@ -183,7 +203,9 @@ impl StagePlan for LimitPlan {
                 ],
                 alert: None,
             },
-        ]
+        ];
+        sections.extend(peers);
+        sections
     }
 }
 

@@ -48,7 +48,7 @@ impl Stage for ByPath {
                 }
                 Poll::Ready(Waited {
                     fields: b"X-Waited: 1\r\n".to_vec(),
-                    held: (!refuse).then_some(1),
+                    held: (!refuse).then_some(1).into_iter().collect(),
                     reply: refuse.then(refused),
                 })
             })))
