@@ -108,8 +108,7 @@ fn a3_pages_are_closed_to_the_pods_address_and_a4_nothing_changes_over_tcp() {
     let _network = OwnNetwork::enter();
     for case in modules() {
         let module = case.start(&[]);
-        let port = module.admin.port();
-        let mut own = case.start_on_all_addresses(port + 1);
+        let mut own = case.start_on_all_addresses(&[]);
         let far = SocketAddr::new(OwnNetwork::ADDRESS, own.admin.port());
         for endpoint in case.surface["endpoints"].as_array().unwrap() {
             let path = endpoint["path"].as_str().unwrap();
@@ -141,7 +140,7 @@ fn a3_pages_are_closed_to_the_pods_address_and_a4_nothing_changes_over_tcp() {
         assert_eq!(own.process.stop(), 0);
         drop(module);
 
-        let open = case.start_on_all_addresses_with(port + 2, &["--admin-open"]);
+        let open = case.start_on_all_addresses(&["--admin-open"]);
         let far = SocketAddr::new(OwnNetwork::ADDRESS, open.admin.port());
         assert_eq!(
             http::get(far, "/config").unwrap().status,
@@ -153,12 +152,9 @@ fn a3_pages_are_closed_to_the_pods_address_and_a4_nothing_changes_over_tcp() {
 }
 
 impl Case {
-    fn start_on_all_addresses(&self, port: u16) -> Module {
-        self.start_on_all_addresses_with(port, &[])
-    }
-
     /// As in a pod: its admin server on `:PORT`; what it serves on another port than the case's first process.
-    fn start_on_all_addresses_with(&self, port: u16, more: &[&str]) -> Module {
+    fn start_on_all_addresses(&self, more: &[&str]) -> Module {
+        let port = podkit_testkit::net::free_addr().port();
         let mut args = vec![self.name.clone(), format!("--admin=:{port}")];
         args.extend(
             self.args
