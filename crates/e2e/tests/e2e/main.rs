@@ -16,6 +16,7 @@ mod compose_tls;
 mod contract;
 mod detached;
 mod docs;
+mod downgrade;
 mod faults;
 mod ground;
 mod host_nginx;

@@ -318,7 +318,7 @@ impl Proxy {
         (name, upstream_limits): (&str, &UpstreamLimits),
     ) -> Result<(), Fail> {
         let limits = &self.settings.limits;
-        let mut pace = Pace::new(pump.as_ref(), upstream_limits.response_timeout);
+        let mut pace = Pace::beside_answer(pump.as_ref(), upstream_limits);
         let mut waited: Option<(Waits, u64)> = None;
         poll_fn(|cx| {
             match relay.poll(cx, conn, upstream, limits) {
@@ -343,6 +343,7 @@ impl Proxy {
                 waited = Some(waits);
                 conn.timer.arm_for(match waits.0 {
                     Waits::Client => limits.idle_timeout,
+                    Waits::Upstream if pump.is_some() => upstream_limits.tunnel_timeout,
                     Waits::Upstream => upstream_limits.response_timeout,
                 });
             }

@@ -10,7 +10,7 @@ use super::pump::{Pump, PumpError};
 use crate::http::HttpLimits;
 use crate::http::conn::{Conn, Cut};
 use crate::net::Transport;
-use crate::upstream::Wire;
+use crate::upstream::{UpstreamLimits, Wire};
 
 /// Keeps them while a body is pumped.
 pub(super) struct Pace {
@@ -21,6 +21,8 @@ pub(super) struct Pace {
     spent: Duration,
     /// What the upstream has to begin its answer, or to take more of the body.
     response_timeout: Duration,
+    /// What both sides have once the answer has begun: a stream each way, whose silence means nothing.
+    silence: Option<Duration>,
 }
 
 impl Pace {
@@ -30,6 +32,15 @@ impl Pace {
             moved: pump.map_or(0, |pump| pump.moved),
             waiting_since: None,
             spent: Duration::ZERO,
+            silence: None,
+        }
+    }
+
+    /// Of a body that goes on beside the answer (RFC 9112 section 9.5 has nothing against it, gRPC lives by it).
+    pub(super) fn beside_answer(pump: Option<&Pump>, limits: &UpstreamLimits) -> Self {
+        Self {
+            silence: Some(limits.tunnel_timeout),
+            ..Self::new(pump, limits.response_timeout)
         }
     }
 
@@ -67,11 +78,14 @@ impl Pace {
                         self.spent += now.duration_since(since);
                     }
                     self.moved = pump.moved;
-                    let deadline = match pump.is_waiting_for_client() {
-                        true => now + limits.body_timeout.min(self.allowance(limits)),
-                        false => now + self.response_timeout,
+                    let patience = match self.silence {
+                        Some(silence) => silence,
+                        None if pump.is_waiting_for_client() => {
+                            limits.body_timeout.min(self.allowance(limits))
+                        }
+                        None => self.response_timeout,
                     };
-                    conn.timer.arm(deadline);
+                    conn.timer.arm(now + patience);
                 }
                 Ok(())
             }

@@ -477,6 +477,30 @@ fn a_body_that_drips_is_cut() {
 }
 
 #[test]
+fn a_stream_each_way_may_be_silent() {
+    // The answer has begun: the client's pauses are its business (gRPC).
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+    let rig = Rig::new(&[&[
+        Read("1\r\na\r\n"),
+        Write(answer),
+        Read("0\r\n\r\n"),
+        Write("0\r\n\r\n"),
+    ]])
+    .with("PODKIT_BODY_TIMEOUT", "100ms")
+    .with("PODKIT_RESPONSE_TIMEOUT", "100ms")
+    .with("PODKIT_MIN_BODY_RATE", "1Ki");
+    rig.run(|mut end| async move {
+        end.put(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+            .await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        end.put(b"0\r\n\r\n").await;
+        end.end().await;
+        let answer = String::from_utf8(end.get_all().await).unwrap();
+        assert!(answer.ends_with("2\r\nhi\r\n0\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
 fn bodies_are_bounded() {
     let check = |body: &str| {
         let rig = Rig::new(&[&[Do::End]]).with("PODKIT_MAX_BODY_BYTES", "8");
