@@ -112,9 +112,10 @@ impl Proxy {
                 Ok(Taken::Wait(_)) => unreachable!("waited for by take_passed"),
                 Ok(Taken::Forward(asked, out, pump)) => {
                     let forward = forward.expect("what is forwarded has a route");
-                    let result = self
-                        .exchange(conn, forward, asked, out, pump, (entry, passage.fields()))
-                        .await;
+                    let told = (entry, passage.fields());
+                    let exchange = self.exchange(conn, forward, asked, out, pump, told);
+                    // Boxed, so that a connection which waits for its next request has no room for one.
+                    let result = Box::pin(exchange).await;
                     (asked, result)
                 }
                 Ok(Taken::Answer(asked, reply)) => {
@@ -392,25 +393,22 @@ impl Proxy {
         pump: &mut Option<Pump>,
     ) -> Result<After, Fail> {
         let picked = try_on.picked;
-        let mut result = Err(Fail::Stale);
-        if let Some(mut upstream) = picked.pool().take() {
-            result = self
-                .attempt(conn, try_on, out, pump, &mut upstream, true)
-                .await
-                .map(|answered| (upstream, answered));
-            if matches!(result, Err(Fail::Stale)) {
-                self.metrics.retries.inc();
-            }
-        }
-        if matches!(result, Err(Fail::Stale)) {
-            result = match self.connect(picked).await {
-                Ok(mut upstream) => self
-                    .attempt(conn, try_on, out, pump, &mut upstream, false)
-                    .await
-                    .map(|answered| (upstream, answered)),
-                Err(fail) => Err(fail),
+        let mut kept = picked.pool().take();
+        let result = loop {
+            let reused = kept.is_some();
+            let mut upstream = match kept.take() {
+                Some(upstream) => upstream,
+                None => match self.connect(picked).await {
+                    Ok(upstream) => upstream,
+                    Err(fail) => break Err(fail),
+                },
             };
-        }
+            let attempt = self.attempt(conn, try_on, out, pump, &mut upstream, reused);
+            match attempt.await {
+                Err(Fail::Stale) if reused => self.metrics.retries.inc(),
+                result => break result.map(|answered| (upstream, answered)),
+            }
+        };
         match result {
             Ok((upstream, answered)) => Ok(self.done(conn, try_on, upstream, answered)),
             Err(fail) => {
