@@ -26,7 +26,8 @@ pub fn free_addr() -> SocketAddr {
     let first = std::process::id().wrapping_mul(7919);
     for step in 0..count {
         let port = PORTS.start + (first.wrapping_add(step) % count) as u16;
-        let name = format!("podkit-test-port-{port}");
+        // Not in podkit's name, by which leftovers are known.
+        let name = format!("testkit-port-{port}");
         let claim =
             UnixAddr::from_abstract_name(name).and_then(|name| UnixDatagram::bind_addr(&name));
         let addr = loopback(port);
