@@ -14,6 +14,7 @@
 
 mod certificate;
 mod client;
+mod files;
 mod look;
 mod metrics;
 mod opened;
@@ -29,6 +30,7 @@ mod stream;
 
 pub use certificate::{Certificate, date};
 pub use client::{ClientAuth, ClientRules, forwarded_client_cert};
+pub use files::{FILES, UPSTREAM_FILES};
 pub use look::Refusal;
 pub use metrics::{METRICS, Reason};
 pub use opened::Opened;

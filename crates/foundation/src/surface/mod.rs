@@ -152,8 +152,8 @@ pub struct Metric {
     pub doc: &'static str,
 }
 
-/// How many metrics there are in all sets.
-pub const fn count(sets: &[&[Metric]]) -> usize {
+/// How many rows there are in all sets.
+pub const fn count<T>(sets: &[&[T]]) -> usize {
     let (mut sum, mut at) = (0, 0);
     while at < sets.len() {
         sum += sets[at].len();
@@ -162,8 +162,8 @@ pub const fn count(sets: &[&[Metric]]) -> usize {
     sum
 }
 
-/// One table of the metrics of all sets; `N` is their [`count`].
-pub const fn join<const N: usize>(sets: &[&[Metric]]) -> [Metric; N] {
+/// One table of the rows of all sets, such as metrics or files; `N` is their [`count`].
+pub const fn join<T: Copy, const N: usize>(sets: &[&[T]]) -> [T; N] {
     let mut all = [sets[0][0]; N];
     let (mut to, mut set) = (0, 0);
     while set < sets.len() {

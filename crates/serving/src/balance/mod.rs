@@ -91,40 +91,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             open: false,
         },
     ],
-    files: &[
-        FileUse {
-            name: "upstream",
-            doc: "With `file:/path`: an upstream a line. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "affinity-secret-file",
-            doc: "The secret of session cookies, at least 32 bytes. Read at the start.",
-        },
-        FileUse {
-            name: "access-log",
-            doc: "With a path: appended to; opened again when it was renamed.",
-        },
-        FileUse {
-            name: "cert",
-            doc: "PEM chain, and its key when there is no `--key`. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "key",
-            doc: "PEM private key. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "cert-dir",
-            doc: "Directory of pairs. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-ca",
-            doc: "PEM certificates of the authorities for clients. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-crl",
-            doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
-        },
-    ],
+    files: &FILES,
     needs: &[Need {
         feature: "listening on a port below 1024",
         doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
@@ -144,6 +111,23 @@ const SETS: [&[Metric]; 7] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
+
+const OWN_FILES: [FileUse; 3] = [
+    FileUse {
+        name: "upstream",
+        doc: "With `file:/path`: an upstream a line. Watched, and read on SIGHUP.",
+    },
+    FileUse {
+        name: "affinity-secret-file",
+        doc: "The secret of session cookies, at least 32 bytes. Read at the start.",
+    },
+    FileUse {
+        name: "access-log",
+        doc: "With a path: appended to; opened again when it was renamed.",
+    },
+];
+const FILE_SETS: [&[FileUse]; 3] = [&OWN_FILES, tls::FILES, tls::UPSTREAM_FILES];
+static FILES: [FileUse; count(&FILE_SETS)] = join(&FILE_SETS);
 
 #[cfg(test)]
 mod tests;

@@ -88,56 +88,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         doc: "Who was refused within the last minute: key, rule, allowed, denied, since; a page, or JSON by Accept or `?format=json`.",
         open: false,
     }],
-    files: &[
-        FileUse {
-            name: "rules-file",
-            doc: "Rules, as a YAML list. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "allow",
-            doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "deny",
-            doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "peers-secret-file",
-            doc: "The secret of all replicas. Read at the start.",
-        },
-        FileUse {
-            name: "cert",
-            doc: "PEM chain, and its key when there is no `--key`. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "key",
-            doc: "PEM private key. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "cert-dir",
-            doc: "Directory of pairs. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-ca",
-            doc: "PEM certificates of the authorities for clients. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-crl",
-            doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-ca",
-            doc: "PEM certificates of the authorities for upstreams. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-cert",
-            doc: "PEM chain shown to upstreams, and its key when there is no `--upstream-key`. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-key",
-            doc: "PEM private key of it. Watched, and read on SIGHUP.",
-        },
-    ],
+    files: &FILES,
     needs: &[Need {
         feature: "listening on a port below 1024",
         doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
@@ -214,3 +165,24 @@ const SETS: [&[Metric]; 6] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
+
+const OWN_FILES: [FileUse; 4] = [
+    FileUse {
+        name: "rules-file",
+        doc: "Rules, as a YAML list. Watched, and read on SIGHUP.",
+    },
+    FileUse {
+        name: "allow",
+        doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+    },
+    FileUse {
+        name: "deny",
+        doc: "Addresses and blocks, one a line. Watched, and read on SIGHUP.",
+    },
+    FileUse {
+        name: "peers-secret-file",
+        doc: "The secret of all replicas. Read at the start.",
+    },
+];
+const FILE_SETS: [&[FileUse]; 3] = [&OWN_FILES, tls::FILES, tls::UPSTREAM_FILES];
+static FILES: [FileUse; count(&FILE_SETS)] = join(&FILE_SETS);

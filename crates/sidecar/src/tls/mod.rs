@@ -81,40 +81,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         },
     ],
     endpoints: &[],
-    files: &[
-        FileUse {
-            name: "cert",
-            doc: "PEM chain, and its key when there is no `--key`. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "key",
-            doc: "PEM private key. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "cert-dir",
-            doc: "Directory of pairs. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-ca",
-            doc: "PEM certificates of the authorities for clients. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "client-crl",
-            doc: "PEM revocation lists of those authorities. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-ca",
-            doc: "PEM certificates of the authorities for upstreams. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-cert",
-            doc: "PEM chain shown to upstreams, and its key when there is no `--upstream-key`. Watched, and read on SIGHUP.",
-        },
-        FileUse {
-            name: "upstream-key",
-            doc: "PEM private key of it. Watched, and read on SIGHUP.",
-        },
-    ],
+    files: &FILES,
     needs: &[Need {
         feature: "listening on a port below 1024",
         doc: "CAP_NET_BIND_SERVICE, or net.ipv4.ip_unprivileged_port_start=0 as container runtimes set it.",
@@ -132,6 +99,9 @@ const SETS: [&[Metric]; 5] = [
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
+
+const FILE_SETS: [&[FileUse]; 2] = [tls::FILES, tls::UPSTREAM_FILES];
+static FILES: [FileUse; count(&FILE_SETS)] = join(&FILE_SETS);
 
 #[cfg(test)]
 mod tests;
