@@ -1,11 +1,11 @@
 //! What pulls show: bars on a terminal, plain lines elsewhere, on standard error.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use podkit_pod::image::{Digest, Event, LayerState, Progress, Quiet};
+use podkit_pod::image::{Digest, Event, LayerState, Progress, Quiet, Underway};
 use podkit_pod::runner::Screen;
 
 /// Shows the progress of `image`.
@@ -16,7 +16,7 @@ pub(crate) fn of(image: &str, quiet: bool) -> Box<dyn Progress> {
         let all = MultiProgress::new();
         Box::new(Pull {
             image: image.to_owned(),
-            bars: Mutex::new(Bars::new(&all, String::new())),
+            bars: Mutex::new(Bars::new(&all)),
             all,
         })
     } else {
@@ -24,8 +24,8 @@ pub(crate) fn of(image: &str, quiet: bool) -> Box<dyn Progress> {
     }
 }
 
-/// What shows the pulls of a pod that runs in the foreground; none: its standard error is no terminal.
-pub(crate) fn of_pod() -> Option<Arc<dyn Screen>> {
+/// What shows the pulls of pods; none: standard error is no terminal.
+pub(crate) fn of_pods() -> Option<Arc<dyn Screen>> {
     let terminal = std::io::stderr().is_terminal();
     terminal.then(|| Arc::new(Below::new(ProgressDrawTarget::stderr())) as Arc<dyn Screen>)
 }
@@ -51,15 +51,13 @@ impl Progress for Lines {
 #[derive(Debug)]
 struct Bars {
     all: MultiProgress,
-    /// Before each layer's name.
-    prefix: String,
     of: HashMap<Digest, ProgressBar>,
 }
 
 impl Bars {
-    fn new(all: &MultiProgress, prefix: String) -> Self {
+    fn new(all: &MultiProgress) -> Self {
         let (all, of) = (all.clone(), HashMap::new());
-        Self { all, prefix, of }
+        Self { all, of }
     }
 
     fn found(&mut self, layers: Vec<(Digest, u64)>) {
@@ -67,8 +65,7 @@ impl Bars {
             "{prefix}: {msg:<16} [{bar:30}] {bytes:>10}/{total_bytes:<10}",
         );
         for (digest, size) in layers {
-            let prefix = format!("{}{}", self.prefix, digest.short());
-            let bar = ProgressBar::new(size).with_prefix(prefix);
+            let bar = ProgressBar::new(size).with_prefix(digest.short().to_owned());
             if let Ok(style) = &style {
                 bar.set_style(style.clone().progress_chars("=> "));
             }
@@ -126,98 +123,133 @@ impl Progress for Pull {
     }
 }
 
-/// Bars below the lines of a pod's output, each pull's until it has ended.
+/// A bar for each image that pods pull, below the lines of the output; the same image of two pods has one.
 ///
-/// The terminal may be stopped (Ctrl-S), and then whoever draws waits. So only the threads that pull and the one that writes the output
-/// draw; the supervisor's own says that a pull has ended, and the next who draws takes its bars off.
+/// The terminal may be stopped (Ctrl-S), and then whoever draws waits. So only a thread of its own and the ones that write the output
+/// draw.
 #[derive(Debug)]
 struct Below(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    all: MultiProgress,
+    wanted: Mutex<Wanted>,
+    /// Told when something else is wanted.
+    changed: Condvar,
     /// Held while something is drawn.
-    pulls: Mutex<Vec<Arc<Drawn>>>,
+    drawn: Mutex<Drawn>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// By pod.
+    pulls: BTreeMap<String, Vec<Underway>>,
+    /// And not drawn yet.
+    stale: bool,
+    /// There is a thread that draws.
+    drawer: bool,
 }
 
 #[derive(Debug)]
 struct Drawn {
-    bars: Mutex<Bars>,
-    ended: std::sync::atomic::AtomicBool,
-}
-
-/// A pull that is drawn there.
-struct Shows {
-    shared: Arc<Shared>,
-    drawn: Arc<Drawn>,
+    all: MultiProgress,
+    bars: BTreeMap<String, ProgressBar>,
 }
 
 impl Below {
     fn new(target: ProgressDrawTarget) -> Self {
         Self(Arc::new(Shared {
-            all: MultiProgress::with_draw_target(target),
-            pulls: Mutex::default(),
+            wanted: Mutex::default(),
+            changed: Condvar::new(),
+            drawn: Mutex::new(Drawn {
+                all: MultiProgress::with_draw_target(target),
+                bars: BTreeMap::new(),
+            }),
         }))
     }
 }
 
 impl Shared {
-    /// Takes off what has ended.
-    fn sweep(&self) -> MutexGuard<'_, Vec<Arc<Drawn>>> {
-        let mut pulls = lock(&self.pulls);
-        pulls.retain(|pull| {
-            let ended = pull.ended.load(std::sync::atomic::Ordering::SeqCst);
-            if ended {
-                for (_, bar) in lock(&pull.bars).of.drain() {
-                    bar.finish_and_clear();
-                    self.all.remove(&bar);
-                }
+    fn draw_on(&self) {
+        loop {
+            let wanted = lock(&self.wanted);
+            let changed = self.changed.wait_while(wanted, |wanted| !wanted.stale);
+            drop(changed);
+            lock(&self.drawn).update(&self.wanted);
+        }
+    }
+}
+
+impl Drawn {
+    /// Draws what is wanted now.
+    fn update(&mut self, wanted: &Mutex<Wanted>) {
+        let mut wanted = lock(wanted);
+        if !std::mem::take(&mut wanted.stale) {
+            return;
+        }
+        let mut images: BTreeMap<String, Underway> = BTreeMap::new();
+        for pull in wanted.pulls.values().flatten() {
+            let image = images.entry(pull.image.clone());
+            let shown = image.or_insert_with(|| pull.clone());
+            // Whoever waits for another's pull has received nothing itself.
+            shown.received = shown.received.max(pull.received);
+        }
+        drop(wanted);
+        let all = &self.all;
+        self.bars.retain(|image, bar| {
+            let stays = images.contains_key(image);
+            if !stays {
+                bar.finish_and_clear();
+                all.remove(bar);
             }
-            !ended
+            stays
         });
-        pulls
+        for (image, pull) in images {
+            let bar = self.bars.entry(image);
+            let bar = bar.or_insert_with_key(|image| all.add(image_bar(image, pull.total)));
+            bar.set_position(pull.received);
+        }
+    }
+}
+
+fn image_bar(image: &str, total: u64) -> ProgressBar {
+    // What is too long for the line is cut.
+    let style =
+        ProgressStyle::with_template("Pulling [{bar:30}] {bytes:>10}/{total_bytes:<10} {wide_msg}");
+    // It is the file's text.
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let image: String = image.chars().map(clean).collect();
+    let bar = ProgressBar::new(total).with_message(image);
+    match style {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
     }
 }
 
 impl Screen for Below {
-    fn pull(&self, container: &str) -> Arc<dyn Progress> {
-        let prefix = format!("{container} ");
-        Arc::new(Shows {
-            shared: Arc::clone(&self.0),
-            drawn: Arc::new(Drawn {
-                bars: Mutex::new(Bars::new(&self.0.all, prefix)),
-                ended: false.into(),
-            }),
-        })
+    fn show(&self, pod: &str, pulls: Vec<Underway>) {
+        let mut wanted = lock(&self.0.wanted);
+        let before = wanted.pulls.get(pod).map_or(&[][..], Vec::as_slice);
+        if before == pulls {
+            return;
+        }
+        match pulls.is_empty() {
+            true => wanted.pulls.remove(pod),
+            false => wanted.pulls.insert(pod.to_owned(), pulls),
+        };
+        wanted.stale = true;
+        if !wanted.drawer {
+            let shared = Arc::clone(&self.0);
+            let drawer = std::thread::Builder::new().name("bars".to_owned());
+            // Without it they are drawn whenever a line is.
+            wanted.drawer = drawer.spawn(move || shared.draw_on()).is_ok();
+        }
+        self.0.changed.notify_one();
     }
 
     fn aside(&self, write: &mut dyn FnMut()) {
-        let _drawing = self.0.sweep();
-        self.0.all.suspend(write);
-    }
-}
-
-impl Progress for Shows {
-    fn event(&self, event: Event) {
-        let mut pulls = self.shared.sweep();
-        if self.drawn.ended.load(std::sync::atomic::Ordering::SeqCst) {
-            return;
-        }
-        match event {
-            Event::Found { layers } => {
-                lock(&self.drawn.bars).found(layers);
-                pulls.push(Arc::clone(&self.drawn));
-            }
-            Event::Layer { digest, state } => lock(&self.drawn.bars).layer(&digest, state),
-            // The first is one of the lines; the second is no news while it goes on.
-            Event::Pulling | Event::Retry(_) => {}
-        }
-    }
-
-    fn end(&self) {
-        self.drawn
-            .ended
-            .store(true, std::sync::atomic::Ordering::SeqCst);
+        let mut drawn = lock(&self.0.drawn);
+        drawn.update(&self.0.wanted);
+        drawn.all.suspend(write);
     }
 }
 

@@ -105,8 +105,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         let why = "only with -d; in the foreground the output says when a pod is ready";
         return Err(ParamError::new("wait", why).into());
     }
-    // One of several writes where others do, and one in the background nowhere.
-    let several_or_nobody = params.only_pod.is_some() || params.detach;
+    // One of several has another process over it that shows its pulls, and one in the background whoever waits for it.
+    let shows = params.only_pod.is_none() && !params.detached && (!params.detach || params.wait);
     let options = RunOptions {
         files: files(matches),
         without: params.without,
@@ -129,8 +129,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         wait_timeout: params.wait_timeout,
         log_max_size: params.log_max_size.0,
         log_max_files: params.log_max_files,
-        screen: match (params.output, several_or_nobody) {
-            (Form::Text, false) => progress::of_pod(),
+        screen: match (params.output, shows) {
+            (Form::Text, true) => progress::of_pods(),
             _ => None,
         },
         detached: params.detached,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::event::EventLog;
+use crate::image::Pulls;
 use crate::plan::ContainerPlan;
 
 /// Written by the supervisor, read by the connections, all on one thread.
@@ -18,15 +19,17 @@ pub(crate) struct Board {
     events: RefCell<EventLog>,
     /// The number of the latest event.
     told: watch::Sender<u64>,
+    pulls: Pulls,
     ended: Cell<bool>,
 }
 
 impl Board {
-    pub(crate) fn new(events: EventLog) -> Self {
+    pub(crate) fn new(events: EventLog, pulls: Pulls) -> Self {
         Self {
             pod: watch::Sender::new(Arc::from("{}")),
             events: RefCell::new(events),
             told: watch::Sender::new(0),
+            pulls,
             ended: Cell::new(false),
         }
     }
@@ -72,6 +75,11 @@ impl Board {
 
     pub(super) fn watch_events(&self) -> watch::Receiver<u64> {
         self.told.subscribe()
+    }
+
+    /// The images that are on their way.
+    pub(crate) fn pulls(&self) -> &Pulls {
+        &self.pulls
     }
 
     pub(super) fn events(&self) -> Ref<'_, EventLog> {

@@ -267,6 +267,13 @@ async fn serve(request: Request, mut peer: Peer, context: Context) -> io::Result
                 () = input.gone() => Ok(()),
             }
         }
+        Request::Pulls { watch } => {
+            let Peer { input, output } = &mut peer;
+            tokio::select! {
+                told = pulls(output, &context, watch) => told,
+                () = input.gone() => Ok(()),
+            }
+        }
         Request::Stop { grace_seconds } => {
             let grace = grace_seconds.map(Duration::from_secs);
             // It listens for as long as the pod lives.
@@ -316,6 +323,31 @@ async fn events(output: &mut Out, context: &Context, watch: bool) -> io::Result<
             return output.end(&serde_json::json!({})).await;
         }
         let _changed = told.changed().await;
+    }
+}
+
+async fn pulls(output: &mut Out, context: &Context, watch: bool) -> io::Result<()> {
+    let board = &context.board;
+    // The pod's end wakes those who wait for events.
+    let (mut look, mut end) = (board.pulls().look(), board.watch_events());
+    loop {
+        let ended = board.ended();
+        let told = serde_json::json!({"pulls": look.underway()});
+        output
+            .frame(Kind::Json, told.to_string().as_bytes())
+            .await?;
+        if !watch || ended {
+            return output.end(&serde_json::json!({})).await;
+        }
+        let over = async {
+            while !board.ended() {
+                let _changed = end.changed().await;
+            }
+        };
+        tokio::select! {
+            () = look.changed() => {}
+            () = over => {}
+        }
     }
 }
 

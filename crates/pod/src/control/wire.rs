@@ -42,6 +42,12 @@ pub enum Request {
         #[serde(default)]
         watch: bool,
     },
+    /// The images that are on their way, in one J; with `watch` again after changes, until the pod's end.
+    Pulls {
+        /// Go on.
+        #[serde(default)]
+        watch: bool,
+    },
     /// The pod is to end. X comes at once; the pod is gone when its lock is free.
     Stop {
         /// Instead of the pod's own grace period; 0 kills.
@@ -159,7 +165,7 @@ impl Request {
 
 /// What can be asked for.
 pub(crate) const CAPABILITIES: &[&str] = &[
-    "hello", "pod", "events", "stop", "exec", "attach", "forward",
+    "hello", "pod", "events", "pulls", "stop", "exec", "attach", "forward",
 ];
 
 /// What a frame carries.
@@ -321,6 +327,10 @@ mod tests {
         ),
         (r#"{"podkit":1,"do":"pod"}"#, "Pod { watch: false }"),
         (r#"{"podkit":1,"do":"events"}"#, "Events { watch: false }"),
+        (
+            r#"{"podkit":1,"do":"pulls","watch":true}"#,
+            "Pulls { watch: true }",
+        ),
         (
             r#"{"podkit":1,"do":"stop"}"#,
             "Stop { grace_seconds: None }",

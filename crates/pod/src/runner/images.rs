@@ -20,9 +20,8 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::machine::{Id, Input, PullFailure, Pulled, Took};
-use super::output::Output;
 use super::supervise::Note;
-use crate::image::{EnsureError, Event, Location, Progress, ResolvedImage, Store, Wanted};
+use crate::image::{EnsureError, Event, Location, Progress, Pulls, ResolvedImage, Store, Wanted};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, PullPolicy, VolumeKind, VolumePlan};
 
 /// Images that are pulled at a time; each has its own layers in flight.
@@ -39,7 +38,8 @@ pub(super) type Got = Result<Option<ResolvedImage>, PullFailure>;
 #[derive(Debug)]
 pub(super) struct Images {
     store: Store,
-    output: Output,
+    /// For those who show them.
+    pulls: Pulls,
     gate: Arc<Semaphore>,
     /// By container.
     containers: Vec<Own>,
@@ -127,10 +127,10 @@ enum Turn {
 
 impl Images {
     /// Asks for the images of all volumes and containers. Needs a local set.
-    pub(super) fn begin(store: Store, plan: &PodPlan, output: &Output, notes: &Notes) -> Self {
+    pub(super) fn begin(store: Store, plan: &PodPlan, pulls: &Pulls, notes: &Notes) -> Self {
         let mut images = Self {
             store,
-            output: output.clone(),
+            pulls: pulls.clone(),
             gate: Arc::new(Semaphore::new(AT_ONCE)),
             containers: Vec::new(),
             volumes: BTreeMap::new(),
@@ -143,7 +143,7 @@ impl Images {
             let first = earlier.all(|earlier| earlier.source != container.source)
                 && !plan.volumes.iter().any(|volume| is_same(volume, container));
             let early = wanted(plan, container).filter(|_| first).map(|wanted| {
-                let told = images.told(Whose::Container { id, run: 0 }, &container.name, notes);
+                let told = images.told(Whose::Container { id, run: 0 }, &wanted.location, notes);
                 let pull = tokio::task::spawn_local(images.ensure(wanted, &told));
                 Early { pull, told }
             });
@@ -197,7 +197,7 @@ impl Images {
         let turn = match (self.containers[id].early.take(), wanted(plan, container)) {
             (Some(early), _) => Turn::Early(early),
             (None, Some(wanted)) => {
-                let told = self.told(Whose::Container { id, run }, &container.name, notes);
+                let told = self.told(Whose::Container { id, run }, &wanted.location, notes);
                 Turn::Now(Box::pin(self.ensure(wanted, &told)), told)
             }
             (None, None) => Turn::Nothing,
@@ -258,7 +258,7 @@ impl Images {
         else {
             return;
         };
-        let told = self.told(Whose::Volume(image.clone()), &volume.name, notes);
+        let told = self.told(Whose::Volume(image.clone()), location, notes);
         told.turn();
         let ensure = self.ensure(asked(plan, location, *pull), &told);
         let (tell, came) = watch::channel(None);
@@ -291,9 +291,9 @@ impl Images {
             .insert(volume.name.clone(), Shared { task, came });
     }
 
-    /// `name` is the container's or the volume's.
-    fn told(&self, whose: Whose, name: &str, notes: &Notes) -> Arc<Told> {
-        Arc::new(Told::new(whose, notes.clone(), self.output.pull(name)))
+    fn told(&self, whose: Whose, image: &Location, notes: &Notes) -> Arc<Told> {
+        let shown = Box::new(self.pulls.begin(image.to_string()));
+        Arc::new(Told::new(whose, notes.clone(), shown))
     }
 
     fn ensure(&self, wanted: Wanted, told: &Arc<Told>) -> impl Future<Output = Ensured> + use<> {
@@ -392,8 +392,8 @@ struct Told {
     /// Its container waits for it.
     turn: AtomicBool,
     told: AtomicBool,
-    /// On the terminal.
-    shown: Option<Arc<dyn Progress>>,
+    /// To those who show pulls.
+    shown: Box<dyn Progress>,
 }
 
 /// Whom an image is for.
@@ -408,7 +408,7 @@ enum Whose {
 }
 
 impl Told {
-    fn new(whose: Whose, notes: Notes, shown: Option<Arc<dyn Progress>>) -> Self {
+    fn new(whose: Whose, notes: Notes, shown: Box<dyn Progress>) -> Self {
         Self {
             whose,
             notes,
@@ -446,15 +446,11 @@ impl Progress for Told {
             self.pulls.store(true, Ordering::SeqCst);
             self.tell();
         }
-        if let Some(shown) = &self.shown {
-            shown.event(event);
-        }
+        self.shown.event(event);
     }
 
     fn end(&self) {
-        if let Some(shown) = &self.shown {
-            shown.end();
-        }
+        self.shown.end();
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each is podkit itself with one more option. Its standard output comes here and goes on line by line; its standard
 //! input is a pipe whose end means stop, so that none outlives this process. They are in process groups of their own: a
-//! Ctrl-C reaches them once, from here.
+//! Ctrl-C reaches them once, from here. Where pulls are shown on a terminal, this process asks each for its own by the control socket
+//! and draws them all; then standard error comes here, too, since what others write there would tear the bars.
 
 mod edits;
 mod unseen;
@@ -10,14 +11,15 @@ mod unseen;
 use std::io::{self, IsTerminal};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use podkit_foundation::error::Failure;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::net::unix::pipe::Receiver;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use super::again::again;
@@ -28,13 +30,15 @@ use super::logs::Lines;
 use super::output::{Queue, harmless};
 use super::prepare::Pods;
 use super::signals::{Ask, Signals};
-use super::{OutputFormat, RunOptions};
+use super::{OutputFormat, RunOptions, Screen, pulls};
 use crate::manifest::{NameSeed, suffix};
 use crate::plan::{PodPlan, pod_key};
 
 /// A supervisor's own lines are at most 16 KiB of a log, which JSON may make six times as long.
 const LINE_MAX: usize = 128 * 1024;
 const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long standard error may stay open after standard output, in case that somebody else holds it.
+const ERRORS_PATIENCE: Duration = Duration::from_millis(200);
 /// Between two looks at how often the containers of a Job's pods were restarted.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -64,7 +68,11 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::runtime("starting the supervisors", error))?;
-    let queue = Queue::to_stdout(None);
+    let queue = Queue::to_stdout(options.screen.clone());
+    let beside = options.screen.as_ref().map(|screen| Beside {
+        screen: Arc::clone(screen),
+        errors: Queue::to_stderr(Arc::clone(screen)),
+    });
     if options.detached {
         detach::warn(pods.remarks());
     } else {
@@ -72,7 +80,10 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             queue.push(remark_line(options.output, remark).as_bytes());
         }
     }
-    let result = LocalSet::new().block_on(&runtime, supervise(options, pods, &queue));
+    let result = LocalSet::new().block_on(&runtime, supervise(options, pods, &queue, &beside));
+    if let Some(beside) = &beside {
+        beside.errors.finish(OUTPUT_PATIENCE);
+    }
     queue.finish(OUTPUT_PATIENCE);
     result
 }
@@ -95,9 +106,18 @@ fn remark_line(format: OutputFormat, remark: &str) -> String {
 struct Crowd<'a> {
     options: &'a RunOptions,
     queue: &'a Queue,
+    beside: &'a Option<Beside>,
     layout: Layout,
     supervisors: Vec<Supervisor>,
     ends: tokio::task::JoinSet<usize>,
+}
+
+/// Where pulls are shown.
+#[derive(Debug, Clone)]
+struct Beside {
+    screen: Arc<dyn Screen>,
+    /// To standard error.
+    errors: Queue,
 }
 
 /// Who hears a supervisor.
@@ -121,18 +141,27 @@ impl Crowd<'_> {
     fn start(&mut self, pod: &str, job_pod: Option<&str>, heard: Heard<'_>) -> Result<(), Failure> {
         let failed = |error| Failure::runtime("starting a supervisor", error);
         let at = self.supervisors.len();
-        let mut supervisor = start(self.options, pod, job_pod, heard).map_err(failed)?;
+        let shown = self.beside.is_some();
+        let mut supervisor = start(self.options, pod, job_pod, (heard, shown)).map_err(failed)?;
         let (out, err) = (
             supervisor.child.stdout.take(),
             supervisor.child.stderr.take(),
         );
         let end = || -> io::Result<_> { crate::sys::watch_readable(supervisor.pidfd.try_clone()?) };
         match (heard, out, err) {
-            (Heard::Here, Some(out), _) => {
+            (Heard::Here, Some(out), err) => {
                 let show = Show::new(self.options.output, at, self.queue);
+                let (beside, pod, run) = (self.beside.clone(), pod.to_owned(), self.run_dir(pod));
                 // Nobody but the supervisor holds the other end: it closes when that process ends.
                 self.ends.spawn_local(async move {
-                    pass_on(out.into(), show).await;
+                    match (beside, err) {
+                        (Some(beside), Some(err)) => {
+                            beside
+                                .pass_on(out.into(), err.into(), show, (&pod, &run))
+                                .await;
+                        }
+                        _ => pass_on(out.into(), show, &Notify::new()).await,
+                    }
                     at
                 });
             }
@@ -179,6 +208,14 @@ impl Crowd<'_> {
         }
     }
 
+    fn run_dir(&self, pod: &str) -> PathBuf {
+        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+        self.layout
+            .paths(&pod_key(namespace, name))
+            .run()
+            .to_owned()
+    }
+
     /// `supervisor.log` of each that lives.
     fn logs(&self) -> Vec<PathBuf> {
         let living = self.supervisors.iter().filter(|one| !one.ended);
@@ -191,12 +228,18 @@ impl Crowd<'_> {
     }
 }
 
-async fn supervise(options: &RunOptions, pods: &Pods, queue: &Queue) -> Result<u8, Failure> {
+async fn supervise(
+    options: &RunOptions,
+    pods: &Pods,
+    queue: &Queue,
+    beside: &Option<Beside>,
+) -> Result<u8, Failure> {
     let mut signals =
         Signals::new(None).map_err(|error| Failure::runtime("taking signals", error))?;
     let mut crowd = Crowd {
         options,
         queue,
+        beside,
         layout: Layout::new(options.state_dir.as_deref()),
         supervisors: Vec::new(),
         ends: tokio::task::JoinSet::new(),
@@ -424,10 +467,11 @@ fn start(
     options: &RunOptions,
     pod: &str,
     job_pod: Option<&str>,
-    heard: Heard<'_>,
+    (heard, shown): (Heard<'_>, bool),
 ) -> io::Result<Supervisor> {
     let of_job = job_pod.map(|pod| ["--job-pod", pod]);
     let (out, err) = match heard {
+        Heard::Here if shown => (Stdio::piped(), Stdio::piped()),
         Heard::Here => (Stdio::piped(), Stdio::inherit()),
         // It reports there, and shows nothing.
         Heard::ByCaller => (Stdio::inherit(), Stdio::inherit()),
@@ -487,6 +531,15 @@ impl Show {
         }
     }
 
+    /// For a supervisor's standard error.
+    fn errors(queue: &Queue) -> Self {
+        Self {
+            terminal: false,
+            color: None,
+            queue: queue.clone(),
+        }
+    }
+
     fn line(&self, line: &[u8], to: &mut Vec<u8>) {
         if !self.terminal {
             to.extend_from_slice(line);
@@ -510,8 +563,30 @@ impl Show {
     }
 }
 
-/// Shows what a supervisor says, until its end.
-async fn pass_on(pipe: OwnedFd, show: Show) {
+impl Beside {
+    /// Shows what a supervisor says and pulls, until its end.
+    async fn pass_on(&self, out: OwnedFd, err: OwnedFd, show: Show, (pod, run): (&str, &Path)) {
+        let (errors, speaks) = (Show::errors(&self.errors), Notify::new());
+        let errors = tokio::task::spawn_local(async move {
+            pass_on(err, errors, &Notify::new()).await;
+        });
+        let pulls = async {
+            // It says nothing before it listens.
+            speaks.notified().await;
+            pulls::show_told(run, pod, &*self.screen).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = pass_on(out, show, &speaks) => {}
+            () = pulls => {}
+        }
+        self.screen.show(pod, Vec::new());
+        let _patience = tokio::time::timeout(ERRORS_PATIENCE, errors).await;
+    }
+}
+
+/// Shows the lines of one of a supervisor's pipes, until its end.
+async fn pass_on(pipe: OwnedFd, show: Show, speaks: &Notify) {
     let mut lines = Lines::new(LINE_MAX);
     let mut buffer = vec![0; 16 * 1024];
     let Ok(pipe) = Receiver::from_owned_fd(pipe) else {
@@ -527,6 +602,7 @@ async fn pass_on(pipe: OwnedFd, show: Show) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Ok(0) | Err(_) => return,
             Ok(count) => {
+                speaks.notify_one();
                 let lines = lines.feed(&buffer[..count]).into_iter();
                 for line in lines.filter(|line| !line.end_only) {
                     show.line(&line.bytes, &mut shown);

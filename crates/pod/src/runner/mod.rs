@@ -33,6 +33,7 @@ mod oom;
 mod output;
 mod prepare;
 mod probing;
+mod pulls;
 mod resolv;
 mod signals;
 mod state;
@@ -95,7 +96,7 @@ pub struct RunOptions {
     pub log_max_size: u64,
     /// See `log_max_size`.
     pub log_max_files: u32,
-    /// Shows pulls on the terminal below the output's lines. Of one pod only: several would write over each other.
+    /// Shows pulls on the terminal below the output's lines. None: one of several, which another process shows, or nobody looks.
     pub screen: Option<Arc<dyn Screen>>,
     /// `--detached` (hidden): this process goes on in the background, and reports on standard output to the one that started it.
     pub detached: bool,

@@ -24,6 +24,7 @@ use super::machine::Machine;
 use super::network;
 use super::oom;
 use super::output::{Item, Output};
+use super::pulls;
 use super::signals::Signals;
 use super::state::DETACHED;
 use super::supervise::{Followed, Supervisor};
@@ -283,7 +284,17 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
             let alone = options.only_pod.is_none();
             detach::begun(full_name, &claim.paths().supervisor_log(), alone)?;
         }
-        Ok(supervisor.run(signals, server).await)
+        let screen = options.screen.as_ref().filter(|_| !options.detached);
+        let shown = screen.map(|screen| {
+            let (pulls, pod, screen) = (supervisor.pulls(), full_name.to_owned(), screen.clone());
+            tokio::task::spawn_local(async move { pulls::show_own(&pulls, &pod, &*screen).await })
+        });
+        let outcome = supervisor.run(signals, server).await;
+        if let (Some(screen), Some(shown)) = (screen, shown) {
+            shown.abort();
+            screen.show(full_name, Vec::new());
+        }
+        Ok(outcome)
     });
     drop(local);
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -455,9 +466,6 @@ async fn prepare(
 ) -> Result<Supervisor, Failure> {
     let runtime = |error: &dyn std::fmt::Display| Failure::Runtime(error.to_string());
     ids::check(&plan, base.mounts.ids())?;
-    for message in ids::warnings(&plan) {
-        output.show(&Item::Warning { message: &message });
-    }
     let publisher = Publisher::take(&plan, options.publish).map_err(|e| runtime(&e))?;
     let paths = base.claim.paths().clone();
     // The file may have several pods with volumes of one name.
@@ -477,10 +485,12 @@ async fn prepare(
         .clone()
         .unwrap_or_else(|| base.claim.layout().seccomp());
     let sandbox = PodSandbox::create(base.mounts, spec).map_err(|e| runtime(&e))?;
-    let network = match base.lease {
+    let mut network = match base.lease {
         Some(lease) => network::own(&plan, &sandbox, lease)?,
         None => network::of_machine(&plan),
     };
+    // Nothing is said before the supervisor listens: whoever hears it may ask then.
+    network.warnings.splice(..0, ids::warnings(&plan));
     let (address, resolv) = (network.net.address(), &network.resolv.text);
     etc::write(&paths.etc(), &plan, &hostname, address, resolv)
         .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;

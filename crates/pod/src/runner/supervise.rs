@@ -22,7 +22,7 @@ use super::probing;
 use super::signals::{Ask, Signals};
 use super::state::PodObject;
 use crate::control::{Asked, Board, EventLog, Refusal, Server};
-use crate::image::Store;
+use crate::image::{Pulls, Store};
 use crate::manifest::nearest;
 use crate::net::{Egress, Forwarder, PodNet, Publisher};
 use crate::plan::{ContainerPlan, ImageSource};
@@ -123,10 +123,11 @@ impl Supervisor {
         let plan = ground.plan();
         let count = plan.containers.len();
         let (notes, inbox) = mpsc::unbounded_channel();
-        let images = Images::begin(store, &plan, &output, &notes);
+        let pulls = Pulls::default();
+        let images = Images::begin(store, &plan, &pulls, &notes);
         let (asks, asked) = mpsc::unbounded_channel();
         let object = PodObject::new(&plan, network.net.address(), SystemTime::now(), detached);
-        let board = Rc::new(Board::new(EventLog::new(&plan)));
+        let board = Rc::new(Board::new(EventLog::new(&plan), pulls));
         Self {
             ground: Arc::new(ground),
             net: Arc::new(network.net),
@@ -165,6 +166,11 @@ impl Supervisor {
         let (board, net) = (Rc::clone(&self.board), Arc::clone(&self.net));
         Server::listen(self.ground.paths.run(), board, net, self.asks.clone())
             .map_err(|error| format!("listening on the pod's control socket: {error}"))
+    }
+
+    /// The images that are on their way.
+    pub(super) fn pulls(&self) -> Pulls {
+        self.board.pulls().clone()
     }
 
     /// Runs the pod to its end.

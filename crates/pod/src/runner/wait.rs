@@ -1,12 +1,15 @@
-//! `run -d --wait`: until all pods are ready, have succeeded, or one of them can't be any more.
+//! `run -d --wait`: until all pods are ready, have succeeded, or one of them can't be any more. Meanwhile it shows what they pull.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podkit_foundation::error::Failure;
 use serde_json::Value;
+use tokio::task::{JoinSet, LocalSet};
 
-use super::RunOptions;
 use super::detach::say;
+use super::output::Screen;
+use super::{RunOptions, pulls};
 use crate::control::{Client, Machine, Request};
 
 /// The exit code: 0 when every pod became ready, or ended well.
@@ -16,16 +19,58 @@ pub(super) fn until_ready(options: &RunOptions, pods: &[String]) -> Result<u8, F
         .build()
         .map_err(|error| Failure::runtime("waiting for the pods", error))?;
     let machine = Machine::at(options.state_dir.as_deref());
+    LocalSet::new().block_on(&runtime, async {
+        let Some(screen) = &options.screen else {
+            let say = |pod: &str| say(options.output, "ready", pod);
+            return all_ready(options, &machine, pods, say).await;
+        };
+        let _shown = show_pulls(&machine, pods, screen);
+        let say = |pod: &str| {
+            let mut said = Ok(());
+            screen.aside(&mut || said = say(options.output, "ready", pod));
+            said
+        };
+        let ready = all_ready(options, &machine, pods, say).await;
+        for pod in pods {
+            screen.show(pod, Vec::new());
+        }
+        screen.aside(&mut || ());
+        ready
+    })
+}
+
+/// Until the answer is dropped.
+fn show_pulls(machine: &Machine, pods: &[String], screen: &Arc<dyn Screen>) -> JoinSet<()> {
+    let mut shown = JoinSet::new();
+    for pod in pods {
+        let (namespace, name) = parts(pod);
+        // One that has ended pulls nothing.
+        if let Ok(found) = machine.pod(namespace, name) {
+            let (pod, screen) = (pod.clone(), Arc::clone(screen));
+            shown.spawn_local(async move {
+                pulls::show_told(&found.run, &pod, &*screen).await;
+            });
+        }
+    }
+    shown
+}
+
+fn parts(pod: &str) -> (&str, &str) {
+    pod.split_once('/').unwrap_or(("default", pod))
+}
+
+async fn all_ready(
+    options: &RunOptions,
+    machine: &Machine,
+    pods: &[String],
+    say: impl Fn(&str) -> Result<(), Failure>,
+) -> Result<u8, Failure> {
     let deadline = Instant::now() + options.wait_timeout;
     for pod in pods {
-        let (namespace, name) = pod.split_once('/').unwrap_or(("default", pod));
+        let (namespace, name) = parts(pod);
         let left = deadline.saturating_duration_since(Instant::now());
-        let ready = runtime.block_on(async {
-            let ready = ready(&machine, namespace, name);
-            tokio::time::timeout(left, ready).await
-        });
-        match ready {
-            Ok(Ok(())) => say(options.output, "ready", pod)?,
+        match tokio::time::timeout(left, ready(machine, namespace, name)).await {
+            Ok(Ok(())) => say(pod)?,
             Ok(Err(why)) => return Err(Failure::Runtime(format!("pod/{name}: {why}"))),
             Err(_) => {
                 let limit: Duration = options.wait_timeout;

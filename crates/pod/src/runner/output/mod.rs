@@ -20,7 +20,6 @@ pub use screen::Screen;
 
 use super::OutputFormat;
 use super::machine::{ContainerStatus, Event, Phase};
-use crate::image::Progress;
 use crate::plan::PodPlan;
 
 /// Which of a container's two streams.
@@ -98,12 +97,11 @@ pub(crate) struct Output {
 struct Shown {
     queue: Queue,
     renderer: Arc<Renderer>,
-    screen: Option<Arc<dyn Screen>>,
 }
 
 impl Output {
     /// Output on standard output. With `prefix_pod` the pod's name stands before the container's: several pods share
-    /// the terminal. `screen`: shows pulls below. Call [`Output::finish`] at the end.
+    /// the terminal. `screen`: what is shown below. Call [`Output::finish`] at the end.
     pub(crate) fn new(
         plan: &PodPlan,
         format: OutputFormat,
@@ -116,9 +114,8 @@ impl Output {
         let renderer = Renderer::new(plan, format, terminal, color, prefix_pod);
         Self {
             shown: Some(Shown {
-                queue: Queue::to_stdout(screen.clone()),
+                queue: Queue::to_stdout(screen),
                 renderer: Arc::new(renderer),
-                screen,
             }),
         }
     }
@@ -158,12 +155,6 @@ impl Output {
             }
             shown.queue.push(&lines);
         }
-    }
-
-    /// What shows the pull of a container's image; none: nothing does.
-    pub(crate) fn pull(&self, container: &str) -> Option<Arc<dyn Progress>> {
-        let screen = self.shown.as_ref()?.screen.as_ref()?;
-        Some(screen.pull(container))
     }
 
     /// Returns when a log may be read.

@@ -7,6 +7,7 @@
 //! When standard output is gone (EPIPE) the pod goes on and its output is discarded.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -60,14 +61,15 @@ impl State {
 impl Queue {
     /// A queue to standard output, beside what `screen` shows there.
     pub(crate) fn to_stdout(screen: Option<Arc<dyn Screen>>) -> Self {
-        Self::start(move |bytes| {
-            let Some(screen) = &screen else {
-                return write_stdout(bytes);
-            };
-            let mut written = Ok(());
-            screen.aside(&mut || written = write_stdout(bytes));
-            written
+        Self::start(move |bytes| match &screen {
+            Some(screen) => aside(&**screen, io::stdout(), bytes),
+            None => write_to(io::stdout(), bytes),
         })
+    }
+
+    /// The same to standard error.
+    pub(crate) fn to_stderr(screen: Arc<dyn Screen>) -> Self {
+        Self::start(move |bytes| aside(&*screen, io::stderr(), bytes))
     }
 
     /// A queue whose thread hands all bytes to `write`.
@@ -152,8 +154,10 @@ impl Shared {
                     .unwrap_or_else(PoisonError::into_inner);
             }
             if state.bytes.is_empty() {
-                state.ended = true;
                 drop(state);
+                // Nothing, so that what stood beside the lines goes with them.
+                let _written = write(&[]);
+                self.lock().ended = true;
                 self.ended.notify_all();
                 return;
             }
@@ -172,14 +176,20 @@ impl Shared {
     }
 }
 
-fn write_stdout(bytes: &[u8]) -> io::Result<()> {
+fn aside(screen: &dyn Screen, to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    let mut written = Ok(());
+    screen.aside(&mut || written = write_to(&to, bytes));
+    written
+}
+
+fn write_to(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     // Not through std's handle: its line buffer would hold back what has no line end.
     let mut left = bytes;
     while !left.is_empty() {
-        match rustix::io::write(io::stdout(), left) {
+        match rustix::io::write(&to, left) {
             Ok(written) => left = &left[written..],
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => wait_writable()?,
+            Err(rustix::io::Errno::AGAIN) => wait_writable(&to)?,
             Err(error) => return Err(error.into()),
         }
     }
@@ -187,10 +197,9 @@ fn write_stdout(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Somebody else has made the terminal non-blocking.
-fn wait_writable() -> io::Result<()> {
+fn wait_writable(to: impl AsFd) -> io::Result<()> {
     use rustix::event::{PollFd, PollFlags, poll};
-    let stdout = io::stdout();
-    match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None) {
+    match poll(&mut [PollFd::new(&to, PollFlags::OUT)], None) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
