@@ -73,12 +73,25 @@ impl std::fmt::Display for NotFound {
     }
 }
 
+impl Found {
+    /// The directories of what is kept of it.
+    pub fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        let lib = self.logs.parent().unwrap_or(&self.logs);
+        [self.run.clone(), lib.to_owned()].into_iter()
+    }
+}
+
 impl Machine {
     /// The pods whose state is below `state_dir`, or where it is by default.
     pub fn at(state_dir: Option<&Path>) -> Self {
         Self {
             layout: Layout::new(state_dir),
         }
+    }
+
+    /// The directories in which each pod has an entry.
+    pub fn dirs(&self) -> [PathBuf; 2] {
+        self.layout.pods()
     }
 
     /// All pods, by namespace and name.

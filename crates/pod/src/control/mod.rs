@@ -12,9 +12,10 @@
 //! them.
 //!
 //! `wire` is the protocol without I/O, `server` the supervisor's end, `client` the commands', `board` what the supervisor shows
-//! of its pod, `find` what there is on the machine.
+//! of its pod, `find` what there is on the machine, `changes` when that is another.
 
 mod board;
+mod changes;
 mod client;
 mod event;
 mod find;
@@ -22,6 +23,7 @@ mod server;
 mod wire;
 
 pub(crate) use board::Board;
+pub use changes::Changes;
 pub use client::{Client, ClientError, Ended, Part, Reply};
 pub(crate) use event::EventLog;
 pub(crate) use find::lost;

@@ -144,10 +144,15 @@ impl Layout {
         })
     }
 
+    /// The directories in which each pod has an entry.
+    pub(crate) fn pods(&self) -> [PathBuf; 2] {
+        [self.run.join("pods"), self.lib.join("pods")]
+    }
+
     /// All pods of which there is something.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
-        for pods in [self.run.join("pods"), self.lib.join("pods")] {
+        for pods in self.pods() {
             for entry in std::fs::read_dir(pods).into_iter().flatten().flatten() {
                 if let Ok(name) = entry.file_name().into_string() {
                     let name = name.strip_suffix(".lock").unwrap_or(&name);

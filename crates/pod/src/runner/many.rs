@@ -81,10 +81,12 @@ pub(super) fn run(options: &RunOptions, pods: &Pods) -> Result<u8, Failure> {
         }
     }
     let result = LocalSet::new().block_on(&runtime, supervise(options, pods, &queue, &beside));
-    if let Some(beside) = &beside {
-        beside.errors.finish(OUTPUT_PATIENCE);
-    }
+    let begun = Instant::now();
     queue.finish(OUTPUT_PATIENCE);
+    if let Some(beside) = &beside {
+        let left = OUTPUT_PATIENCE.saturating_sub(begun.elapsed());
+        beside.errors.finish(left);
+    }
     result
 }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::ArgMatches;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::ParamSet;
-use podkit_pod::control::{Found, Life};
+use podkit_pod::control::{Changes, Found, Life};
 use serde_json::{Value, json};
 
 use super::status::{list, since, time, words};
@@ -62,9 +62,6 @@ Pods in the foreground are listed as well as detached ones. A detached pod that 
     args: pods_argument,
     run,
 };
-
-/// How often the files are looked at with `--watch`.
-const LOOK: Duration = Duration::from_millis(100);
 
 fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let params = PsParams::from_values(&cli::values(PsParams::PARAMS, matches))?;
@@ -184,14 +181,25 @@ pub(super) fn render(as_yaml: bool, value: &Value) -> String {
 fn watch(params: &PsParams, choice: &Choice<'_>) -> Result<ExitCode, Failure> {
     let (mut shown, mut widths) = (Vec::<Found>::new(), Vec::new());
     let mut first = true;
+    let (machine, mut changes) = (choice.machine(), Changes::default());
     loop {
         let pods = choice.pods()?;
+        let dirs = pods.iter().flat_map(Found::dirs);
+        if changes.follow(machine.dirs().into_iter().chain(dirs)) {
+            continue;
+        }
         let same = |a: &Found, b: &Found| {
             (&a.namespace, &a.name) == (&b.namespace, &b.name) && a.life == b.life && a.pod == b.pod
         };
         let looks = |pod: &Found| words(&pod.pod, SystemTime::UNIX_EPOCH);
+        // Otherwise its supervisor has only begun, or is clearing up.
+        let known = |pod: &Found| {
+            !matches!(pod.life, Life::Lives { .. })
+                || pod.pod["metadata"]["creationTimestamp"].is_string()
+        };
         let news: Vec<Found> = pods
             .iter()
+            .filter(|pod| known(pod))
             .filter(|pod| {
                 let before = shown
                     .iter()
@@ -220,7 +228,9 @@ fn watch(params: &PsParams, choice: &Choice<'_>) -> Result<ExitCode, Failure> {
         }
         first = false;
         shown = pods;
-        std::thread::sleep(LOOK);
+        changes
+            .wait(&shown)
+            .map_err(|error| Failure::runtime("waiting for changes", error))?;
     }
 }
 

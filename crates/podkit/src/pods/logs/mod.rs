@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use clap::ArgMatches;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet};
-use podkit_pod::control::{Found, Life, Machine};
+use podkit_pod::control::{Changes, Found, Life, Machine};
 use serde_json::Value;
 
 use self::segments::{Entry, Segments, latest};
@@ -60,8 +60,8 @@ The files are in the CRI's format, below lib/pods/POD/logs/CONTAINER of the stat
     run,
 };
 
-/// How often files are looked at with `--follow`.
-const LOOK: Duration = Duration::from_millis(50);
+/// So much of a log is read before the others get their turn.
+const TURN: usize = 1 << 20;
 
 /// Which lines, and how they are shown.
 struct View<'a> {
@@ -254,7 +254,13 @@ fn follow(
     sources: &mut [Source],
     out: &mut BufWriter<std::io::Stdout>,
 ) -> Result<bool, Failure> {
+    let mut changes = Changes::default();
     loop {
+        let logs = sources
+            .iter()
+            .map(|source| found.logs.join(&source.container));
+        let looks_again = changes.follow(found.dirs().chain(logs));
+        let mut rest = false;
         // Looked at before the files are read: what was written before an end is read then.
         let now = machine.pod(&found.namespace, &found.name).ok();
         let lives = |pod: &Found| matches!(pod.life, Life::Lives { .. });
@@ -277,11 +283,12 @@ fn follow(
                     if let Some(entry) = Entry::parse(line).filter(|entry| view.wants(entry)) {
                         view.show(&entry, &prefix, &mut inside, &mut text);
                     }
-                    text.len() < 1 << 20
+                    text.len() < TURN
                 })
                 .map_err(|error| unreadable(source, &error))?;
             source.inside = inside;
-            source.ended = over && text.len() < 1 << 20;
+            source.ended = over && text.len() < TURN;
+            rest |= text.len() >= TURN;
             if out.write_all(&text).is_err() || out.flush().is_err() {
                 return Ok(false);
             }
@@ -289,7 +296,11 @@ fn follow(
         if sources.iter().all(|source| source.ended) {
             return Ok(true);
         }
-        std::thread::sleep(LOOK);
+        if !rest && !looks_again {
+            changes
+                .wait(&now)
+                .map_err(|error| Failure::runtime("waiting for changes", error))?;
+        }
     }
 }
 
