@@ -3,10 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
+use std::time::Duration;
 
 use podkit_testkit::machine;
-use podkit_testkit::podkit::{command, podkit};
-use podkit_testkit::process::Finished;
+use podkit_testkit::podkit::{Pod, command, podkit};
+use podkit_testkit::process::{Finished, Process, Stream};
 use podkit_testkit::until;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
@@ -173,6 +174,51 @@ fn a_detached_pod_is_listed_read_and_stopped() {
     assert_eq!(ok(&["stop", "e2e"]), "pod/e2e stopped\n");
     assert!(followed.join().unwrap().contains("up\n"));
     assert_eq!(ps(), Vec::<String>::new());
+    ground.assert_clean();
+}
+
+#[test]
+fn who_watches_sleeps_until_something_happens() {
+    let Some(ground) = Ground::new() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state").display().to_string();
+    let follow = |args: &[&str]| {
+        let mut command = command(&[args, &["--state-dir", &state]].concat());
+        Process::spawn(args[0], &mut command)
+    };
+    let ps = follow(&["ps", "-w"]);
+    let spec = "terminationGracePeriodSeconds: 5
+containers:
+- name: app
+  image: none
+  command: [sh, -c, 'trap \"echo bye; sleep 1; exit 0\" TERM; sleep infinity & wait']";
+    let mut pod = Pod::run_text(&manifest(spec), &["--state-dir", &state]);
+    pod.wait_ready();
+    let mut logs = follow(&["logs", "-f", "e2e"]);
+    ps.wait_line("the pod", |line| line.contains("Running"));
+    // Who looks again and again is put to sleep as often.
+    let switches = || {
+        let of = |process: &Process| {
+            let status = format!("/proc/{}/status", process.pid());
+            let status = std::fs::read_to_string(status).unwrap();
+            let mut lines = status.lines();
+            let line = lines.find(|line| line.starts_with("voluntary_ctxt_switches:"));
+            line.unwrap().to_owned()
+        };
+        (of(&ps), of(&logs))
+    };
+    until("both sleep", || {
+        let before = switches();
+        std::thread::sleep(Duration::from_secs(1));
+        (switches() == before).then_some(())
+    });
+    assert_eq!(pod.stop(), 0);
+    assert!(logs.wait().success());
+    assert_eq!(logs.text(Stream::Out), "bye");
+    ps.wait_line("its end", |line| line.contains("Terminating"));
+    let said = ps.text(Stream::Out);
+    assert!(!said.contains("<unknown>"), "{said}");
+    drop(ps);
     ground.assert_clean();
 }
 
