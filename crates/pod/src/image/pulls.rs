@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Digest, Event, LayerState, Progress};
 
@@ -58,28 +59,36 @@ impl Pulls {
     }
 
     pub(crate) fn look(&self) -> Look {
-        Look(self.0.subscribe())
+        Look {
+            table: self.0.subscribe(),
+            next: Instant::now(),
+        }
     }
 }
 
 /// Of one who looks at them.
 #[derive(Debug)]
-pub(crate) struct Look(watch::Receiver<Table>);
+pub(crate) struct Look {
+    table: watch::Receiver<Table>,
+    /// Not before that there is another.
+    next: Instant,
+}
 
 impl Look {
     /// Those whose size is known, in the order in which they began.
     pub(crate) fn underway(&mut self) -> Vec<Underway> {
-        let table = self.0.borrow_and_update();
+        self.next = Instant::now() + PERIOD;
+        let table = self.table.borrow_and_update();
         let known = table.of.values().filter(|pull| !pull.layers.is_empty());
         known.map(Pull::underway).collect()
     }
 
     /// Returns when there is something else to be seen.
     pub(crate) async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.table.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep_until(self.next).await;
     }
 }
 
