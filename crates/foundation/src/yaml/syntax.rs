@@ -40,6 +40,9 @@ fn words(info: &str, line: &str) -> String {
         "while parsing node, found unknown anchor" => {
             "an alias to an anchor that isn't in this document".into()
         }
+        "invalid indentation in multiline quoted scalar" => {
+            "a text in quotes goes on in a line that is indented no further than its key: indent it further".into()
+        }
         "recursion limit exceeded" => format!("nested deeper than {MAX_DEPTH} levels"),
         info if info.starts_with("unexpected character") => {
             format!("{info}: a value that begins so needs quotes")

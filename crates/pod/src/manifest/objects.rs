@@ -52,8 +52,13 @@ pub(super) const REFUSED: &[&str] = &[
 ];
 /// Kinds that come along with pods and change nothing in them here.
 pub(super) const IGNORED: &[(&str, &str)] = &[
+    ("APIService", NO_API),
     ("ClusterRole", NO_API),
     ("ClusterRoleBinding", NO_API),
+    (
+        "CSIDriver",
+        "a claim is a directory of podkit's own, whatever volumes there are",
+    ),
     ("CustomResourceDefinition", NO_API),
     ("Endpoints", NO_SERVICE),
     ("EndpointSlice", NO_SERVICE),
@@ -67,6 +72,7 @@ pub(super) const IGNORED: &[(&str, &str)] = &[
         "LimitRange",
         "resources are what each pod says; no defaults are put in",
     ),
+    ("MutatingWebhookConfiguration", NO_API),
     ("Namespace", "a namespace needs no object here"),
     ("NetworkPolicy", "traffic of pods is not filtered"),
     (
@@ -84,10 +90,19 @@ pub(super) const IGNORED: &[(&str, &str)] = &[
         "StorageClass",
         "a claim is a directory of podkit's own, whatever volumes there are",
     ),
+    ("ValidatingAdmissionPolicy", NO_API),
+    ("ValidatingAdmissionPolicyBinding", NO_API),
+    ("ValidatingWebhookConfiguration", NO_API),
 ];
 const NO_API: &str = "there is no API server to talk to";
 const NO_SERVICE: &str =
     "nothing resolves or balances Services; a pod's ports are on this machine's loopback";
+
+/// The API group of an `apiVersion`, when it is none of Kubernetes' own: a Service of Knative is not a Service.
+fn foreign_group(version: &str) -> Option<&str> {
+    let (group, _) = version.split_once('/')?;
+    (group.contains('.') && !group.ends_with(".k8s.io")).then_some(group)
+}
 
 /// The kinds that are read, for messages.
 fn known() -> String {
@@ -185,6 +200,17 @@ impl Loader {
             return self.error(&source, &here.key("kind"), message);
         };
         let at = here.key("kind");
+        let foreign = version.as_deref().and_then(foreign_group);
+        if let Some(group) = foreign
+            && !KINDS.iter().any(|(name, _)| *name == kind)
+        {
+            let message = format!(
+                "refused: {kind} of {group} is not supported; {} are",
+                known()
+            );
+            self.lost();
+            return self.error(&source, &at, message);
+        }
         if let Some((_, reason)) = IGNORED.iter().find(|(name, _)| *name == kind) {
             let place = source.place(&at);
             let message = format!("{kind}: {reason}");

@@ -9,6 +9,9 @@
 //!   NONE= 'not read'         # as in a shell: NONE is empty
 //! ```
 //!
+//! A key with an empty value is as good as none, as for the kubelet, which can't tell them apart: an optional variable is not set, and
+//! any other keeps the container from starting. (pkg/kubelet/kubelet_pods.go, `makeEnvironmentVariables`)
+//!
 //! The first line that has the key counts, and nothing behind it is looked at. A container wrote the file: it is read with a bound,
 //! only when it is a regular file, and no link leads out of the volume.
 
@@ -81,8 +84,12 @@ impl Volumes {
             Ok(Some(value)) if value.contains('\0') => Err(failed(
                 "the value has a NUL byte, which can't be in a variable".to_owned(),
             )),
-            Ok(None) if !wanted.optional => Err(failed("the file has no such key".to_owned())),
-            Ok(value) => Ok(value),
+            Ok(value) => match value.filter(|value| !value.is_empty()) {
+                None if !wanted.optional => Err(failed(
+                    "the file has no such key, or its value is empty".to_owned(),
+                )),
+                value => Ok(value),
+            },
             Err(malformed) => Err(failed(malformed.to_string())),
         }
     }

@@ -141,6 +141,14 @@ fn kinds_and_versions() {
         "apiVersion: v1\nkind: Node\n",
         &format!("2:7: kind: refused: Node is not supported; {KINDS} are"),
     );
+    for kind in ["Service", "StatefulSet", "Thing"] {
+        check(
+            &format!("apiVersion: serving.knative.dev/v1\nkind: {kind}\n"),
+            &format!(
+                "2:7: kind: refused: {kind} of serving.knative.dev is not supported; {KINDS} are"
+            ),
+        );
+    }
     check(
         "apiVersion: v1\nkind: Job\n",
         "1:13: apiVersion: \"v1\" is not the version of a Job: batch/v1",
@@ -218,8 +226,8 @@ fn names_have_a_form() {
         "3:26: metadata.generateName: \"X\" is not a DNS name: lower-case letters, digits, - and ., beginning and ending with a letter or digit",
     );
     check(
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: x-}\n",
-        "3:26: metadata.generateName: refused: nothing could refer to a name that is made up; give metadata.name",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {generateName: X-}\n",
+        "3:26: metadata.generateName: \"X\" is not a DNS name: lower-case letters, digits, - and ., beginning and ending with a letter or digit",
     );
 }
 

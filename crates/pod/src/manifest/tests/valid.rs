@@ -166,3 +166,26 @@ fn a_pod_and_a_job_may_leave_the_end_of_their_names_to_podkit() {
         ]
     );
 }
+
+#[test]
+fn what_others_refer_to_may_have_a_made_up_name_and_is_then_not_used() {
+    let of = |kind: &str, more: &str| {
+        format!("apiVersion: v1\nkind: {kind}\nmetadata: {{generateName: x-}}\n{more}---\n")
+    };
+    let claim = "spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}\n";
+    let text = [
+        of("ConfigMap", ""),
+        of("ConfigMap", ""),
+        of("Secret", ""),
+        of("PersistentVolumeClaim", claim),
+    ];
+    let text = text.concat();
+    good(&text);
+    let ignored = super::found(&text, crate::manifest::Severity::Ignored);
+    let expected = [3, 7, 11, 15].map(|line| {
+        format!(
+            "{line}:26: ignored: metadata.generateName: nothing in the files can refer to a name that is made up: this object is not used"
+        )
+    });
+    assert_eq!(ignored, expected);
+}

@@ -208,6 +208,10 @@ fn slips_in_the_syntax() {
         "3:3: expected a key here: is the indentation that of the keys above?",
     );
     check(
+        "a:\n  b: 'c\n  d'\n",
+        "3:3: a.b: a text in quotes goes on in a line that is indented no further than its key: indent it further",
+    );
+    check(
         "a: *nowhere\n",
         "1:4: a: an alias to an anchor that isn't in this document",
     );

@@ -16,8 +16,9 @@ const MAX_ANNOTATION_BYTES: usize = 256 << 10;
 pub(super) fn metadata(metadata: &ObjectMeta, notes: &mut Notes<'_>) {
     if name_of(metadata).is_none() && prefix_of(metadata).is_some() {
         let at = Path::root().key("metadata").key("generateName");
-        let message = "refused: nothing could refer to a name that is made up; give metadata.name";
-        notes.error(&at, message);
+        let message =
+            "nothing in the files can refer to a name that is made up: this object is not used";
+        notes.ignored(&at, message);
     }
     started(metadata, notes);
 }

@@ -59,9 +59,14 @@ fn a_key_of_a_file() {
 #[test]
 fn what_is_missing_is_an_error_unless_it_is_optional() {
     let world = world();
+    const NO_KEY: &str = "the file has no such key, or its value is empty";
     fs::write(world.path("made/f"), "A='1'\n").unwrap();
+    fs::write(world.path("made/empty"), "K=''\n").unwrap();
+    fs::write(world.path("made/space"), "K= 'x'\nK='2'\n").unwrap();
     for (path, why) in [
-        ("f", "the file has no such key"),
+        ("f", NO_KEY),
+        ("empty", NO_KEY),
+        ("space", NO_KEY),
         ("none", "there is no such file"),
         ("f/below", "there is no such file"),
     ] {
