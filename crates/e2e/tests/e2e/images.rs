@@ -313,6 +313,42 @@ containers:
     images.assert_clean();
 }
 
+/// The image of a volume that nobody mounts keeps nobody waiting, and is asked for until it is there.
+#[test]
+fn the_image_of_a_volume_that_nobody_mounts_is_asked_for_again() {
+    let Some(images) = Images::new() else { return };
+    let spec = "restartPolicy: Never
+terminationGracePeriodSeconds: 0
+volumes:
+- name: data
+  image: {reference: 'e2e/data:1', pullPolicy: Never}
+containers:
+- name: app
+  image: x
+  command: [sleep, '60']";
+    let state = images.state();
+    let args = [
+        "--state-dir",
+        &state,
+        "--backoff",
+        "100ms",
+        "--image",
+        "app=host",
+    ];
+    let mut pod = Pod::run_text(&manifest(spec), &args);
+    pod.wait_event("app", "Started");
+    pod.wait_event("", "ErrImageNeverPull");
+    let archive = images.archive("e2e/data:1");
+    images
+        .image(&["load", "-q", archive.to_str().unwrap()])
+        .ok();
+    let pulled = pod.wait_event("", "Pulled");
+    let message = pulled["message"].as_str().unwrap_or_default();
+    assert!(message.contains("e2e/data:1"), "{pulled}");
+    pod.stop();
+    images.assert_clean();
+}
+
 #[test]
 fn what_may_not_be_root_waits_when_its_image_says_no_other_user() {
     let Some(images) = Images::new() else { return };

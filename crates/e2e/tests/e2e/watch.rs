@@ -206,8 +206,15 @@ fn a_pod_that_a_detached_run_can_not_begin_later_is_told_of() {
     assert!(log.contains(&why), "{log}");
     assert_eq!(status("e2e")["phase"], "Running");
 
-    // With another edit it is tried again.
+    // A run of its own takes its place.
     drop(taken);
+    let own = File::new(&other(7421, &ports("")));
+    let begun = ok(&["run", "-d", "--wait", own.name()]);
+    assert!(begun.contains("pod/other ready"), "{begun}");
+    assert_eq!(status("other")["phase"], "Running");
+    ok(&["stop", "other"]);
+
+    // With another edit it is tried again.
     file.edit(&(first.clone() + &other(7422, &ports(""))));
     until("its start", || {
         (status("other")["phase"] == "Running").then_some(())

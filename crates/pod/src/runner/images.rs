@@ -8,7 +8,9 @@
 //!
 //! The images of volumes are asked for when the pod begins too, before the containers' and once for all who mount them (KEP-4639:
 //! once per pod); what comes of that is told as the pod's at once, since the kubelet pulls them before any container. A container
-//! waits for those that it mounts, and when one can't be had it is asked for again by the container's own next attempt.
+//! waits for those that it mounts, and when one can't be had it is asked for again by the container's own next attempt. One that no
+//! container mounts keeps nobody waiting (the kubelet's error is that of the container which mounts it), and is asked for again with
+//! the kubelet's back-off until it is there.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -18,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::sleep;
 
-use super::machine::{Id, Input, PullFailure, Pulled, Took};
+use super::machine::{Id, Input, PULL_STEPS_MAX, PullFailure, Pulled, SHOWN, Took};
 use super::supervise::Note;
 use crate::image::{EnsureError, Event, Location, Progress, Pulls, ResolvedImage, Store, Wanted};
 use crate::plan::{ContainerPlan, ImageSource, PodPlan, PullPolicy, VolumeKind, VolumePlan};
@@ -37,14 +40,22 @@ pub(super) type Got = Result<Option<ResolvedImage>, PullFailure>;
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Images {
-    store: Store,
-    /// For those who show them.
-    pulls: Pulls,
-    gate: Arc<Semaphore>,
+    asker: Asker,
+    /// Of the back-off.
+    first_step: Duration,
     /// By container.
     containers: Vec<Own>,
     /// By volume; kept for the pod's life.
     volumes: BTreeMap<String, Shared>,
+}
+
+/// Whom the images are asked of.
+#[derive(Debug, Clone)]
+struct Asker {
+    store: Store,
+    /// For those who show them.
+    pulls: Pulls,
+    gate: Arc<Semaphore>,
 }
 
 /// A container's own.
@@ -127,11 +138,21 @@ enum Turn {
 
 impl Images {
     /// Asks for the images of all volumes and containers. Needs a local set.
-    pub(super) fn begin(store: Store, plan: &PodPlan, pulls: &Pulls, notes: &Notes) -> Self {
-        let mut images = Self {
+    pub(super) fn begin(
+        store: Store,
+        plan: &PodPlan,
+        pulls: &Pulls,
+        first_step: Duration,
+        notes: &Notes,
+    ) -> Self {
+        let asker = Asker {
             store,
             pulls: pulls.clone(),
             gate: Arc::new(Semaphore::new(AT_ONCE)),
+        };
+        let mut images = Self {
+            asker,
+            first_step,
             containers: Vec::new(),
             volumes: BTreeMap::new(),
         };
@@ -143,8 +164,9 @@ impl Images {
             let first = earlier.all(|earlier| earlier.source != container.source)
                 && !plan.volumes.iter().any(|volume| is_same(volume, container));
             let early = wanted(plan, container).filter(|_| first).map(|wanted| {
-                let told = images.told(Whose::Container { id, run: 0 }, &wanted.location, notes);
-                let pull = tokio::task::spawn_local(images.ensure(wanted, &told));
+                let asker = &images.asker;
+                let told = asker.told(Whose::Container { id, run: 0 }, &wanted.location, notes);
+                let pull = tokio::task::spawn_local(asker.ensure(wanted, &told));
                 Early { pull, told }
             });
             images.containers.push(Own { early, here: None });
@@ -197,8 +219,9 @@ impl Images {
         let turn = match (self.containers[id].early.take(), wanted(plan, container)) {
             (Some(early), _) => Turn::Early(early),
             (None, Some(wanted)) => {
-                let told = self.told(Whose::Container { id, run }, &wanted.location, notes);
-                Turn::Now(Box::pin(self.ensure(wanted, &told)), told)
+                let whose = Whose::Container { id, run };
+                let told = self.asker.told(whose, &wanted.location, notes);
+                Turn::Now(Box::pin(self.asker.ensure(wanted, &told)), told)
             }
             (None, None) => Turn::Nothing,
         };
@@ -258,39 +281,60 @@ impl Images {
         else {
             return;
         };
-        let told = self.told(Whose::Volume(image.clone()), location, notes);
-        told.turn();
-        let ensure = self.ensure(asked(plan, location, *pull), &told);
+        let wanted = asked(plan, location, *pull);
+        let is_mounted = plan.containers.iter().any(|container| {
+            plan.image_volumes(container)
+                .any(|mounted| mounted.name == volume.name)
+        });
+        let mut step = (!is_mounted).then_some(self.first_step);
+        let (first, cap) = (self.first_step, self.first_step * PULL_STEPS_MAX);
         let (tell, came) = watch::channel(None);
-        let (image, location, notes) = (image.clone(), location.clone(), notes.clone());
-        let begun = Instant::now();
-        let task = tokio::task::spawn_local(async move {
-            let ensured = ensure.await;
-            let (warning, reason, message, result) = match ensured {
-                Ok(here) => {
-                    let pulled = outcome(Some(&location), &here, begun.elapsed());
-                    (false, "Pulled", pulled.told(&image), Ok(here))
-                }
-                Err(error) => {
-                    let why = failure(&error, Some(image));
-                    let at = Instant::now();
-                    let (reason, message) = (why.event_reason(), why.message.clone());
-                    (true, reason, message, Err(Failed { at, why }))
-                }
-            };
-            let note = Note::VolumeImage {
+        let (asker, notes) = (self.asker.clone(), notes.clone());
+        let (image, location) = (image.clone(), location.clone());
+        let note = |notes: &Notes, warning, reason, message| {
+            let _unheard = notes.send(Note::VolumeImage {
                 warning,
                 reason,
                 message,
-            };
-            let _unheard = notes.send(note);
-            tell.send_replace(Some(result));
+            });
+        };
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                let begun = Instant::now();
+                let told = asker.told(Whose::Volume(image.clone()), &location, &notes);
+                told.turn();
+                let why = match asker.ensure(wanted.clone(), &told).await {
+                    Ok(here) => {
+                        let pulled = outcome(Some(&location), &here, begun.elapsed());
+                        note(&notes, false, "Pulled", pulled.told(&image));
+                        tell.send_replace(Some(Ok(here)));
+                        return;
+                    }
+                    Err(error) => failure(&error, Some(image.clone())),
+                };
+                note(&notes, true, why.event_reason(), why.message.clone());
+                let at = Instant::now();
+                let is_backed_off = !why.is_never();
+                tell.send_replace(Some(Err(Failed { at, why })));
+                let Some(wait) = step else {
+                    return;
+                };
+                step = Some((wait * 2).min(cap));
+                sleep(first / SHOWN).await;
+                if is_backed_off {
+                    let message = format!("Back-off pulling image {image:?}");
+                    note(&notes, false, "BackOff", message);
+                }
+                sleep(wait.saturating_sub(first / SHOWN)).await;
+            }
         });
         let task = task.abort_handle();
         self.volumes
             .insert(volume.name.clone(), Shared { task, came });
     }
+}
 
+impl Asker {
     fn told(&self, whose: Whose, image: &Location, notes: &Notes) -> Arc<Told> {
         let shown = Box::new(self.pulls.begin(image.to_string()));
         Arc::new(Told::new(whose, notes.clone(), shown))

@@ -124,7 +124,7 @@ impl Supervisor {
         let count = plan.containers.len();
         let (notes, inbox) = mpsc::unbounded_channel();
         let pulls = Pulls::default();
-        let images = Images::begin(store, &plan, &pulls, &notes);
+        let images = Images::begin(store, &plan, &pulls, machine.first_step(), &notes);
         let (asks, asked) = mpsc::unbounded_channel();
         let object = PodObject::new(&plan, network.net.address(), SystemTime::now(), detached);
         let board = Rc::new(Board::new(EventLog::new(&plan), pulls));

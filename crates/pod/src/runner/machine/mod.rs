@@ -32,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use backoff::FIRST_STEP;
 pub(crate) use create::StartFailure;
-pub(crate) use pull::{PullFailure, Pulled, Took};
+pub(crate) use pull::{PULL_STEPS_MAX, PullFailure, Pulled, SHOWN, Took};
 pub(crate) use replan::Replan;
 pub(crate) use status::{ContainerStatus, Exit, Phase, State, Terminated};
 
@@ -281,6 +281,11 @@ fn at_hand(container: &ContainerPlan) -> Option<String> {
 }
 
 impl Machine {
+    /// Of the back-off.
+    pub(crate) fn first_step(&self) -> Duration {
+        self.first_step
+    }
+
     /// A pod that has not begun. `first_step` is that of the back-off; when the container `exit_code_from` ends,
     /// the pod stops.
     pub(crate) fn new(

@@ -10,11 +10,11 @@ use super::{Action, Container, Id, Machine, Now, Stage, State};
 use crate::probe::go_duration;
 
 /// The cap, in first steps, as that of the restarts.
-const CAP: u32 = 30;
+pub(crate) const PULL_STEPS_MAX: u32 = 30;
 /// `reason` of an image that may not be pulled and is not there.
 const NEVER: &str = "ErrImageNeverPull";
 /// For this part of the first step the state shows why it failed; then that it waits, as after the kubelet's next look.
-const SHOWN: u32 = 10;
+pub(crate) const SHOWN: u32 = 10;
 
 /// What a pull of a container's image has given.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,10 +64,12 @@ pub(crate) struct PullFailure {
 impl PullFailure {
     /// `reason` of the event that tells of it: the kubelet has one of its own only for what may not be pulled.
     pub(crate) fn event_reason(&self) -> &'static str {
-        match self.reason {
-            NEVER => NEVER,
-            _ => "Failed",
-        }
+        if self.is_never() { NEVER } else { "Failed" }
+    }
+
+    /// It may not be pulled, and so is not backed off from: it may be loaded at any time.
+    pub(crate) fn is_never(&self) -> bool {
+        self.reason == NEVER
     }
 }
 
@@ -90,7 +92,7 @@ impl Container {
     pub(super) fn next_pull_step(&mut self, first: Duration) -> Duration {
         let step = match self.pull_step {
             None => first,
-            Some(step) => (step * 2).min(first * CAP),
+            Some(step) => (step * 2).min(first * PULL_STEPS_MAX),
         };
         self.pull_step = Some(step);
         step
@@ -144,7 +146,6 @@ impl Machine {
     }
 
     fn pull_failed(&mut self, now: Now, id: Id, failure: PullFailure) {
-        let never = failure.reason == NEVER;
         if failure.of_volume.is_none() {
             let reason = failure.event_reason();
             self.event(true, reason, Some(id), failure.message.clone());
@@ -161,8 +162,7 @@ impl Machine {
             message: failure.message.clone(),
             until: Some(until),
         };
-        // It is not pulled, and so not backed off from: it may be loaded at any time.
-        let tell = (!never).then(|| (now.at + first / SHOWN, failure));
+        let tell = (!failure.is_never()).then(|| (now.at + first / SHOWN, failure));
         container.stage = Stage::PullWait(PullWait { until, tell });
         self.changed(id);
     }
