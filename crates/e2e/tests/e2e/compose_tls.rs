@@ -1,5 +1,5 @@
-//! examples/compose-tls: what the Compose file and the README tell Docker is what `podkit tls` takes. There is no Docker here: the
-//! files are read, and the module runs with their variables.
+//! examples/compose-tls: what the Compose file and the README tell Docker is what `podkit tls` takes: the files are read,
+//! and the module runs with their variables. (With a Docker Engine: `docker.rs`)
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ fn the_module_runs_with_these_variables() {
     assert_eq!(page.status, 200, "{}", tls.process.shown());
 }
 
-fn compose() -> Value {
+pub(crate) fn compose() -> Value {
     let text = read(&repository().join("examples/compose-tls/compose.yaml"));
     let mut events = Parser::new_from_str(&text).map(|event| {
         event
@@ -140,7 +140,7 @@ fn value<'a>(event: Event<'a>, events: &mut impl Iterator<Item = Event<'a>>) -> 
     }
 }
 
-fn environment(service: &Value) -> BTreeMap<String, String> {
+pub(crate) fn environment(service: &Value) -> BTreeMap<String, String> {
     let variables = service["environment"].as_object().unwrap();
     variables
         .iter()

@@ -15,6 +15,7 @@ mod check;
 mod compose_tls;
 mod contract;
 mod detached;
+mod docker;
 mod docs;
 mod downgrade;
 mod faults;
