@@ -439,13 +439,7 @@ pub(super) const TYPES: &[(&str, &[(&str, Verdict)])] = &[
     (
         "GRPCAction",
         &[
-            (
-                "mode",
-                RefusedUnless(
-                    |n| n.as_str() == Some("Plaintext"),
-                    "gRPC probes speak without TLS (the field is alpha in Kubernetes)",
-                ),
-            ),
+            ("mode", Honoured),
             ("port", Honoured),
             ("service", Honoured),
         ],

@@ -491,8 +491,10 @@ pub enum Action {
         /// `port`, names resolved.
         port: u16,
     },
-    /// `grpc` (probes only): `grpc.health.v1.Health/Check` on the pod's address, without TLS.
+    /// `grpc` (probes only): `grpc.health.v1.Health/Check` on the pod's address.
     Grpc {
+        /// `mode`: TLS, with any certificate.
+        tls: bool,
         /// `port`, a number.
         port: u16,
         /// `service`; empty: the server as a whole.

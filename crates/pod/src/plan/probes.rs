@@ -20,6 +20,7 @@ pub(super) fn probe(
     let probe = probe?;
     let action = match &probe.grpc {
         Some(grpc) => Action::Grpc {
+            tls: grpc.mode.as_deref() == Some("TLS"),
             // Checked; the kubelet takes no names here.
             port: u16::try_from(grpc.port).ok()?,
             service: grpc.service.clone().unwrap_or_default(),

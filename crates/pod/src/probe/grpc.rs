@@ -1,5 +1,5 @@
-//! One call of `grpc.health.v1.Health/Check`, as the kubelet's gRPC prober makes it: over HTTP/2 without TLS, with the words
-//! of the kubelet and of Go's gRPC.
+//! One call of `grpc.health.v1.Health/Check`, as the kubelet's gRPC prober makes it: over HTTP/2, with the words of the kubelet and
+//! of Go's gRPC; with `mode: TLS` any certificate will do (KEP-4939).
 //!
 //! The kubelet's client waits until a connection stands (the server's SETTINGS are there) and dials again while the probe's
 //! time lasts; a port where nobody listens, or where something else speaks, is thus told as a timeout. Here the pauses between
@@ -19,7 +19,6 @@ use h2::client::{Builder, SendRequest};
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::{self, Message};
@@ -37,17 +36,33 @@ const SETTINGS: u8 = 4;
 /// Asks once within `time`. (Kubernetes: `pkg/probe/grpc`)
 pub(super) async fn check(
     target: SocketAddr,
+    tls: bool,
     service: &str,
     time: Duration,
     dial: &impl Dial,
 ) -> Outcome {
     let connected = Cell::new(false);
     let deadline = Instant::now() + time;
+    let call = Call {
+        scheme: if tls { "https" } else { "http" },
+        target,
+        service,
+        deadline,
+    };
     let answer = async {
         let mut pause = REDIAL_FIRST;
         loop {
             connected.set(false);
-            if let Some(answer) = once(target, service, deadline, dial, &connected).await {
+            let tcp = dial.dial(target).await.ok();
+            let answer = match tcp {
+                Some(tcp) if tls => match super::tls::http2(tcp, target).await {
+                    Ok(stream) => once(stream, &call, &connected).await,
+                    Err(_) => None,
+                },
+                Some(tcp) => once(tcp, &call, &connected).await,
+                None => None,
+            };
+            if let Some(answer) = answer {
                 return answer;
             }
             sleep(pause).await;
@@ -85,17 +100,22 @@ pub(super) async fn check(
     }
 }
 
-/// One connection and one call: the `ServingStatus`, or the call's own status. `None`: no connection came about.
-async fn once(
+/// What is asked.
+struct Call<'a> {
+    scheme: &'static str,
     target: SocketAddr,
-    service: &str,
+    service: &'a str,
     deadline: Instant,
-    dial: &impl Dial,
+}
+
+/// One call on a connection: the `ServingStatus`, or the call's own status. `None`: HTTP/2 did not come about.
+async fn once(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    asked: &Call<'_>,
     connected: &Cell<bool>,
 ) -> Option<Result<i32, Status>> {
-    let tcp = dial.dial(target).await.ok()?;
     let stream = Watched {
-        tcp,
+        stream,
         read: 0,
         connected,
     };
@@ -105,7 +125,7 @@ async fn once(
         .handshake::<_, Bytes>(stream)
         .await
         .ok()?;
-    let call = call(send, target, service, deadline);
+    let call = call(send, asked);
     // The connection moves only while it is polled; a call that has its answer comes first.
     let answer = tokio::select! {
         biased;
@@ -118,18 +138,19 @@ async fn once(
     connected.get().then_some(answer)
 }
 
-async fn call(
-    send: SendRequest<Bytes>,
-    target: SocketAddr,
-    service: &str,
-    deadline: Instant,
-) -> Result<i32, Status> {
+async fn call(send: SendRequest<Bytes>, asked: &Call<'_>) -> Result<i32, Status> {
+    let Call {
+        scheme,
+        target,
+        service,
+        deadline,
+    } = asked;
     let broken = |error: h2::Error| Status::of_h2(&error);
     let mut send = send.ready().await.map_err(broken)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("http://{target}/grpc.health.v1.Health/Check"))
+        .uri(format!("{scheme}://{target}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .header("user-agent", PROBE_AGENT)
@@ -352,21 +373,21 @@ impl Status {
 }
 
 /// A connection that notes when the first frame of its peer turns out to be SETTINGS: then HTTP/2 is spoken.
-struct Watched<'a> {
-    tcp: TcpStream,
+struct Watched<'a, S> {
+    stream: S,
     /// Bytes read, as far as they matter.
     read: usize,
     connected: &'a Cell<bool>,
 }
 
-impl AsyncRead for Watched<'_> {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.tcp).poll_read(context, buffer);
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if self.read <= TYPE_AT {
             let new = &buffer.filled()[before..];
             if let Some(kind) = new.get(TYPE_AT - self.read) {
@@ -378,20 +399,20 @@ impl AsyncRead for Watched<'_> {
     }
 }
 
-impl AsyncWrite for Watched<'_> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

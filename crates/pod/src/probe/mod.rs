@@ -172,9 +172,9 @@ async fn once(action: &Action, time: Duration, dial: &impl Dial, exec: &impl Exe
                 }),
             }
         }
-        Action::Grpc { port, service } => {
+        Action::Grpc { tls, port, service } => {
             let target = SocketAddr::new(dial.address(), *port);
-            grpc::check(target, service, time, dial).await
+            grpc::check(target, *tls, service, time, dial).await
         }
         // Hooks only; as a probe it says that time passes.
         Action::Sleep(length) => {

@@ -1,10 +1,10 @@
-//! The TLS side of an HTTPS probe. The certificate is not verified: the probe asks whether the container answers, not who
+//! The TLS side of HTTPS and gRPC probes. The certificate is not verified: the probe asks whether the container answers, not who
 //! it is (Kubernetes: "skipping certificate verification").
 //!
-//! The configuration is made for the first HTTPS probe and then kept: a pod without one pays nothing.
+//! A configuration is made for the first probe that needs it and then kept: a pod without one pays nothing.
 
 use std::io::{self, Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -13,6 +13,8 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A connection, encrypted or not.
 pub(super) enum Stream {
@@ -150,9 +152,25 @@ impl Write for NonBlocking<'_> {
     }
 }
 
+/// A connection for HTTP/2, which the server has to agree to (ALPN), as Go's gRPC demands it.
+pub(super) async fn http2(tcp: TcpStream, target: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let config = kept(&CONFIG, &[b"h2"])?;
+    let name = ServerName::IpAddress(target.ip().into());
+    let stream = TlsConnector::from(config).connect(name, tcp).await?;
+    match stream.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Ok(stream),
+        _ => Err(io::Error::other("tls: the server does not offer HTTP/2")),
+    }
+}
+
 fn config() -> io::Result<Arc<ClientConfig>> {
     static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
+    kept(&CONFIG, &[])
+}
+
+fn kept(place: &OnceLock<Arc<ClientConfig>>, protocols: &[&[u8]]) -> io::Result<Arc<ClientConfig>> {
+    if let Some(config) = place.get() {
         return Ok(Arc::clone(config));
     }
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -164,7 +182,8 @@ fn config() -> io::Result<Arc<ClientConfig>> {
         .with_no_client_auth();
     // Each probe is a handshake of its own: that is part of what is probed.
     config.resumption = Resumption::disabled();
-    Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Ok(Arc::clone(place.get_or_init(|| Arc::new(config))))
 }
 
 /// Takes any certificate.

@@ -178,8 +178,8 @@ fn stop_signals_and_messages() {
             .ends_with("grpc.port: 0 is not within 1 to 65535")
     );
     assert_eq!(
-        of_container("livenessProbe: {grpc: {port: 1, mode: TLS}}"),
-        "8:37: livenessProbe.grpc.mode: refused: gRPC probes speak without TLS (the field is alpha in Kubernetes)"
+        of_container("livenessProbe: {grpc: {port: 1, mode: tls}}"),
+        "8:43: livenessProbe.grpc.mode: \"tls\" is none of Plaintext, TLS; did you mean TLS?"
     );
 }
 

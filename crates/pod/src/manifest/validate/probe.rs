@@ -68,8 +68,10 @@ fn check(probe: &Probe, field: &str, at: &Path, notes: &mut Notes<'_>) {
     http(probe.http_get.as_ref(), at, notes);
     tcp(probe.tcp_socket.as_ref(), at, notes);
     if let Some(grpc) = &probe.grpc {
-        let at = at.key("grpc").key("port");
-        super::within(Some(grpc.port.into()), 1, 65535, &at, notes);
+        let at = at.key("grpc");
+        super::within(Some(grpc.port.into()), 1, 65535, &at.key("port"), notes);
+        let modes = ["Plaintext", "TLS"];
+        one_of(grpc.mode.as_deref(), &modes, &at.key("mode"), notes);
     }
 }
 

@@ -232,10 +232,19 @@ fn terminals_messages_and_signals() {
     assert_eq!(
         probe.map(|probe| probe.action),
         Some(Action::Grpc {
+            tls: false,
             port: 9000,
             service: "s".into()
         })
     );
+    for (mode, tls) in [("TLS", true), ("Plaintext", false)] {
+        let probe = one(&format!(
+            "livenessProbe: {{grpc: {{port: 1, mode: {mode}}}}}"
+        ))
+        .liveness;
+        let action = probe.unwrap().action;
+        assert!(matches!(action, Action::Grpc { tls: found, .. } if found == tls));
+    }
 }
 
 fn container_with_os(lines: &str) -> ContainerPlan {

@@ -440,18 +440,22 @@ async fn a_server_that_stalls_is_a_timeout_too() {
     stalling.abort();
 }
 
-/// Serves one TLS connection after the other with a certificate that nobody has signed.
-async fn tls_server() -> u16 {
+/// A server's side, with a certificate that nobody has signed.
+pub(super) fn self_signed() -> rustls::ServerConfig {
     let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key.into())
-        .unwrap();
-    let config = Arc::new(config);
+        .unwrap()
+}
+
+/// Serves one TLS connection after the other.
+async fn tls_server() -> u16 {
+    let config = Arc::new(self_signed());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

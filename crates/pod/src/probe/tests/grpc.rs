@@ -1,10 +1,12 @@
 //! The gRPC probe against a server that speaks HTTP/2 by the same crate, and against some that don't.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::attempts::{Loopback, SECOND, Silent, no_exec};
+use super::attempts::{Loopback, SECOND, Silent, no_exec, self_signed};
 use crate::probe::health::{self, Message};
 use crate::probe::*;
 
@@ -32,56 +34,81 @@ impl Answer {
     }
 }
 
+type Served = tokio::task::JoinHandle<(String, Vec<u8>)>;
+
 /// Answers one call, `chunk` bytes a frame, and gives its path and message back.
-async fn server(answer: Answer, chunk: usize) -> (u16, tokio::task::JoinHandle<(String, Vec<u8>)>) {
+async fn server(answer: Answer, chunk: usize) -> (u16, Served) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let task = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut connection = h2::server::handshake(stream).await.unwrap();
-        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
-        // The connection moves only while it is polled.
-        let moving = tokio::spawn(async move { while connection.accept().await.is_some() {} });
-        let (head, mut body) = request.into_parts();
-        assert_eq!(head.headers["content-type"], "application/grpc");
-        assert_eq!(head.headers["te"], "trailers");
-        assert_eq!(head.headers["user-agent"], PROBE_AGENT);
-        let mut message = Vec::new();
-        while let Some(data) = body.data().await {
-            message.extend_from_slice(&data.unwrap());
-        }
-        let mut response = ::http::Response::builder().status(answer.status);
-        if let Some(content_type) = answer.content_type {
-            response = response.header("content-type", content_type);
-        }
-        let mut trailers = ::http::HeaderMap::new();
-        for (name, value) in answer.trailers {
-            trailers.insert(name, value.parse().unwrap());
-        }
-        if answer.data.is_empty() {
-            let mut response = response.body(()).unwrap();
-            response.headers_mut().extend(trailers);
-            respond.send_response(response, true).unwrap();
-        } else {
-            let mut send = respond
-                .send_response(response.body(()).unwrap(), false)
-                .unwrap();
-            for part in answer.data.chunks(chunk) {
-                send.send_data(bytes::Bytes::copy_from_slice(part), false)
-                    .unwrap();
-            }
-            send.send_trailers(trailers).unwrap();
-        }
-        // Until the prober has gone.
-        moving.await.unwrap();
-        (head.uri.path().to_owned(), message)
+        serve(stream, answer, chunk).await
     });
     (port, task)
 }
 
+/// The same over TLS, with these protocols on offer.
+async fn tls_server(answer: Answer, protocols: &[&[u8]]) -> (u16, Served) {
+    let mut config = self_signed();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        serve(acceptor.accept(stream).await.unwrap(), answer, 1).await
+    });
+    (port, task)
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    answer: Answer,
+    chunk: usize,
+) -> (String, Vec<u8>) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+    // The connection moves only while it is polled.
+    let moving = tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    let (head, mut body) = request.into_parts();
+    assert_eq!(head.headers["content-type"], "application/grpc");
+    assert_eq!(head.headers["te"], "trailers");
+    assert_eq!(head.headers["user-agent"], PROBE_AGENT);
+    let mut message = Vec::new();
+    while let Some(data) = body.data().await {
+        message.extend_from_slice(&data.unwrap());
+    }
+    let mut response = ::http::Response::builder().status(answer.status);
+    if let Some(content_type) = answer.content_type {
+        response = response.header("content-type", content_type);
+    }
+    let mut trailers = ::http::HeaderMap::new();
+    for (name, value) in answer.trailers {
+        trailers.insert(name, value.parse().unwrap());
+    }
+    if answer.data.is_empty() {
+        let mut response = response.body(()).unwrap();
+        response.headers_mut().extend(trailers);
+        respond.send_response(response, true).unwrap();
+    } else {
+        let mut send = respond
+            .send_response(response.body(()).unwrap(), false)
+            .unwrap();
+        for part in answer.data.chunks(chunk) {
+            send.send_data(bytes::Bytes::copy_from_slice(part), false)
+                .unwrap();
+        }
+        send.send_trailers(trailers).unwrap();
+    }
+    // Until the prober has gone.
+    moving.await.unwrap();
+    (head.uri.path().to_owned(), message)
+}
+
 fn grpc(port: u16, service: &str) -> Action {
     let service = service.to_owned();
-    Action::Grpc { port, service }
+    let tls = false;
+    Action::Grpc { tls, port, service }
 }
 
 async fn look(answer: Answer) -> Outcome {
@@ -114,6 +141,32 @@ async fn the_status_decides_in_the_kubelets_words() {
         look(Answer::new(&[0; 5], "0")).await,
         failure("service unhealthy (responded with \"UNKNOWN\")")
     );
+}
+
+#[tokio::test]
+async fn with_tls_any_certificate_will_do_and_http2_is_agreed_on() {
+    let probe = |port| Action::Grpc {
+        tls: true,
+        port,
+        service: "liveness".to_owned(),
+    };
+    let (port, served) = tls_server(Answer::serving(1), &[b"h2"]).await;
+    let outcome = attempt(&probe(port), SECOND * 5, &Loopback, &no_exec()).await;
+    assert_eq!(outcome, Outcome::Success);
+    let (path, _) = served.await.unwrap();
+    assert_eq!(path, "/grpc.health.v1.Health/Check");
+    // Without ALPN, and without TLS.
+    let (untold, served) = tls_server(Answer::serving(1), &[]).await;
+    let (plain, plainly) = server(Answer::serving(1), 1).await;
+    for port in [untold, plain] {
+        let outcome = attempt(&probe(port), SECOND / 2, &Loopback, &no_exec()).await;
+        let expected = format!(
+            "timeout: failed to connect service \"127.0.0.1:{port}\" within 500ms: context deadline exceeded"
+        );
+        assert_eq!(outcome, failure(&expected));
+    }
+    served.abort();
+    plainly.abort();
 }
 
 #[tokio::test]
