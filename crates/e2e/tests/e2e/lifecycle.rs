@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use podkit_testkit::podkit::Pod;
+use podkit_testkit::podkit::{Pod, is_event};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::ground::{Ground, events, is_state, log_of, manifest};
+use crate::ground::{Ground, events, is_ready, is_state, log_of, manifest};
 
 /// When a container was said to be so, in milliseconds of the day.
 fn times(pod: &Pod, container: &str, reason: &str) -> Vec<i64> {
@@ -125,6 +125,42 @@ terminationGracePeriodSeconds: 1",
         "{}",
         pod.process.shown()
     );
+    ground.assert_clean();
+}
+
+/// RestartAllContainers: the volumes stay, all the rest begins anew.
+#[test]
+fn the_end_of_one_container_may_be_that_of_all() {
+    let Some(ground) = Ground::new() else { return };
+    let text = manifest(
+        "restartPolicy: Never
+terminationGracePeriodSeconds: 0
+volumes: [{name: data, emptyDir: {}}]
+initContainers:
+- name: first
+  image: none
+  command: [sh, -c, 'echo x >> /data/runs; wc -l < /data/runs']
+  volumeMounts: [{name: data, mountPath: /data}]
+- name: watcher
+  image: none
+  command: [sh, -c, 'test -e /data/told || { touch /data/told; exit 88; }; exec sleep infinity']
+  volumeMounts: [{name: data, mountPath: /data}]
+  restartPolicy: Always
+  restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [88]}}]
+containers:
+- name: app
+  image: none
+  command: [sh, -c, 'echo up; exec sleep infinity']",
+    );
+    let mut pod = Pod::run_text(&text, &[]);
+    let (again, _) = pod.wait_from(0, "the end of all", |said| {
+        is_event(said, "watcher", "RestartAllContainers")
+    });
+    pod.wait_from(again, "a pod that is ready again", |said| {
+        is_ready(said, true)
+    });
+    assert_eq!(log_of(&pod, "first"), ["1", "2"]);
+    pod.stop();
     ground.assert_clean();
 }
 

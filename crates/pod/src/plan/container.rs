@@ -106,9 +106,10 @@ pub(super) fn pull(given: Option<&str>, image: &str) -> PullPolicy {
 
 fn restart_rules(container: &Container) -> Vec<RestartRule> {
     let rules = container.restart_policy_rules.iter().flatten();
-    let rules = rules.filter_map(|rule| rule.exit_codes.as_ref());
+    let rules = rules.filter_map(|rule| Some((&rule.action, rule.exit_codes.as_ref()?)));
     rules
-        .map(|codes| RestartRule {
+        .map(|(action, codes)| RestartRule {
+            all: action == "RestartAllContainers",
             not_in: codes.operator == "NotIn",
             codes: codes
                 .values

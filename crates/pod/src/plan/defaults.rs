@@ -101,11 +101,7 @@ impl ContainerPlan {
     /// Whether a run that ended with `code` is followed by another, in a pod of policy `pod`. (Kubernetes:
     /// `ShouldContainerBeRestarted`, `initContainerShouldRestart`)
     pub fn restarts(&self, pod: RestartPolicy, code: i32) -> bool {
-        let fits = |rule: &super::RestartRule| {
-            let listed = rule.codes.iter().any(|one| i32::from(*one) == code);
-            listed != rule.not_in
-        };
-        if self.role == Role::Sidecar || self.restart_rules.iter().any(fits) {
+        if self.role == Role::Sidecar || self.rule_for(code).is_some() {
             return true;
         }
         match (self.role, self.restart.unwrap_or(pod)) {
@@ -114,6 +110,20 @@ impl ContainerPlan {
             // An init container that has done its work is done.
             _ => code != 0,
         }
+    }
+}
+
+impl ContainerPlan {
+    /// Whether a run that ended with `code` is the end of all containers, which then begin anew.
+    pub fn restarts_all(&self, code: i32) -> bool {
+        self.rule_for(code).is_some_and(|rule| rule.all)
+    }
+
+    fn rule_for(&self, code: i32) -> Option<&super::RestartRule> {
+        self.restart_rules.iter().find(|rule| {
+            let listed = rule.codes.iter().any(|one| i32::from(*one) == code);
+            listed != rule.not_in
+        })
     }
 }
 

@@ -204,13 +204,15 @@ pub struct ContainerPlan {
     pub security: Security,
     /// `restartPolicy` of the container where it has its own (a sidecar's Always is its role); none: the pod's.
     pub restart: Option<RestartPolicy>,
-    /// `restartPolicyRules`: the first that fits an exit code restarts the container, whatever the policy says.
+    /// `restartPolicyRules`: the first that fits an exit code decides, whatever the policy says.
     pub restart_rules: Vec<RestartRule>,
 }
 
-/// One entry of `restartPolicyRules`. Its `action` is always Restart.
+/// One entry of `restartPolicyRules`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestartRule {
+    /// `action` is RestartAllContainers, and not Restart.
+    pub all: bool,
     /// `exitCodes.operator` is NotIn, and not In.
     pub not_in: bool,
     /// `exitCodes.values`.

@@ -146,6 +146,8 @@ impl PodObject {
         };
         let completed = machine.phase() == Phase::Succeeded;
         let mut conditions = Vec::new();
+        let restarts_all = machine.restarts_all();
+        let restarts_all = restarts_all.map(|holds| ("AllContainersRestarting", holds));
         for (kind, holds) in [
             // There is a sandbox as long as there is a pod.
             ("PodReadyToStartContainers", !machine.phase().is_over()),
@@ -153,7 +155,10 @@ impl PodObject {
             ("Ready", machine.ready()),
             ("ContainersReady", machine.ready()),
             ("PodScheduled", true),
-        ] {
+        ]
+        .into_iter()
+        .chain(restarts_all)
+        {
             let since = self.since_when(kind, holds, now);
             let status = if holds { "True" } else { "False" };
             let mut condition = json!({

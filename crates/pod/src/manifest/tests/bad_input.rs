@@ -376,7 +376,7 @@ fn init_containers_and_sidecars() {
     );
     assert!(
         rule("{action: Stop, exitCodes: {operator: In, values: [1]}}")
-            .contains("is none of Restart")
+            .contains("is none of Restart, RestartAllContainers")
     );
     assert!(
         rule("{action: Restart, exitCodes: {operator: In, values: [256]}}")

@@ -122,9 +122,13 @@ fn restart_rules(container: &Container, at: &Path, notes: &mut Notes<'_>) {
     for (i, rule) in rules.iter().enumerate() {
         let at = at.item("restartPolicyRules", i);
         if rule.action.is_empty() {
-            notes.error(&at.key("action"), "an action is missing: Restart");
+            notes.error(
+                &at.key("action"),
+                "an action is missing: Restart or RestartAllContainers",
+            );
         }
-        one_of(Some(&rule.action), &["Restart"], &at.key("action"), notes);
+        let actions = ["Restart", "RestartAllContainers"];
+        one_of(Some(&rule.action), &actions, &at.key("action"), notes);
         let Some(codes) = &rule.exit_codes else {
             notes.error(&at.key("exitCodes"), "must be specified");
             continue;

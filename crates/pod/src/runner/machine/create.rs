@@ -85,6 +85,9 @@ impl Machine {
         if self.stop.is_some() {
             self.never_again(id);
             self.give_turns(now);
+        } else if self.ends_all() {
+            self.containers[id].stage = Stage::Idle;
+            self.begin_all(now);
         } else if self.outdated(id) {
             self.renew(now, id);
         }

@@ -21,6 +21,7 @@ mod backoff;
 mod create;
 mod pull;
 mod replan;
+mod restart_all;
 mod start;
 mod status;
 mod stop;
@@ -40,6 +41,7 @@ use crate::plan::{ContainerPlan, ImageSource, PodPlan, Role};
 use backoff::BackOff;
 use pull::PullWait;
 use replan::Change;
+use restart_all::AllAgain;
 
 /// A container, by its place in [`PodPlan::containers`].
 pub(crate) type Id = usize;
@@ -263,6 +265,7 @@ pub(crate) struct Machine {
     phase: Phase,
     ready: bool,
     stop: Option<PodStop>,
+    all_again: AllAgain,
     finished: bool,
     actions: Vec<Action>,
 }
@@ -308,6 +311,7 @@ impl Machine {
             phase: Phase::Pending,
             ready: false,
             stop: None,
+            all_again: AllAgain::Never,
             finished: false,
             actions: Vec::new(),
         }
@@ -411,7 +415,12 @@ impl Machine {
             .clone()
             .filter(up)
             .filter_map(|container| container.change?.due());
-        all.filter_map(due).chain(changes).chain(deadline).min()
+        let again = self.all_due();
+        all.filter_map(due)
+            .chain(changes)
+            .chain(deadline)
+            .chain(again)
+            .min()
     }
 
     /// What is known of a container.

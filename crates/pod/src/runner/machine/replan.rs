@@ -76,11 +76,7 @@ impl Container {
             ended: None,
             backoff: BackOff::new(first_step),
             status: ContainerStatus {
-                state: State::Waiting {
-                    reason: "PodInitializing",
-                    message: String::new(),
-                    until: None,
-                },
+                state: State::initializing(),
                 last: None,
                 image_id: String::new(),
                 restarts: 0,

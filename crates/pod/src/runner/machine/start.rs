@@ -14,7 +14,7 @@ impl Machine {
     /// Once it has passed a sidecar, that one's troubles don't hold up what comes after it (its restarts are its
     /// own), as with the kubelet, which looks for the *last* init container that has begun.
     pub(super) fn advance(&mut self, now: Now) {
-        if !self.begun || self.stop.is_some() {
+        if !self.begun || self.stop.is_some() || self.ends_all() {
             return;
         }
         while let Some(container) = self.containers.get(self.cursor) {
@@ -88,6 +88,8 @@ impl Machine {
         self.event(false, "Started", Some(id), message);
         if stopping {
             self.stop_late_starter(now, id);
+        } else if self.ends_all() {
+            self.kill(now, id);
         } else if self.outdated(id) {
             self.end_outdated(now, id);
         } else if post_start {
@@ -200,8 +202,12 @@ impl Machine {
             self.give_turns(now);
         } else if self.exit_code_from == Some(id) && !asked {
             self.stop_pod(now, EndedBy::Chosen, self.grace);
+        } else if self.ends_all() {
+            self.begin_all(now);
         } else if self.outdated(id) {
             self.renew(now, id);
+        } else if self.asks_for_all(id, end.code) {
+            self.restart_all(now, id);
         } else if again {
             let container = &mut self.containers[id];
             container.status.last = Some(end);
@@ -247,6 +253,7 @@ impl Machine {
     /// Does what time alone brings about.
     pub(super) fn tick(&mut self, now: Now) {
         self.check_deadline(now);
+        self.begin_all(now);
         for id in 0..self.containers.len() {
             self.tick_change(now, id);
             match &self.containers[id].stage {

@@ -78,6 +78,15 @@ impl State {
             until: None,
         }
     }
+
+    /// Its turn has not come.
+    pub(super) fn initializing() -> Self {
+        Self::Waiting {
+            reason: "PodInitializing",
+            message: String::new(),
+            until: None,
+        }
+    }
 }
 
 /// `state.terminated`.

@@ -249,7 +249,7 @@ impl Machine {
         }
     }
 
-    fn kill(&mut self, now: Now, id: Id) {
+    pub(super) fn kill(&mut self, now: Now, id: Id) {
         let container = &mut self.containers[id];
         let (mut why, mut grace) = (Why::Pod, Duration::ZERO);
         if let Stage::Stopping(stopping) = &container.stage {

@@ -222,6 +222,7 @@ fn the_containers_own_policy_and_rules_come_before_the_pods() {
     let mut own = container("once", Role::Main);
     own.restart = Some(RestartPolicy::Never);
     own.restart_rules = vec![crate::plan::RestartRule {
+        all: false,
         not_in: false,
         codes: vec![42],
     }];
@@ -232,6 +233,98 @@ fn the_containers_own_policy_and_rules_come_before_the_pods() {
     story.started("once");
     assert_eq!(story.exited("once", 0), ["finished"]);
     assert_eq!(story.machine.phase(), Phase::Succeeded);
+}
+
+/// An init container, a sidecar with the rule, and two main containers.
+fn with_rule_for_88() -> Story {
+    let mut watcher = container("watcher", Role::Sidecar);
+    watcher.restart_rules = vec![crate::plan::RestartRule {
+        all: true,
+        not_in: false,
+        codes: vec![88],
+    }];
+    let mut app = container("app", Role::Main);
+    app.pre_stop = Some(Do::Exec(vec![]));
+    let all = vec![
+        container("init", Role::Init),
+        watcher,
+        app,
+        container("other", Role::Main),
+    ];
+    let mut story = Story::new(&plan(RestartPolicy::Never, all));
+    story.begin();
+    story.started("init");
+    story.exited("init", 0);
+    story.started("watcher");
+    story.started("app");
+    story.started("other");
+    story
+}
+
+#[test]
+fn a_rule_restarts_all_containers_in_their_order() {
+    let mut story = with_rule_for_88();
+    assert_eq!(story.exited("other", 0), [""; 0]);
+    assert_eq!(story.machine.restarts_all(), None);
+    // No hook, no grace.
+    assert_eq!(story.exited("watcher", 88), ["KILL app"]);
+    assert_eq!(story.machine.phase(), Phase::Pending);
+    assert_eq!(story.machine.restarts_all(), Some(true));
+    assert_eq!(story.exited("app", 137), ["start init"]);
+    assert_eq!(story.machine.restarts_all(), Some(false));
+    assert!(!story.machine.initialized());
+    story.started("init");
+    assert_eq!(story.exited("init", 0), ["start watcher"]);
+    assert_eq!(story.started("watcher"), ["start app", "start other"]);
+    story.started("app");
+    story.started("other");
+    assert_eq!(story.machine.phase(), Phase::Running);
+    for name in ["init", "watcher", "app", "other"] {
+        let status = story.status(name);
+        assert_eq!(status.restarts, 1, "{name}");
+        assert!(status.last.is_some(), "{name}");
+    }
+    // The next time it waits, as it would alone.
+    assert_eq!(story.exited("watcher", 88), ["KILL app", "KILL other"]);
+    story.exited("app", 137);
+    assert_eq!(story.exited("other", 137), [""; 0]);
+    assert_eq!(story.wake(), Some(10 * S));
+    assert_eq!(story.at(10 * S), ["start init"]);
+    assert_eq!(story.wake(), None);
+}
+
+#[test]
+fn another_code_is_the_end_of_one_container_only() {
+    let mut story = with_rule_for_88();
+    assert_eq!(story.exited("watcher", 1), ["start watcher"]);
+    story.exited("app", 0);
+    assert_eq!(story.exited("other", 0), [""; 0]);
+    assert!(story.machine.stopping());
+}
+
+#[test]
+fn a_start_under_way_is_waited_for_when_all_restart() {
+    let mut plan = plan(
+        RestartPolicy::Never,
+        vec![container("a", Role::Main), container("b", Role::Main)],
+    );
+    plan.containers[0].restart_rules = vec![crate::plan::RestartRule {
+        all: true,
+        not_in: true,
+        codes: vec![0],
+    }];
+    let mut story = Story::new(&plan);
+    story.begin();
+    story.started("a");
+    assert_eq!(story.exited("a", 3), [""; 0]);
+    assert_eq!(story.started("b"), ["KILL b"]);
+    assert_eq!(story.exited("b", 137), ["start a", "start b"]);
+    // And a stop ends it all, whatever was to come.
+    story.started("a");
+    assert_eq!(story.exited("a", 3), [""; 0]);
+    story.on(Input::Stop);
+    story.started("b");
+    assert_eq!(story.exited("b", 143), ["finished"]);
 }
 
 #[test]

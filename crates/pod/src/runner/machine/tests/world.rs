@@ -117,6 +117,13 @@ fn any_plan() -> impl Strategy<Value = PodPlan> {
                 made.mounts
                     .push(crate::plan::MountPlan::new("image", "/image"));
             }
+            if on(7) {
+                made.restart_rules = vec![crate::plan::RestartRule {
+                    all: true,
+                    not_in: false,
+                    codes: vec![1],
+                }];
+            }
             if role != Role::Init {
                 made.startup = on(0).then(|| probe(None)).flatten();
                 made.readiness = on(1).then(|| probe(None)).flatten();
@@ -304,6 +311,11 @@ impl World {
         };
         self.killed.retain(|killed| *killed != id);
         self.ended_well[id] = code == 0;
+        // An edited container is started anew on its own.
+        if self.plan.containers[id].restarts_all(code) && !self.edited {
+            self.ended_well.fill(false);
+            self.was_up.fill(false);
+        }
         let exit = exit(code);
         self.tell(Input::Exited { id, run, exit });
     }
