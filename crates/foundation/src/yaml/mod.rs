@@ -6,6 +6,7 @@
 //! ```
 
 pub mod finding;
+mod lenient;
 pub mod nearest;
 pub mod node;
 pub mod read;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
 use super::finding::{Findings, Place, Severity};
+use super::lenient::without_quote_escapes;
 use super::node::{Entry, Mark, Node, Path, Value};
 use super::scalar;
 use super::syntax::explain;
@@ -45,7 +46,8 @@ pub fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) -> Vec<No
         anchors: HashMap::new(),
         stack: Vec::new(),
     };
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = without_quote_escapes(text.strip_prefix('\u{feff}').unwrap_or(text));
+    let mut rest = &*text;
     for _ in 0..MAX_SLIPS {
         let Err(stop) = reader.read(rest, &mut documents) else {
             return documents;

@@ -43,6 +43,9 @@ fn words(info: &str, line: &str) -> String {
         "invalid indentation in multiline quoted scalar" => {
             "a text in quotes goes on in a line that is indented no further than its key: indent it further".into()
         }
+        "while parsing a quoted scalar, found unknown escape character" => {
+            r#"a \ in double quotes that escapes nothing: write \\, or use single quotes"#.into()
+        }
         "recursion limit exceeded" => format!("nested deeper than {MAX_DEPTH} levels"),
         info if info.starts_with("unexpected character") => {
             format!("{info}: a value that begins so needs quotes")

@@ -71,7 +71,7 @@ fn scalars_are_typed_as_go_does() {
 #[test]
 fn quoted_scalars_are_texts() {
     let documents = good(&container(
-        "env: [{name: A, value: \"1\"}, {name: B, value: 'yes'}, {name: C, value: !!str 3}]",
+        r#"env: [{name: A, value: "1"}, {name: B, value: 'yes'}, {name: C, value: !!str 3}, {name: D, value: "it\'s"}]"#,
     ));
     let spec = documents.pods[0].object.spec.as_ref().unwrap();
     let values: Vec<_> = spec.containers[0]
@@ -80,7 +80,7 @@ fn quoted_scalars_are_texts() {
         .flatten()
         .map(|e| e.value.clone().unwrap())
         .collect();
-    assert_eq!(values, ["1", "yes", "3"]);
+    assert_eq!(values, ["1", "yes", "3", "it's"]);
 }
 
 #[test]
@@ -210,6 +210,10 @@ fn slips_in_the_syntax() {
     check(
         "a:\n  b: 'c\n  d'\n",
         "3:3: a.b: a text in quotes goes on in a line that is indented no further than its key: indent it further",
+    );
+    check(
+        r#"a: "\q""#,
+        r"1:4: a: a \ in double quotes that escapes nothing: write \\, or use single quotes",
     );
     check(
         "a: *nowhere\n",
