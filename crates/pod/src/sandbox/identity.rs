@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use rustix::thread::CapabilitySet;
+
 use super::error::StartError;
 use super::seccomp;
 use super::spec::{ContainerStart, SandboxSpec};
@@ -28,6 +30,7 @@ impl Identity {
             wanted: 0,
             no_new_privileges: true,
             seccomp: None,
+            traceable: false,
             oom_score_adj: None,
             rlimits: Vec::new(),
             cgroups: Vec::new(),
@@ -60,6 +63,8 @@ impl Identity {
             wanted,
             no_new_privileges: security.no_new_privileges && !security.privileged,
             seccomp,
+            traceable: pod.share_process_namespace
+                || capabilities & CapabilitySet::SYS_PTRACE.bits() != 0,
             oom_score_adj: start.oom_score_adj,
             rlimits: start.rlimits.clone(),
             cgroups: start.cgroups.clone(),

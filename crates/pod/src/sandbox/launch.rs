@@ -33,6 +33,11 @@ pub(super) struct Started {
 }
 
 impl Started {
+    /// The `/proc` that came along.
+    pub(super) fn take_proc(&mut self) -> Option<OwnedFd> {
+        self.told.proc.take()
+    }
+
     pub(super) fn into_process(self, identity: Arc<Identity>) -> Result<Process, Failed> {
         Process::new(
             self.pidfd,
@@ -55,6 +60,7 @@ struct Made {
 /// What a stage and its child have said beside the pidfds.
 #[derive(Default)]
 struct Told {
+    proc: Option<OwnedFd>,
     mount_namespace: Option<u64>,
     terminal: Option<OwnedFd>,
     executing: bool,
@@ -125,6 +131,9 @@ pub(super) fn run_stage(
 
 fn ended(what: &str, status: &io::Result<Option<ExitStatus>>) -> String {
     match status {
+        Ok(Some(ExitStatus::Signal(libc::SIGSYS))) => format!(
+            "its seccomp profile killed {what}: it must allow prctl, capget, capset, sendmsg, clone and exit_group"
+        ),
         Ok(Some(status)) => format!("{what} ended with {status}"),
         Ok(None) => format!("{what} can't be killed"),
         Err(error) => format!("{what}: {error}"),
@@ -138,8 +147,12 @@ impl Told {
             match reply {
                 Reply::Stage => made.stages.extend(fd),
                 Reply::Started => made.process = fd,
-                Reply::MountNamespace(inode) => self.mount_namespace = Some(inode),
-                Reply::Terminal => self.terminal = fd,
+                Reply::Proc => self.proc = fd,
+                // The first counts: who could be traced by a neighbour is born later.
+                Reply::MountNamespace(inode) => {
+                    self.mount_namespace.get_or_insert(inode);
+                }
+                Reply::Terminal => self.terminal = self.terminal.take().or(fd),
                 Reply::Executing => self.executing = true,
                 Reply::Warning(line) => self.warnings.push(line),
                 Reply::Failed { step, errno } => {

@@ -37,6 +37,8 @@ pub struct PodSandbox {
     network: OwnedFd,
     /// Its place in the private mounts; none: the machine's.
     shm: Option<String>,
+    /// The place of its `/proc`, where its containers share PIDs that are its own.
+    proc: Option<String>,
     reaper: Reaper,
 }
 
@@ -51,6 +53,7 @@ impl PodSandbox {
         let job = Job::Pod(PodJob {
             hostname: spec.hostname.clone(),
             host: host(&spec),
+            shared_pids: spec.share_process_namespace && !spec.host.pid,
             sysctls: sysctl::of_pod(&spec, private.ids())?,
             pipe: read.as_raw_fd(),
             pause: private.pause().as_raw_fd(),
@@ -58,8 +61,11 @@ impl PodSandbox {
         });
         let keep = [read.as_fd(), private.pause()];
         let identity = Arc::new(Identity::of_init());
-        let init = match run_stage(private, None, &keep, &job) {
-            Ok(started) => started.into_process(identity)?,
+        let (init, proc) = match run_stage(private, None, &keep, &job) {
+            Ok(mut started) => {
+                let proc = started.take_proc();
+                (started.into_process(identity)?, proc)
+            }
             Err(StartError::Step { step, errno }) => {
                 return Err(SandboxError::Step { step, errno });
             }
@@ -71,6 +77,7 @@ impl PodSandbox {
             true => None,
             false => Some(make_shm(private, spec.shm_bytes)?),
         };
+        let proc = proc.map(|proc| put(private, "proc", &proc)).transpose()?;
         let path = format!("/proc/{}/ns/net", init.pid());
         let network = std::fs::File::open(&path)
             .doing(|| format!("open {path}"))?
@@ -82,6 +89,7 @@ impl PodSandbox {
             pipe: Mutex::new(Some(write)),
             network,
             shm,
+            proc,
             reaper,
         })
     }
@@ -153,6 +161,7 @@ impl PodSandbox {
                 Some(place) => Path::new(AREA).join(place),
                 None => "/dev/shm".into(),
             },
+            proc: self.proc.as_ref().map(|place| Path::new(AREA).join(place)),
             run: Run {
                 argv: start.argv.clone(),
                 stdio: keep_stdio(&start.stdio, &mut keep),
@@ -210,9 +219,8 @@ impl PodSandbox {
                 "a NUL byte in the command or its environment".into(),
             ));
         }
-        // Among the machine's processes it is in the right PID namespace already. A stage for a command is nowhere that a container
-        // could see it.
-        let inside = matches!(job, Job::Container { .. }) && !self.spec.host.pid;
+        // A stage is nowhere that a container could see it; in the pod's PID namespace there are none that has not its own.
+        let inside = matches!(job, Job::Container { own_pids: true, .. });
         let init = inside.then(|| self.init.pidfd());
         let started = match run_stage(&self.private, init, keep, job) {
             Err(error) if self.is_ending(&error) => return Err(StartError::SandboxGone),
@@ -286,16 +294,15 @@ impl PodSandbox {
             return Err(SandboxError::NotGone(self.reaper.living()));
         }
         self.reaper.join();
-        let Some(shm) = &self.shm else {
-            return Ok(());
-        };
-        match private::remove(self.private.area(), shm) {
-            // Gone by an earlier call.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
-                Ok(())
+        for place in self.shm.iter().chain(&self.proc) {
+            match private::remove(self.private.area(), place) {
+                // Gone by an earlier call.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+                }
+                result => result.doing(|| format!("unmount {AREA}/{place}"))?,
             }
-            result => Ok(result.doing(|| "unmount /dev/shm".into())?),
         }
+        Ok(())
     }
 }
 
@@ -348,24 +355,23 @@ fn host(spec: &SandboxSpec) -> Host {
 
 /// The pod's `/dev/shm`; its place below the private mounts.
 fn make_shm(private: &PrivateMounts, bytes: u64) -> Result<String, Failed> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let place = format!("shm/{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    rustix::fs::mkdirat(
-        private.area(),
-        &place,
-        rustix::fs::Mode::from_raw_mode(0o755),
-    )
-    .doing(|| "make the place of /dev/shm".into())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    new_filesystem(
-        "tmpfs",
-        &[("mode", "1777"), ("size", &bytes.to_string())],
-        attributes,
-    )
-    .and_then(|shm| attach(&shm, private.area(), &place))
-    .doing(|| "mount /dev/shm".into())?;
+    let options = [("mode", "1777"), ("size", &bytes.to_string())];
+    let shm = new_filesystem("tmpfs", &options, attributes).doing(|| "mount /dev/shm".into())?;
+    put(private, "shm", &shm)
+}
+
+/// Mounts what a pod's containers share below `directory` of the private mounts; its place there.
+fn put(private: &PrivateMounts, directory: &str, mount: &OwnedFd) -> Result<String, Failed> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let place = format!("{directory}/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let mode = rustix::fs::Mode::from_raw_mode(0o755);
+    rustix::fs::mkdirat(private.area(), &place, mode)
+        .map_err(io::Error::from)
+        .and_then(|()| attach(mount, private.area(), &place))
+        .doing(|| format!("mount {AREA}/{place}"))?;
     Ok(place)
 }
 

@@ -8,7 +8,7 @@
 //!   rejected: it would cost the binary's size for each supervisor. Stages start from it even when the file is replaced on
 //!   disk; but what has lost its name can't be mounted, so that for the `podkit` image there is then a copy after all (`kept`).
 //! - `pause`: the program of the init. `dev`: the device nodes of containers. `root`: where a container's root is put together.
-//! - `empty`: what masked directories show. `shm`: the pods' `/dev/shm`.
+//! - `empty`: what masked directories show. `shm`: the pods' `/dev/shm`. `proc`: the `/proc` of those whose containers share PIDs.
 
 use std::ffi::CString;
 use std::io;
@@ -186,7 +186,7 @@ fn furnish(binary: Option<OwnedFd>, machine: OwnedFd) -> Result<PrivateMounts, F
     )
     .and_then(|area| attach(&area, rustix::fs::CWD, AREA).map(|()| area))
     .doing(|| format!("mount the private file system on {AREA}"))?;
-    for directory in ["dev", "root", "empty", "shm"] {
+    for directory in ["dev", "root", "empty", "shm", "proc"] {
         rustix::fs::mkdirat(&area, directory, Mode::from_raw_mode(0o755))
             .doing(|| format!("make {AREA}/{directory}"))?;
     }

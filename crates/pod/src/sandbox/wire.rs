@@ -46,6 +46,8 @@ pub(super) enum Job {
         machine: Option<RawFd>,
         /// The pod's `/dev/shm`, in the private mounts.
         shm: PathBuf,
+        /// Its `/proc` there, where it has one.
+        proc: Option<PathBuf>,
         run: Run,
     },
     /// Run a command in a container.
@@ -61,6 +63,8 @@ pub(super) enum Job {
 pub(super) struct PodJob {
     pub(super) hostname: String,
     pub(super) host: Host,
+    /// Its containers share a PID namespace of the pod's own, which a `/proc` is made for.
+    pub(super) shared_pids: bool,
     /// In the pod's own namespaces, by name.
     pub(super) sysctls: Vec<(String, String)>,
     /// The end of the pipe that the init reads.
@@ -141,6 +145,8 @@ pub(super) struct Identity {
     pub(super) wanted: u64,
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: Option<Filter>,
+    /// Somebody in its PID namespace may have CAP_SYS_PTRACE.
+    pub(super) traceable: bool,
     pub(super) oom_score_adj: Option<i32>,
     pub(super) rlimits: Vec<Rlimit>,
     pub(super) cgroups: Vec<PathBuf>,
@@ -153,6 +159,8 @@ pub(super) enum Reply {
     Stage,
     /// The process exists; its pidfd comes with the message.
     Started,
+    /// The `/proc` of the pod's PID namespace comes with the message.
+    Proc,
     /// The inode of the container's mount namespace, by which its processes are known.
     MountNamespace(u64),
     /// The other end of the process's terminal comes with the message.

@@ -18,9 +18,9 @@ pub(crate) use bpf::{attach_device_program, load_device_program};
 pub(crate) use mounts::{clear_mount_attributes, set_mount_attributes};
 pub(crate) use pause::pause_program;
 pub(crate) use process::{
-    close_all_but, close_from, exec, exec_fd, exit_now, fork_child, fork_sibling,
-    ignore_child_exits, inherited, leave_session_keyring, mark_all_close_on_exec, reset_signals,
-    unshare,
+    OneThread, close_all_but, close_from, exec, exec_fd, exit_now, fork_child, fork_sibling,
+    ignore_child_exits, inherited, leave_session_keyring, mark_all_close_on_exec, one_thread,
+    reset_signals, unshare,
 };
 pub(crate) use seccomp::install_filter;
 pub(crate) use signal::{RTMAX, RTMIN, signal_of};

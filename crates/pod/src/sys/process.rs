@@ -23,35 +23,52 @@ pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
 /// Of linux/sched.h; the libc crate's is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// That this process has one thread, which must not start another.
+pub(crate) struct OneThread(());
+
 /// Forks a process whose parent is *our* parent, in the new namespaces of `namespaces` (`CLONE_NEW*`) and in the cgroup
 /// of version 2 whose directory is given: `None` in the child, its id (as the caller sees it) and its pidfd
 /// (close-on-exec) in the caller. With
-/// `CLONE_PARENT` the child's exit signal is the caller's.
+/// `CLONE_PARENT` the child's exit signal is the caller's. Without a cgroup this is one call of clone(2), which filters for system
+/// calls know better than clone3.
 ///
 /// The caller must have one thread: the child gets a copy of that thread alone, and a lock that another thread held
-/// would never open. This is checked (`EBUSY`).
+/// would never open.
 pub(crate) fn fork_sibling(
+    _alone: &OneThread,
     namespaces: i32,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> io::Result<Option<(i32, OwnedFd)>> {
-    one_thread()?;
     let mut pidfd: i32 = -1;
-    // SAFETY: all zeros is a valid `clone_args`: no stack of its own means a copy of ours, as fork does.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces) as u32 as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
-    if let Some(cgroup) = cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
+    let flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD | namespaces) as u32 as u64;
+    let result = if let Some(cgroup) = cgroup {
+        // SAFETY: all zeros is a valid `clone_args`: no stack of its own means a copy of ours, as fork does.
+        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+        arguments.flags = flags | CLONE_INTO_CGROUP;
+        arguments.pidfd = (&raw mut pidfd) as u64;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    // SAFETY: without CLONE_VM the child has its own copy of the memory, and with one thread (checked) no lock is held by
-    // a thread that it lacks; the arguments live across the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut arguments,
-            size_of::<libc::clone_args>(),
-        )
+        // SAFETY: without CLONE_VM the child has its own copy of the memory, and with one thread no lock is held by
+        // a thread that it lacks; the arguments live across the call.
+        unsafe {
+            libc::syscall(
+                libc::SYS_clone3,
+                &raw mut arguments,
+                size_of::<libc::clone_args>(),
+            )
+        }
+    } else {
+        // SAFETY: as above; the place of the pidfd (the third argument everywhere) lives across the call, and the others are not
+        // looked at.
+        unsafe {
+            libc::syscall(
+                libc::SYS_clone,
+                flags,
+                0_usize,
+                &raw mut pidfd,
+                0_usize,
+                0_usize,
+            )
+        }
     };
     match result {
         0 => Ok(None),
@@ -61,7 +78,7 @@ pub(crate) fn fork_sibling(
     }
 }
 
-/// Forks a child: `None` in the child, its id in the caller. The caller must have one thread, see [`fork_sibling`].
+/// Forks a child: `None` in the child, its id in the caller. The caller must have one thread (`EBUSY`), see [`fork_sibling`].
 pub(crate) fn fork_child() -> io::Result<Option<Pid>> {
     one_thread()?;
     // SAFETY: with one thread (checked) the child's copy of the memory holds no lock of a thread that it lacks.
@@ -71,11 +88,12 @@ pub(crate) fn fork_child() -> io::Result<Option<Pid>> {
     }
 }
 
-fn one_thread() -> io::Result<()> {
+/// Looks whether there is one thread (`EBUSY`).
+pub(crate) fn one_thread() -> io::Result<OneThread> {
     if std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
-    Ok(())
+    Ok(OneThread(()))
 }
 
 /// A NULL-terminated array of pointers to the strings, as execve wants it.

@@ -56,6 +56,7 @@ const CALLS: &[(&str, libc::c_long)] = &[
     ("unshare", libc::SYS_unshare),
     ("userfaultfd", libc::SYS_userfaultfd),
     ("vhangup", libc::SYS_vhangup),
+    ("wait4", libc::SYS_wait4),
     #[cfg(target_arch = "x86_64")]
     ("iopl", libc::SYS_iopl),
 ];
@@ -132,43 +133,54 @@ pub(super) fn act(word: &str, args: &[String]) -> bool {
     true
 }
 
-/// Looks into stages as often as they can be met here, and says what could be had of them: the capabilities that any had and the
-/// descriptors. What CAP_SYS_PTRACE may trace it may also make do whatever these permit.
+/// Traces stages as often as they can be met here, and says what could be had of them while they stand still: the capabilities that
+/// any had, whether one had the machine's root, and the descriptors. What is traced can be made to do whatever these permit.
 fn watch_stages(looks: usize) {
     println!("watching");
-    let (mut met, mut capabilities, mut descriptors) = (0, 0, std::collections::BTreeSet::new());
+    let (mut met, mut capabilities, mut root, mut descriptors) =
+        (0, 0, "own", std::collections::BTreeSet::new());
     let me = std::process::id();
     while met < looks {
         let entries = std::fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         for pid in pids.filter(|pid| *pid != me && *pid != 1) {
-            let text =
-                |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-            let status = String::from_utf8_lossy(&text("status")).into_owned();
-            let links = std::fs::read_dir(format!("/proc/{pid}/fd"));
-            let links: Vec<PathBuf> = links
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter_map(|entry| std::fs::read_link(entry.path()).ok())
-                .collect();
-            // Asked last: what was read before is of a stage if this is, since a process does not become one.
-            if !text("cmdline").starts_with(b"podkit-stage\0") {
+            let is_stage = || {
+                std::fs::read(format!("/proc/{pid}/cmdline"))
+                    .is_ok_and(|line| line.starts_with(b"podkit-stage\0"))
+            };
+            let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+            // PTRACE_SEIZE, PTRACE_INTERRUPT, and the wait until it stands still (__WALL).
+            if !is_stage()
+                || call_by_words(&words(&format!("ptrace 0x4206 {pid} 0 0"))).is_err()
+                || call_by_words(&words(&format!("ptrace 0x4207 {pid} 0 0"))).is_err()
+            {
                 continue;
             }
-            let value = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
-            let value = value.and_then(|value| u64::from_str_radix(value.trim(), 16).ok());
-            let Some(value) = value else { continue };
-            met += 1;
-            capabilities |= value;
-            let kinds = links.iter().map(|link| {
-                let link = link.to_string_lossy();
-                link.split(':').next().unwrap_or_default().to_owned()
+            call_by_words(&words(&format!("wait4 {pid} 0 0x40000000 0"))).unwrap();
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+            let value = status.as_ref().ok().and_then(|status| {
+                let value = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+                u64::from_str_radix(value?.trim(), 16).ok()
             });
-            descriptors.extend(kinds);
+            if let (true, Some(value)) = (is_stage(), value) {
+                met += 1;
+                capabilities |= value;
+                if Path::new(&format!("/proc/{pid}/root/proc/driver/root")).exists() {
+                    root = "machine's";
+                }
+                let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+                descriptors.extend(links.flatten().filter_map(|entry| {
+                    let link = std::fs::read_link(entry.path()).ok()?;
+                    let link = link.to_string_lossy();
+                    Some(link.split(':').next().unwrap_or_default().to_owned())
+                }));
+            }
+            // PTRACE_DETACH; it may have been killed meanwhile.
+            call_by_words(&words(&format!("ptrace 17 {pid} 0 0"))).ok();
         }
     }
     println!("stages: {capabilities:016x} {descriptors:?}");
+    println!("root: {root}");
 }
 
 /// `NAME ARG...`

@@ -84,7 +84,8 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
         masks_stay_on_in_a_user_namespace;
     calls: calls_that_own_the_machine raw_sockets_need_their_capability interfaces_can_not_be_changed chroot_leads_nowhere;
     neighbours: others_can_not_be_named a_neighbour_with_more_rights_is_closed the_init_survives_its_pod
-        the_stage_of_a_command_has_nothing_to_give keys_stay_with_their_owner abstract_sockets_stay_outside no_descriptor_leaks;
+        the_stage_of_a_command_has_nothing_to_give
+        the_stage_of_a_neighbour_has_nothing_to_give keys_stay_with_their_owner abstract_sockets_stay_outside no_descriptor_leaks;
     escaping_devices: devices_are_shut_by_the_cgroup_too forks_are_bounded;
     images: system_directories_are_no_links volumes_do_not_cover_proc accounts_that_are_no_files endless_environment;
     privileges: programs_give_no_privilege_where_that_is_forbidden who_may_mount_has_a_binary_of_its_own;

@@ -328,6 +328,14 @@ pub(super) fn how_long_a_start_takes(private: &PrivateMounts) {
         drop(run(&pod, inside("exit 0")))
     });
     pod.destroy(LONG).unwrap();
+    let pod = shared_pod(private);
+    timed("start a container that shares PIDs", &mut || {
+        drop(start(&pod, inside("exit 0")))
+    });
+    timed("the same with RuntimeDefault", &mut || {
+        drop(start(&pod, confined()))
+    });
+    pod.destroy(LONG).unwrap();
     // A tenth of this is usual; a busy machine must not fail the test.
     assert!(median < Duration::from_millis(250));
 }

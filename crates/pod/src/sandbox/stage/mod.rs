@@ -1,9 +1,13 @@
 //! The stage: this binary, executed anew with one thread, that makes one process of the pod and ends.
 //!
 //! It gets a [`Job`] over its socket, joins namespaces, and forks the process beside itself (`CLONE_PARENT`), so that the
-//! supervisor is its parent. The child does the rest: mounts, cgroups, privileges, exec. (For a command in a container that runs
-//! the stage gives its rights up first: [`exec`].) Whatever fails goes back over the
+//! supervisor is its parent. The child does the rest: mounts, cgroups, privileges, exec. Whatever fails goes back over the
 //! socket with the step and the error; a successful exec closes it.
+//!
+//! Who is in a PID namespace may see and, with CAP_SYS_PTRACE, trace everything in it. So where a process is to be born among others (a
+//! command in a container, a container that shares PIDs) the stage stays outside, and has become what the program is to be before
+//! the process is born ([`Prepared::bear`](run::Prepared::bear)): it has no descriptor of the machine's then, and no capability
+//! that the container lacks.
 
 mod accounts;
 mod cgroups;
@@ -88,8 +92,13 @@ impl Reporter {
     }
 
     /// Just before the exec.
-    fn tell_executing(&self) {
-        drop(wire::send_reply(&self.socket, &Reply::Executing, None));
+    fn tell_executing(&self) -> io::Result<()> {
+        wire::send_reply(&self.socket, &Reply::Executing, None)
+    }
+
+    fn tell(&self, reply: &Reply, process: &OwnedFd) -> Result<(), Failed> {
+        wire::send_reply(&self.socket, reply, Some(process))
+            .doing(|| "report the new process".into())
     }
 
     /// By the child, since one that ends at once could not be asked any more.
@@ -130,6 +139,7 @@ fn stage(number: RawFd) -> io::Result<()> {
             host,
             machine,
             shm,
+            proc,
             run,
         } => {
             let filesystem = Filesystem {
@@ -140,6 +150,7 @@ fn stage(number: RawFd) -> io::Result<()> {
                 access,
                 host,
                 shm,
+                proc,
                 mounts: Vec::new(),
             };
             container(&reporter, init, own_pids, machine, filesystem, mounts, run)
@@ -152,27 +163,26 @@ fn stage(number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Joins the cgroups, forks the process, reports it, and ends the stage.
+/// Joins the cgroups, forks the process, reports it as what it is, and ends the stage.
 fn continue_as_child(
     reporter: &Reporter,
+    what: &Reply,
     namespaces: i32,
     cgroups: &Cgroups,
     child: impl FnOnce() -> Result<Infallible, Failure>,
 ) -> Result<(), Failure> {
     cgroups.enter_version_1()?;
-    let forked = match sys::fork_sibling(namespaces, cgroups.birthplace()) {
+    let alone = sys::one_thread().doing(|| "fork".into())?;
+    let forked = match sys::fork_sibling(&alone, namespaces, cgroups.birthplace()) {
         Err(_) if cgroups.birthplace().is_some() => {
             // The move says why it is not possible, where it isn't.
             cgroups.enter_version_2()?;
-            sys::fork_sibling(namespaces, None)
+            sys::fork_sibling(&alone, namespaces, None)
         }
         forked => forked,
     };
     match forked.doing(|| "fork".into())? {
-        Some((_, pidfd)) => Ok(
-            wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
-                .doing(|| "report the new process".into())?,
-        ),
+        Some((_, pidfd)) => Ok(reporter.tell(what, &pidfd)?),
         None => {
             let Err(failure) = child();
             reporter.fail(failure);
@@ -202,6 +212,8 @@ struct Filesystem {
     access: Access,
     host: Host,
     shm: PathBuf,
+    /// The pod's, where PIDs are shared.
+    proc: Option<PathBuf>,
     mounts: Vec<Volume>,
 }
 
@@ -264,9 +276,16 @@ fn container(
         | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
     move_into_thread_name_spaces(init.as_fd(), others(&init, shared)?)
         .doing(|| "join the pod's namespaces".into())?;
-    let namespaces = libc::CLONE_NEWNS | if own_pids { libc::CLONE_NEWPID } else { 0 };
+    let (what, namespaces) = match own_pids {
+        true => (Reply::Started, libc::CLONE_NEWNS | libc::CLONE_NEWPID),
+        false => (Reply::Stage, libc::CLONE_NEWNS),
+    };
     let views = std::mem::take(&mut run.identity.cgroups);
-    continue_as_child(reporter, namespaces, &cgroups, || {
+    continue_as_child(reporter, &what, namespaces, &cgroups, || {
+        let alone = sys::one_thread().doing(|| "fork".into())?;
+        if !own_pids {
+            enter_pids(&init)?;
+        }
         // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
         reporter.tell_mount_namespace();
         let root = root::build(reporter, filesystem, &views)?;
@@ -274,8 +293,23 @@ fn container(
         if cgroups.any() {
             sys::unshare(UnshareFlags::NEWCGROUP).doing(|| "make a cgroup namespace".into())?;
         }
-        run::run(reporter, &run, stdio)
+        let prepared = run::prepare(reporter, &run, stdio, true)?;
+        match own_pids {
+            true => prepared.finish(reporter),
+            false => prepared.bear(reporter, &alone),
+        }
     })
+}
+
+/// Who is born of this process from here on is in the PID namespace of `init`.
+fn enter_pids(init: &OwnedFd) -> Result<(), Failed> {
+    let pids = others(init, ThreadNameSpaceType::PROCESS_ID)?;
+    // Without root, one of the machine's is this one's own.
+    if pids.is_empty() {
+        return Ok(());
+    }
+    move_into_thread_name_spaces(init.as_fd(), pids)
+        .doing(|| "enter the pod's PID namespace".into())
 }
 
 /// Which of these namespaces of a process are not this one's already. In a user namespace nobody may join the machine's, not
@@ -310,25 +344,19 @@ fn others(
     Ok(others)
 }
 
-/// Makes a process in a container that runs. Who is in there may see and, with CAP_SYS_PTRACE, trace everything in its PID namespace:
-/// so this stage stays outside (see `launch`), and has become what the program is to be before the process is born inside. It has no
-/// descriptor of the machine's then, and no capability that the container lacks. A process can't be born in a cgroup by who is that
-/// harmless already, so the stage goes on as one that was born there.
+/// Makes a process in a container that runs. A process can't be born in a cgroup by who is as harmless as the program is to be, so the
+/// stage goes on as one that was born there.
 fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure> {
     let container = inherited(container, "the container")?;
     let stdio = run::take_stdio(&run.stdio, &null()?)?;
     let cgroups = cgroups::open(&run.identity.cgroups)?;
     run::set_oom_score(reporter, run.identity.oom_score_adj);
     cgroups.enter_version_1()?;
+    let alone = sys::one_thread().doing(|| "fork".into())?;
     if let Some(birthplace) = cgroups.birthplace() {
         // Before the namespaces: the directory of a cgroup must not come along.
-        match sys::fork_sibling(0, Some(birthplace)) {
-            Ok(Some((_, pidfd))) => {
-                return Ok(
-                    wire::send_reply(&reporter.socket, &Reply::Stage, Some(&pidfd))
-                        .doing(|| "report the stage in the cgroup".into())?,
-                );
-            }
+        match sys::fork_sibling(&alone, 0, Some(birthplace)) {
+            Ok(Some((_, pidfd))) => return Ok(reporter.tell(&Reply::Stage, &pidfd)?),
             Ok(None) => {}
             Err(_) => cgroups.enter_version_2()?,
         }
@@ -343,17 +371,7 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
     move_into_thread_name_spaces(container.as_fd(), others(&container, all)?)
         .doing(|| "join the container's namespaces".into())?;
     drop(container);
-    let prepared = run::prepare(reporter, run, stdio, false)?;
-    let forked = sys::fork_sibling(0, None).doing(|| "fork".into())?;
-    let Some((_, pidfd)) = forked else {
-        // A session of its own as long as that one's leader is somebody else, which it always is: it has another id.
-        rustix::process::setsid().ok();
-        prepared.finish(reporter)
-    };
-    Ok(
-        wire::send_reply(&reporter.socket, &Reply::Started, Some(&pidfd))
-            .doing(|| "report the new process".into())?,
-    )
+    run::prepare(reporter, run, stdio, false)?.bear(reporter, &alone)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use rustix::system::sethostname;
 use rustix::thread::UnshareFlags;
 
 use super::{Failure, Reporter, cgroups, continue_as_child, guard, inherited, null};
-use super::{privileges, root, run, sysctl};
+use super::{privileges, root, run, standard, sysctl};
 use crate::sandbox::error::Doing;
 use crate::sandbox::private::tree::{attach, new_filesystem};
-use crate::sandbox::wire::PodJob;
+use crate::sandbox::wire::{self, PodJob, Reply};
 use crate::sys;
 
 /// Makes the namespaces that are not the machine's, and the init.
@@ -30,21 +30,30 @@ pub(super) fn make(reporter: &Reporter, job: &PodJob) -> Result<(), Failure> {
     sethostname(job.hostname.as_bytes()).doing(|| "set the host name".into())?;
     sysctl::set_all(&job.sysctls)?;
     let pids = if job.host.pid { 0 } else { libc::CLONE_NEWPID };
-    continue_as_child(reporter, pids | libc::CLONE_NEWNS, &cgroups, || {
+    let namespaces = pids | libc::CLONE_NEWNS;
+    continue_as_child(reporter, &Reply::Started, namespaces, &cgroups, || {
         let stdio = [&pipe, &null, &null];
         match job.host.pid {
             true => become_guard(reporter, stdio),
-            false => become_pause(reporter, stdio, &pause),
+            false => become_pause(reporter, stdio, &pause, job.shared_pids),
         }
     })
 }
 
-/// An empty read-only root, no capability, and the pause program.
+/// An empty read-only root, no capability, and the pause program. A `/proc` shows the PID namespace of who makes it, which here only
+/// a process inside can do: where containers share PIDs this one does it for all of them, while it is alone.
 fn become_pause(
     reporter: &Reporter,
     stdio: [&OwnedFd; 3],
     pause: impl AsFd,
+    shared_pids: bool,
 ) -> Result<Infallible, Failure> {
+    if shared_pids {
+        let proc = new_filesystem("proc", &[], standard::NOTHING);
+        let proc = proc.doing(|| "make the pod's /proc".into())?;
+        let sent = wire::send_reply(&reporter.socket, &Reply::Proc, Some(&proc));
+        sent.doing(|| "hand over the pod's /proc".into())?;
+    }
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
@@ -57,7 +66,9 @@ fn become_pause(
     run::detach_from_caller()?;
     privileges::drop_all()?;
     sys::ignore_child_exits();
-    reporter.tell_executing();
+    reporter
+        .tell_executing()
+        .doing(|| "report the init".into())?;
     sys::exec_fd(pause, &[c"podkit-pause".to_owned()])
         .doing(|| "exec the init".into())
         .map_err(Failure::from)
@@ -66,6 +77,8 @@ fn become_pause(
 fn become_guard(reporter: &Reporter, stdio: [&OwnedFd; 3]) -> Result<Infallible, Failure> {
     run::replace_stdio(stdio)?;
     run::detach_from_caller()?;
-    reporter.tell_executing();
+    reporter
+        .tell_executing()
+        .doing(|| "report the init".into())?;
     guard::run()
 }

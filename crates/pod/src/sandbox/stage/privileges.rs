@@ -65,15 +65,20 @@ pub(super) fn become_user(account: &Account, identity: &Identity) -> Result<(), 
     rustix::thread::set_keep_capabilities(true).doing(|| "keep the capabilities".into())?;
     set_thread_res_uid(user, user, user).doing(|| format!("become user {}", account.uid))?;
     rustix::thread::set_keep_capabilities(false).doing(|| "keep the capabilities".into())?;
-    let needed = match &identity.seccomp {
-        Some(_) if !identity.no_new_privileges => CapabilitySet::SYS_ADMIN.bits(),
-        _ => 0,
+    let needed = match confining_takes_rights(identity) {
+        true => CapabilitySet::SYS_ADMIN.bits(),
+        false => 0,
     };
     set_capabilities(identity.capabilities | needed)?;
     if identity.no_new_privileges {
         rustix::thread::set_no_new_privs(true).doing(|| "set no_new_privs".into())?;
     }
     Ok(())
+}
+
+/// Whether [`confine`] needs CAP_SYS_ADMIN, which the program need not have.
+pub(super) fn confining_takes_rights(identity: &Identity) -> bool {
+    identity.seccomp.is_some() && !identity.no_new_privileges
 }
 
 /// Installs the filter for system calls. The very last: without no_new_privs the profile must still allow capset, for a container
@@ -83,8 +88,7 @@ pub(super) fn confine(identity: &Identity) -> Result<(), Failed> {
         return Ok(());
     };
     sys::install_filter(&filter.program, filter.flags).doing(|| "install seccomp filter".into())?;
-    let admin = CapabilitySet::SYS_ADMIN.bits();
-    if !identity.no_new_privileges && identity.capabilities & admin == 0 {
+    if confining_takes_rights(identity) && !may_mount(identity) {
         set_capabilities(identity.capabilities)?;
     }
     Ok(())

@@ -44,6 +44,7 @@ pub(super) fn build(
         access,
         host,
         shm,
+        proc,
         mounts,
     } = filesystem;
     let root = match &kind {
@@ -78,7 +79,8 @@ pub(super) fn build(
         let step = || "let the root have devices".to_owned();
         sys::clear_mount_attributes(&root, MountAttrFlags::MOUNT_ATTR_NODEV).doing(step)?;
     }
-    standard::mount(&root, access, host, &shm, &cgroups::views(cgroup_procs))?;
+    let views = cgroups::views(cgroup_procs);
+    standard::mount(&root, access, host, &shm, proc.as_deref(), &views)?;
     for volume in mounts {
         mount_volume(reporter, &root, volume, privileged)?;
     }

@@ -12,7 +12,7 @@ use super::paths::{self, Kind};
 use super::{Failure, Reporter, privileges, terminal};
 use crate::sandbox::error::{Doing, Failed, reason};
 use crate::sandbox::spec::{Rlimit, RlimitKind, WindowSize};
-use crate::sandbox::wire::{Identity, Run, StdioJob};
+use crate::sandbox::wire::{Identity, Reply, Run, StdioJob};
 use crate::sys;
 
 /// What becomes standard input, output, error.
@@ -77,16 +77,6 @@ pub(super) fn set_oom_score(reporter: &Reporter, score: Option<i32>) {
             "oom_score_adj stays as it is: {score} is refused ({why})"
         ));
     }
-}
-
-/// Executes the program as the first of a container. Returns only to say why not, and only while nothing has been closed.
-pub(super) fn run(
-    reporter: &Reporter,
-    run: &Run,
-    standard: Standard,
-) -> Result<Infallible, Failure> {
-    let prepared = prepare(reporter, run, standard, true)?;
-    prepared.finish(reporter)
 }
 
 /// A process that is all that its program may be, and no more: its user, capabilities, limits and descriptors.
@@ -165,20 +155,59 @@ fn end(reporter: &Reporter, failure: Failure) -> ! {
 }
 
 impl Prepared<'_> {
-    /// Executes the program, by a process that leads a session.
+    /// Executes the program, by a process that leads a session and that nobody can trace.
     pub(super) fn finish(self, reporter: &Reporter) -> ! {
-        let Err(failure) = self.execute(reporter);
+        let Err(failure) = self.execute(reporter, false);
         end(reporter, failure)
     }
 
-    fn execute(&self, reporter: &Reporter) -> Result<Infallible, Failure> {
+    /// Forks what executes the program, in the PID namespace that this process has entered for its children, and ends this one. What can
+    /// be traced there has no right beyond the program's: the filter that takes one to be installed is installed before the fork, so
+    /// that its profile must allow what comes then.
+    pub(super) fn bear(self, reporter: &Reporter, alone: &sys::OneThread) -> ! {
+        let confined = self.identity.traceable && privileges::confining_takes_rights(self.identity);
+        if confined {
+            if let Err(failed) = privileges::confine(self.identity) {
+                end(reporter, failed.into());
+            }
+            // Who could not report the new process must not make it.
+            if reporter.tell_executing().is_err() {
+                sys::exit_now(127);
+            }
+        }
+        match sys::fork_sibling(alone, 0, None) {
+            Ok(Some((_, pidfd))) => {
+                // A supervisor that is gone takes the process along.
+                drop(reporter.tell(&Reply::Started, &pidfd));
+                sys::exit_now(0)
+            }
+            Ok(None) => {
+                // A session of its own as long as that one's leader is somebody else, which it always is: it has another id.
+                rustix::process::setsid().ok();
+                let Err(failure) = self.execute(reporter, confined);
+                end(reporter, failure)
+            }
+            Err(error) => {
+                let step = match confined {
+                    true => "fork (the seccomp profile must allow it)",
+                    false => "fork",
+                };
+                let Err(failed) = Err::<Infallible, _>(error).doing(|| step.into());
+                end(reporter, failed.into())
+            }
+        }
+    }
+
+    fn execute(&self, reporter: &Reporter, confined: bool) -> Result<Infallible, Failure> {
         if self.terminal {
             rustix::process::ioctl_tiocsctty(std::io::stdin())
                 .doing(|| "take the terminal over".into())?;
         }
-        // The last word while every system call is still allowed.
-        reporter.tell_executing();
-        privileges::confine(self.identity)?;
+        if !confined {
+            // The last word while every system call is still allowed. A supervisor that is gone needs it not.
+            drop(reporter.tell_executing());
+            privileges::confine(self.identity)?;
+        }
         self.program.exec()
     }
 }

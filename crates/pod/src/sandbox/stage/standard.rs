@@ -48,19 +48,20 @@ pub(super) const LINKS: [(&str, &str); 5] = [
 
 const NO_SUID_DEV: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
-const NOTHING: MountAttrFlags = NO_SUID_DEV.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+pub(super) const NOTHING: MountAttrFlags = NO_SUID_DEV.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 const READ_ONLY: MountAttrFlags = NOTHING.union(MountAttrFlags::MOUNT_ATTR_RDONLY);
 
 /// Mounts them in `root`: this process is in the container's namespaces already, which decides what proc, sysfs and mqueue
-/// show. `cgroups` are directories with their places below `/sys/fs/cgroup`.
+/// show; but for the PID namespace where that is the pod's, whose `/proc` is then given. `cgroups` are directories with their places below `/sys/fs/cgroup`.
 pub(super) fn mount(
     root: &OwnedFd,
     access: Access,
     host: Host,
     shm: &Path,
+    shared_proc: Option<&Path>,
     cgroups: &[(PathBuf, PathBuf)],
 ) -> Result<(), Failed> {
-    proc(root, access, host)?;
+    proc(root, access, host, shared_proc)?;
     dev(root, access, host, shm)?;
     match access {
         Access::Privileged => whole_sysfs(root, host),
@@ -94,9 +95,13 @@ fn showing(
     }
 }
 
-fn proc(root: &OwnedFd, access: Access, host: Host) -> Result<(), Failed> {
+fn proc(root: &OwnedFd, access: Access, host: Host, shared: Option<&Path>) -> Result<(), Failed> {
     let step = || "mount /proc".to_owned();
-    let (proc, machines) = showing("proc", NOTHING, host.pid, "/proc").doing(step)?;
+    let (proc, machines) = match shared {
+        Some(place) => clone_tree(CWD, place, false).map(|proc| (proc, false)),
+        None => showing("proc", NOTHING, host.pid, "/proc"),
+    }
+    .doing(step)?;
     put(root, &proc, "proc")?;
     if machines {
         // But not our own mounts.

@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use podkit_pod::sandbox::{PrivateMounts, Signal};
+use podkit_pod::plan::Seccomp;
+use podkit_pod::sandbox::{PodSandbox, PrivateMounts, Process, Signal};
 
 use crate::inside::attack;
 use crate::support::*;
@@ -244,38 +245,70 @@ pub(crate) fn no_descriptor_leaks(private: &PrivateMounts) {
 /// With CAP_SYS_PTRACE a container can trace the stage of a command from the moment at which it can see it. Then it has no more
 /// to give than the container has, and nothing of the machine's is open.
 pub(crate) fn the_stage_of_a_command_has_nothing_to_give(private: &PrivateMounts) {
-    for pod in [pod(private), shared_pod(private)] {
-        let mut attacker = inside("watch-stages 40 ; sleep");
-        attacker.security.add_capabilities = vec!["SYS_PTRACE".into()];
-        let (attacker, mut output) = start(&pod, attacker);
-        read_until(&mut output, "watching");
-        let text = std::thread::scope(|scope| {
-            let text = scope.spawn(|| read_until(&mut output, "stages:"));
-            // It is there for some ten microseconds: it takes many until one is met.
-            let deadline = std::time::Instant::now() + LONG;
-            while !text.is_finished() {
-                if std::time::Instant::now() > deadline {
-                    // So that the thread ends, which then says what is missing.
-                    attacker.signal(Signal::KILL).unwrap();
-                    break;
-                }
-                assert_eq!(exec(&pod, &attacker, "exit 0").0.code(), 0);
-            }
-            text.join().unwrap()
+    for (make, seccomp) in [
+        (pod as fn(&PrivateMounts) -> PodSandbox, Seccomp::Unconfined),
+        (shared_pod, Seccomp::Unconfined),
+        (pod, Seccomp::RuntimeDefault),
+        (shared_pod, Seccomp::RuntimeDefault),
+    ] {
+        let pod = make(private);
+        stages_have_nothing_to_give(&pod, &seccomp, |attacker| {
+            exec(&pod, attacker, "exit 0").0.code()
         });
-        let (capabilities, descriptors) = field(&text, "stages:").split_once(' ').unwrap();
-        // The fourteen of every container, and CAP_SYS_PTRACE (19).
-        let own = 0xa804_25fb | 1 << 19;
-        let capabilities = u64::from_str_radix(capabilities, 16).unwrap();
-        assert_eq!(capabilities & !own, 0, "{text}");
-        let descriptors: Vec<String> =
-            serde_json::from_str(&descriptors.replace('{', "[").replace('}', "]")).unwrap();
-        for kind in descriptors {
-            assert!(
-                ["pipe", "socket", "/proc/driver/dev/null"].contains(&kind.as_str()),
-                "{text}"
-            );
-        }
         pod.destroy(LONG).unwrap();
     }
+}
+
+/// The same where PIDs are shared and a neighbour starts.
+pub(crate) fn the_stage_of_a_neighbour_has_nothing_to_give(private: &PrivateMounts) {
+    for seccomp in [Seccomp::Unconfined, Seccomp::RuntimeDefault] {
+        let pod = shared_pod(private);
+        stages_have_nothing_to_give(&pod, &seccomp, |_| {
+            let mut neighbour = inside("exit 0");
+            neighbour.security.seccomp = seccomp.clone();
+            run(&pod, neighbour).0.code()
+        });
+        pod.destroy(LONG).unwrap();
+    }
+}
+
+/// A container traces the stages that `make` lets it meet.
+fn stages_have_nothing_to_give(
+    pod: &PodSandbox,
+    seccomp: &Seccomp,
+    make: impl Fn(&Process) -> i32,
+) {
+    let mut attacker = inside("watch-stages 40 ; sleep");
+    attacker.security.add_capabilities = vec!["SYS_PTRACE".into()];
+    attacker.security.seccomp = seccomp.clone();
+    let (attacker, mut output) = start(pod, attacker);
+    read_until(&mut output, "watching");
+    let text = std::thread::scope(|scope| {
+        let text = scope.spawn(|| read_until(&mut output, "root:"));
+        // It is there for some ten microseconds: it takes many until one is met.
+        let deadline = std::time::Instant::now() + LONG;
+        while !text.is_finished() {
+            if std::time::Instant::now() > deadline {
+                // So that the thread ends, which then says what is missing.
+                attacker.signal(Signal::KILL).unwrap();
+                break;
+            }
+            assert_eq!(make(&attacker), 0);
+        }
+        text.join().unwrap()
+    });
+    let (capabilities, descriptors) = field(&text, "stages:").split_once(' ').unwrap();
+    // The fourteen of every container, and CAP_SYS_PTRACE (19).
+    let own = 0xa804_25fb | 1 << 19;
+    let capabilities = u64::from_str_radix(capabilities, 16).unwrap();
+    assert_eq!(capabilities & !own, 0, "{seccomp:?} {text}");
+    let descriptors: Vec<String> =
+        serde_json::from_str(&descriptors.replace('{', "[").replace('}', "]")).unwrap();
+    for kind in descriptors {
+        assert!(
+            ["pipe", "socket", "/proc/driver/dev/null"].contains(&kind.as_str()),
+            "{seccomp:?} {text}"
+        );
+    }
+    assert_eq!(field(&text, "root:"), "own", "{seccomp:?}");
 }
