@@ -7,14 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::error::{Doing, Failed, StartError};
 use super::private::PrivateMounts;
-use super::process::{ExitStatus, Process, reap, wait_readable};
+use super::process::{ExitStatus, Process, pids_of, reap, wait_readable};
 use super::stage::STAGE;
-use super::wire::{self, Identity, Job, Reply};
+use super::wire::{self, Identity, Job, Received, Reply};
 use crate::sys;
 
 /// A stage that is silent for so long hangs on something (a dead network file system) and is killed.
@@ -50,10 +51,11 @@ impl Started {
     }
 }
 
-/// The pidfds of what has been started.
+/// The pidfds of what has been started. What that is the stages say alone: the new process has the socket too, and in some PID namespaces
+/// there are others who can make it say what they want.
 struct Made {
     /// One, and the one that goes on in its place; all are to be reaped.
-    stages: Vec<OwnedFd>,
+    stages: Vec<(Pid, OwnedFd)>,
     process: Option<OwnedFd>,
 }
 
@@ -78,6 +80,7 @@ pub(super) fn run_stage(
     let (ours, theirs) = UnixStream::pair().doing(|| "make the stage's socket".into())?;
     ours.set_read_timeout(Some(SILENCE))
         .doing(|| "set the stage's time limit".into())?;
+    set_socket_passcred(&ours, true).doing(|| "have the stage's messages signed".into())?;
     let number =
         CString::new(theirs.as_raw_fd().to_string()).doing(|| "name the stage's socket".into())?;
     let argv = [STAGE.into(), number];
@@ -91,20 +94,20 @@ pub(super) fn run_stage(
     drop(theirs);
 
     let mut made = Made {
-        stages: vec![stage],
+        stages: vec![(pid, stage)],
         process: None,
     };
     let mut told = Told::default();
     let heard = wire::send_job(&ours, job).and_then(|()| told.listen(&ours, &mut made));
     let Made { stages, process } = made;
     if heard.is_err() {
-        for process in stages.iter().chain(&process) {
+        for process in stages.iter().map(|(_, stage)| stage).chain(&process) {
             // What can't be killed has ended; the waits below see that.
             pidfd_send_signal(process, Signal::KILL).ok();
         }
     }
     let mut status = Ok(None);
-    for stage in &stages {
+    for (_, stage) in &stages {
         status = wait_end(stage.as_fd());
     }
     let failure = match heard {
@@ -143,22 +146,29 @@ fn ended(what: &str, status: &io::Result<Option<ExitStatus>>) -> String {
 impl Told {
     /// Takes replies until the program has been executed or the start has failed.
     fn listen(&mut self, socket: &UnixStream, made: &mut Made) -> io::Result<()> {
-        while let Some((reply, fd)) = wire::receive_reply(socket)? {
-            match reply {
-                Reply::Stage => made.stages.extend(fd),
-                Reply::Started => made.process = fd,
-                Reply::Proc => self.proc = fd,
+        while let Some(Received { reply, fd, sender }) = wire::receive_reply(socket)? {
+            let by_stage = made.stages.iter().any(|(pid, _)| Some(*pid) == sender);
+            match (reply, fd) {
+                (Reply::Stage, Some(fd)) if by_stage => {
+                    let (pid, _) = pids_of(fd.as_fd())?;
+                    made.stages.extend(Pid::from_raw(pid).map(|pid| (pid, fd)));
+                }
+                (Reply::Started, fd) if by_stage => made.process = fd,
+                (Reply::Stage | Reply::Started, _) => {}
+                (Reply::Proc, fd) => self.proc = fd,
                 // The first counts: who could be traced by a neighbour is born later.
-                Reply::MountNamespace(inode) => {
+                (Reply::MountNamespace(inode), _) => {
                     self.mount_namespace.get_or_insert(inode);
                 }
-                Reply::Terminal => self.terminal = self.terminal.take().or(fd),
-                Reply::Executing => self.executing = true,
-                Reply::Warning(line) => self.warnings.push(line),
-                Reply::Failed { step, errno } => {
+                (Reply::Terminal, fd) => self.terminal = self.terminal.take().or(fd),
+                (Reply::Executing, _) => self.executing = true,
+                (Reply::Warning(line), _) => self.warnings.push(line),
+                (Reply::Failed { step, errno }, _) => {
                     self.failure = Some(StartError::Step { step, errno })
                 }
-                Reply::NotFound(program) => self.failure = Some(StartError::NotFound(program)),
+                (Reply::NotFound(program), _) => {
+                    self.failure = Some(StartError::NotFound(program));
+                }
             }
         }
         Ok(())
@@ -191,3 +201,6 @@ fn spawn_inside(
         thread.join().expect("neither call panics")
     })
 }
+
+#[cfg(test)]
+mod tests;

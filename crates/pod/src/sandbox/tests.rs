@@ -62,7 +62,10 @@ fn replies_arrive_whole_in_order_and_with_their_descriptor() {
     wire::send_reply(&theirs, &wire::Reply::Started, Some(&file)).unwrap();
     wire::send_reply(&theirs, &wire::Reply::NotFound("x".into()), None).unwrap();
     drop(theirs);
-    let next = || wire::receive_reply(&ours).unwrap();
+    let next = || {
+        let received = wire::receive_reply(&ours).unwrap();
+        received.map(|received| (received.reply, received.fd))
+    };
     assert!(matches!(next(), Some((wire::Reply::Warning(line), None)) if line == "first"));
     let Some((wire::Reply::Started, Some(fd))) = next() else {
         panic!("no descriptor")

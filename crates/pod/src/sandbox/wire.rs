@@ -15,6 +15,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::seccomp::Filter;
@@ -239,10 +240,19 @@ pub(super) fn send_reply(
     }
 }
 
-/// Reads a reply with its descriptor; none at the end of the stream.
-pub(super) fn receive_reply(socket: &UnixStream) -> io::Result<Option<(Reply, Option<OwnedFd>)>> {
+/// A reply as it came.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) reply: Reply,
+    pub(super) fd: Option<OwnedFd>,
+    /// By the kernel's word, where the socket asks for it (SO_PASSCRED).
+    pub(super) sender: Option<Pid>,
+}
+
+/// Reads a reply; none at the end of the stream.
+pub(super) fn receive_reply(socket: &UnixStream) -> io::Result<Option<Received>> {
     let mut length = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1), ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     // A signal interrupts this call whatever its handler says, since the socket has a time limit (signal(7)).
     let received = rustix::io::retry_on_intr(|| {
@@ -253,13 +263,18 @@ pub(super) fn receive_reply(socket: &UnixStream) -> io::Result<Option<(Reply, Op
             RecvFlags::CMSG_CLOEXEC,
         )
     })?;
-    let fd = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
+    let (mut fd, mut sender) = (None, None);
+    for message in ancillary.drain() {
+        match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fd = fds.next(),
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+            _ => {}
+        }
+    }
     if received.bytes == 0 {
         return Ok(None);
     }
     (&*socket).read_exact(&mut length[received.bytes..])?;
-    Ok(Some((receive_body(socket, length)?, fd)))
+    let reply = receive_body(socket, length)?;
+    Ok(Some(Received { reply, fd, sender }))
 }

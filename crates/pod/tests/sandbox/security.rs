@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use podkit_pod::plan::Seccomp;
 use podkit_pod::sandbox::{
-    ContainerStart, ExitStatus, Mount, PodSandbox, PrivateMounts, SandboxSpec, StartError,
-    in_user_namespace,
+    ContainerStart, ExecSpec, ExitStatus, Mount, PodSandbox, PrivateMounts, SandboxSpec,
+    StartError, in_user_namespace,
 };
 
 use crate::support::*;
@@ -268,6 +268,56 @@ pub(super) fn seccomp_localhost(private: &PrivateMounts) {
     let mut bare = start("echo");
     bare.security.no_new_privileges = true;
     assert_eq!(run(&pod, bare).0, ExitStatus::Signal(libc::SIGSYS));
+    // So it is for who is born among others that might trace it, but for the calls until then.
+    let spec = SandboxSpec {
+        share_process_namespace: true,
+        seccomp_dir: dir.path().to_owned(),
+        ..SandboxSpec::new("testpod")
+    };
+    let shared = PodSandbox::create(private, spec).unwrap();
+    profile(
+        r#"{"defaultAction": "SCMP_ACT_KILL_PROCESS", "syscalls": [{"names":
+            ["prctl", "capget", "capset", "sendmsg", "clone", "exit_group", "setsid", "execve"], "action": "SCMP_ACT_ALLOW"}]}"#,
+    );
+    assert_eq!(
+        run(&shared, start("echo")).0,
+        ExitStatus::Signal(libc::SIGSYS)
+    );
+    // A profile that lets nobody fork says so there, and only there.
+    for (action, words) in [
+        (
+            "ERRNO",
+            "fork (the seccomp profile must allow it): Operation not permitted",
+        ),
+        (
+            "KILL_PROCESS",
+            "the container could not be started: its seccomp profile killed the stage: it must allow prctl, capget, capset, sendmsg, \
+             clone and exit_group",
+        ),
+    ] {
+        profile(&format!(
+            r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["clone", "clone3", "fork", "vfork"], "action": "SCMP_ACT_{action}"}}]}}"#,
+        ));
+        assert_eq!(shared.start(&start("echo")).unwrap_err().to_string(), words);
+        let mut bare = start("exit 5");
+        bare.security.no_new_privileges = true;
+        assert_eq!(run(&shared, bare).0.code(), 5);
+        for (add, traceable) in [("NET_ADMIN", false), ("SYS_PTRACE", true)] {
+            let mut start = start("sleep");
+            start.security.add_capabilities = vec![add.into()];
+            let (container, _output) = crate::support::start(&pod, start);
+            let command = ExecSpec {
+                argv: argv("exit 6"),
+                stdio: Default::default(),
+            };
+            match pod.exec(&container, &command) {
+                Ok(command) if !traceable => assert_eq!(finish(&command).code(), 6),
+                Err(error) if traceable => assert_eq!(error.to_string(), words),
+                other => panic!("{add}: {other:?}"),
+            }
+        }
+    }
+    shared.destroy(LONG).unwrap();
     let error = |text: &str| {
         profile(text);
         let error = pod.start(&start("echo")).unwrap_err();
