@@ -163,6 +163,24 @@ fn stage(number: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps a new process back until the stage has reported it: what a stage says counts from then on.
+struct Order(io::PipeReader, io::PipeWriter);
+
+impl Order {
+    fn new() -> Result<Self, Failed> {
+        let (read, write) = io::pipe().doing(|| "make a pipe".into())?;
+        Ok(Self(read, write))
+    }
+
+    /// In the new process: until the stage has ended.
+    fn wait(self) {
+        let Self(mut read, write) = self;
+        drop(write);
+        // Nothing is ever written.
+        drop(io::Read::read(&mut read, &mut [0]));
+    }
+}
+
 /// Joins the cgroups, forks the process, reports it as what it is, and ends the stage.
 fn continue_as_child(
     reporter: &Reporter,
@@ -172,7 +190,7 @@ fn continue_as_child(
     child: impl FnOnce() -> Result<Infallible, Failure>,
 ) -> Result<(), Failure> {
     cgroups.enter_version_1()?;
-    let alone = sys::one_thread().doing(|| "fork".into())?;
+    let (alone, order) = (sys::one_thread().doing(|| "fork".into())?, Order::new()?);
     let forked = match sys::fork_sibling(&alone, namespaces, cgroups.birthplace()) {
         Err(_) if cgroups.birthplace().is_some() => {
             // The move says why it is not possible, where it isn't.
@@ -184,6 +202,7 @@ fn continue_as_child(
     match forked.doing(|| "fork".into())? {
         Some((_, pidfd)) => Ok(reporter.tell(what, &pidfd)?),
         None => {
+            order.wait();
             let Err(failure) = child();
             reporter.fail(failure);
             sys::exit_now(127)
@@ -355,9 +374,10 @@ fn exec(reporter: &Reporter, container: RawFd, run: &Run) -> Result<(), Failure>
     let alone = sys::one_thread().doing(|| "fork".into())?;
     if let Some(birthplace) = cgroups.birthplace() {
         // Before the namespaces: the directory of a cgroup must not come along.
+        let order = Order::new()?;
         match sys::fork_sibling(&alone, 0, Some(birthplace)) {
             Ok(Some((_, pidfd))) => return Ok(reporter.tell(&Reply::Stage, &pidfd)?),
-            Ok(None) => {}
+            Ok(None) => order.wait(),
             Err(_) => cgroups.enter_version_2()?,
         }
     }
