@@ -32,6 +32,8 @@ const EAGER_FIRST_EXEC: Duration = Duration::from_millis(20);
 const EAGER_MAX: Duration = Duration::from_secs(1);
 /// How long a probe's command may take to die of SIGKILL.
 const REAP_MAX: Duration = Duration::from_secs(1);
+/// Between the end of a hook that was killed with its container and the container's own.
+const SAME_END: Duration = Duration::from_millis(100);
 
 /// Probes one run of a container for as long as this is polled.
 pub(super) async fn probe(subject: Subject, run: u32, notes: mpsc::UnboundedSender<Note>) {
@@ -94,6 +96,13 @@ pub(super) async fn hook(
     limit: Option<Duration>,
 ) -> Result<(), String> {
     let done = crate::probe::hook(action, limit, subject.net.as_ref(), subject).await;
+    // The end of a container's first process kills what else runs in it, and so the hook that has asked for this end.
+    if done.is_err() && limit.is_some() {
+        let ended = subject.running.process.exited();
+        if tokio::time::timeout(SAME_END, ended).await.is_ok() {
+            return Ok(());
+        }
+    }
     if let Err(error) = &done {
         tracing::debug!(container = subject.id, error, "a hook failed");
     }
