@@ -75,7 +75,8 @@ impl std::fmt::Debug for Publisher {
 
 impl Publisher {
     /// Takes every port of the pod: `hostPort`s, and with `loopback` every `containerPort` on the machine's loopback
-    /// addresses. Connections wait in the queue until [`Publisher::serve`]. Needs a tokio runtime.
+    /// addresses. Connections wait in the queue until [`Publisher::serve`]. Needs a tokio runtime. A port of the loopback that this
+    /// user may not take is a warning; anything else that can't be taken is an error.
     ///
     /// A pod on the machine's own network listens itself: nothing is taken, and its ports are published as they are.
     pub fn take(plan: &PodPlan, loopback: bool) -> Result<Self, PublishError> {
@@ -107,7 +108,13 @@ impl Publisher {
                 Err(error) => {
                     let port = (want.published.protocol, want.published.local.port());
                     if !want.optional || !refused.contains(&port) {
-                        lines.push(refusal(&want.published, &error));
+                        let line = refusal(&want.published, &error);
+                        // The loopback is podkit's own idea, without which the pod is whole.
+                        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                        match denied && !want.published.host {
+                            true => publisher.warnings.push(format!("not published: {line}")),
+                            false => lines.push(line),
+                        }
                     }
                     refused.push(port);
                 }

@@ -37,7 +37,7 @@ pub(super) fn own(
     let net = net.map_err(runtime)?;
     let (egress, mut warnings) = match Egress::veth(&net, netns.as_fd(), lease) {
         Ok((egress, warnings)) => (Some(egress), warnings),
-        Err(no_veth) => match by_pasta(&net, netns.as_fd(), sandbox) {
+        Err(no_veth) => match by_pasta(plan, &net, netns.as_fd(), sandbox) {
             Ok(egress) => (Some(egress), Vec::new()),
             Err(no_pasta) => {
                 net.stay_inside().map_err(runtime)?;
@@ -75,7 +75,16 @@ pub(super) fn own(
 }
 
 /// What an unprivileged user can have. This process is in the user namespace that owns the pod's.
-fn by_pasta(net: &PodNet, netns: BorrowedFd<'_>, sandbox: &PodSandbox) -> Result<Egress, NoEgress> {
+fn by_pasta(
+    plan: &PodPlan,
+    net: &PodNet,
+    netns: BorrowedFd<'_>,
+    sandbox: &PodSandbox,
+) -> Result<Egress, NoEgress> {
+    if plan.host.pid {
+        let why = "with hostPID there is no PID namespace that would end pasta with the pod";
+        return Err(NoEgress::new(why));
+    }
     let path = format!("/proc/{}/ns/pid", sandbox.init().pid());
     let processes = File::open(&path).map_err(|error| NoEgress::new(format!("{path}: {error}")))?;
     let namespaces = Namespaces {

@@ -490,7 +490,8 @@ async fn prepare(
         None => network::of_machine(&plan),
     };
     // Nothing is said before the supervisor listens: whoever hears it may ask then.
-    network.warnings.splice(..0, ids::warnings(&plan));
+    let lost = ids::warnings(&plan, base.mounts.ids());
+    network.warnings.splice(..0, lost);
     let (address, resolv) = (network.net.address(), &network.resolv.text);
     etc::write(&paths.etc(), &plan, &hostname, address, resolv)
         .map_err(|error| Failure::runtime("writing the pod's /etc/hosts", error))?;

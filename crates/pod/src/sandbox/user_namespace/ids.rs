@@ -41,6 +41,11 @@ impl Ids {
         self.groups.iter().any(|ids| ids.contains(&id))
     }
 
+    /// Whether 0 is the only user.
+    pub(crate) fn one_user(&self) -> bool {
+        self.users == [0..=0]
+    }
+
     /// The highest group id of those that follow each other from 0.
     pub(crate) fn last_group(&self) -> u32 {
         let mut last = 0;
