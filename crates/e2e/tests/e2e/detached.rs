@@ -522,7 +522,11 @@ containers:
     assert_eq!(out.status.code(), Some(0));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("try pressing enter"), "{said}");
-    assert!(ok(&["logs", "e2e", "-c", "app"]).contains("got two\nend\n"));
+    // The log is written beside it.
+    until("its log", || {
+        let log = ok(&["logs", "e2e", "-c", "app"]);
+        log.contains("got two\nend\n").then_some(())
+    });
     let refused = podkit(&["attach", "-i", "e2e", "-c", "two"]);
     assert_eq!(refused.code, Some(1));
     assert!(

@@ -99,7 +99,12 @@ containers:
     );
     let mut pod = Pod::run_text(&text, &[]);
     assert_eq!(pod.process.wait().code(), Some(1));
-    assert_eq!(ended(&pod, "first")["exitCode"], 7);
+    assert_eq!(
+        ended(&pod, "first")["exitCode"],
+        7,
+        "{}",
+        pod.process.shown()
+    );
     assert!(log_of(&pod, "app").is_empty());
     assert_eq!(pod.said().last().unwrap()["phase"], "Failed");
     ground.assert_clean();
@@ -306,6 +311,30 @@ containers:
         log_of(&pod, "app"),
         ["up", "after the start", "before the stop", "told"]
     );
+    ground.assert_clean();
+}
+
+/// The end of its first process kills the hook.
+#[test]
+fn a_hook_that_ends_its_container_has_not_failed() {
+    let Some(ground) = Ground::new() else { return };
+    let text = manifest(
+        "terminationGracePeriodSeconds: 20
+containers:
+- name: app
+  image: none
+  command: [sh, -c, 'trap \"exit 0\" USR1; echo up; while :; do sleep 0.02; done']
+  lifecycle:
+    preStop:
+      exec: {command: [sh, -c, 'kill -USR1 1; sleep infinity']}",
+    );
+    let mut pod = Pod::run_text(&text, &[]);
+    pod.wait("up", |said| said["line"] == "up");
+    pod.wait_ready();
+    assert_eq!(pod.stop(), 0, "{}", pod.process.shown());
+    assert_eq!(ended(&pod, "app")["exitCode"], 0);
+    let failed = events(&pod, &["FailedPreStopHook"]);
+    assert!(failed.is_empty(), "{}", pod.process.shown());
     ground.assert_clean();
 }
 
