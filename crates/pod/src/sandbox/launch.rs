@@ -13,7 +13,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::error::{Doing, Failed, StartError};
 use super::private::PrivateMounts;
-use super::process::{ExitStatus, Process, pids_of, reap, wait_readable};
+use super::process::{ExitStatus, Process, pids_of, reap, wait_until};
 use super::stage::STAGE;
 use super::wire::{self, Identity, Job, Received, Reply};
 use crate::sys;
@@ -177,8 +177,7 @@ impl Told {
 
 /// Waits for a child that is about to end, and reaps it.
 fn wait_end(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
-    wait_readable(pidfd, Instant::now() + END)?;
-    reap(pidfd)
+    wait_until(pidfd, Instant::now() + END, || reap(pidfd))
 }
 
 /// Spawns with the pod's PID namespace as that of the next child. (The stage must be *in* the namespace: from outside it could

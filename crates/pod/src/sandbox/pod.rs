@@ -17,7 +17,7 @@ use super::error::{Doing, Failed, SandboxError, StartError};
 use super::launch::run_stage;
 use super::private::tree::{attach, new_filesystem};
 use super::private::{self, AREA, PrivateMounts};
-use super::process::{Process, wait_readable};
+use super::process::{Process, wait_until};
 use super::reaper::Reaper;
 use super::spec::{ContainerStart, ExecSpec, MountSource, SandboxSpec, Stdio};
 use super::sysctl;
@@ -289,7 +289,7 @@ impl PodSandbox {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // The init ends last.
-        let ended = wait_readable(self.init.pidfd(), deadline).and_then(|()| self.init.try_wait());
+        let ended = wait_until(self.init.pidfd(), deadline, || self.init.try_wait());
         if !ended.is_ok_and(|status| status.is_some()) {
             return Err(SandboxError::NotGone(self.reaper.living()));
         }

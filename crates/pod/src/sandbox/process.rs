@@ -173,10 +173,29 @@ impl Process {
 
     /// The same without a runtime, for at most `timeout`; none when it still runs.
     pub fn wait_timeout(&self, timeout: Duration) -> io::Result<Option<ExitStatus>> {
-        wait_readable(self.pidfd(), Instant::now() + timeout)?;
-        self.try_wait()
+        wait_until(self.pidfd(), Instant::now() + timeout, || self.try_wait())
     }
 }
+
+/// Waits until `reap` tells how the process of a pidfd has ended, or until `deadline`.
+pub(super) fn wait_until(
+    pidfd: BorrowedFd<'_>,
+    deadline: Instant,
+    reap: impl Fn() -> io::Result<Option<ExitStatus>>,
+) -> io::Result<Option<ExitStatus>> {
+    loop {
+        wait_readable(pidfd, deadline)?;
+        let status = reap()?;
+        if status.is_some() || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        // Somebody in the pod traces it, and is told first.
+        std::thread::sleep(TRACED_PAUSE);
+    }
+}
+
+/// Between two looks at one that has ended, and of whose end only its tracer knows.
+const TRACED_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waits until a pidfd says that its process has ended, or until `deadline`.
 pub(super) fn wait_readable(pidfd: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {

@@ -150,10 +150,17 @@ fn watch_stages(looks: usize) {
             };
             let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
             // PTRACE_SEIZE, PTRACE_INTERRUPT, and the wait until it stands still (__WALL).
-            if !is_stage()
-                || call_by_words(&words(&format!("ptrace 0x4206 {pid} 0 0"))).is_err()
-                || call_by_words(&words(&format!("ptrace 0x4207 {pid} 0 0"))).is_err()
-            {
+            if !is_stage() || call_by_words(&words(&format!("ptrace 0x4206 {pid} 0 0"))).is_err() {
+                continue;
+            }
+            // PTRACE_DETACH, or the end is taken note of: before that nobody else is told of it.
+            let let_go = || {
+                if call_by_words(&words(&format!("ptrace 17 {pid} 0 0"))).is_err() {
+                    call_by_words(&words(&format!("wait4 {pid} 0 0x40000000 0"))).ok();
+                }
+            };
+            if call_by_words(&words(&format!("ptrace 0x4207 {pid} 0 0"))).is_err() {
+                let_go();
                 continue;
             }
             call_by_words(&words(&format!("wait4 {pid} 0 0x40000000 0"))).unwrap();
@@ -175,8 +182,7 @@ fn watch_stages(looks: usize) {
                     Some(link.split(':').next().unwrap_or_default().to_owned())
                 }));
             }
-            // PTRACE_DETACH; it may have been killed meanwhile.
-            call_by_words(&words(&format!("ptrace 17 {pid} 0 0"))).ok();
+            let_go();
         }
     }
     println!("stages: {capabilities:016x} {descriptors:?}");

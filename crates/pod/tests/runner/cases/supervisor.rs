@@ -182,8 +182,13 @@ pub(super) fn two_namespaces_have_a_pod_of_the_same_name() {
             let ready = |line: &serde_json::Value| {
                 line["type"] == "pod" && line["namespace"] == namespace && line["ready"] == true
             };
-            if !pods.seen.iter().any(ready) {
-                pods.wait("both ready", ready);
+            // Before it has said something it may not have its handler yet, and the kernel keeps SIGTERM from a first process without one.
+            let said =
+                |line: &serde_json::Value| line["type"] == "log" && line["namespace"] == namespace;
+            for (what, there) in [("ready", &ready as &dyn Fn(&_) -> bool), ("a line", &said)] {
+                if !pods.seen.iter().any(there) {
+                    pods.wait(what, there);
+                }
             }
         }
         let machine = podkit_pod::control::Machine::at(Some(&pods.dir.path().join("state")));
