@@ -281,6 +281,12 @@ impl Worker {
         }
     }
 
+    pub(super) fn refuse_header(&self, peer: Peer, why: &str) {
+        if self.may_say() {
+            tracing::warn!(%peer, why, "refusing connections of --accept-proxy that don't begin as they must");
+        }
+    }
+
     /// At most one such line every ten seconds.
     fn may_say(&self) -> bool {
         let now = Instant::now();

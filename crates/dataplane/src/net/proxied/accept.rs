@@ -57,9 +57,8 @@ impl<S: Serve> Serve for AcceptProxy<S> {
                     }
                 }
                 Ok(None) => {}
-                Err(error) => {
-                    return tracing::debug!(%peer, why = %error, "no header of the PROXY protocol");
-                }
+                Err(Refused::Header(why)) => return worker.refuse_header(*peer, why),
+                Err(Refused::Gone) => return,
             }
         }
         Rc::clone(&self.inner).serve(accepted).await;
@@ -93,12 +92,20 @@ async fn run<S: Serve>(port: Port, worker: Rc<Worker>, serve: Rc<S>) {
     }
 }
 
+/// Why a connection is not served.
+enum Refused {
+    /// Its header is not right.
+    Header(&'static str),
+    /// It ended without a word, as a check of whether the port is open does, or we end.
+    Gone,
+}
+
 /// Reads a header and not a byte more, within `patience`.
 async fn read(
     socket: &mut Socket,
     worker: &Worker,
     patience: Duration,
-) -> io::Result<Option<Path>> {
+) -> Result<Option<Path>, Refused> {
     let timer = worker.clock.timer();
     timer.arm_for(patience);
     let mut bytes = Vec::new();
@@ -106,26 +113,29 @@ async fn read(
         let more = match parse(&bytes) {
             Ok(Step::Done(path)) => return Ok(path),
             Ok(Step::More(more)) => more,
-            Err(wrong) => return Err(io::Error::new(io::ErrorKind::InvalidData, wrong.0)),
+            Err(wrong) => return Err(Refused::Header(wrong.0)),
         };
         let had = bytes.len();
         bytes.resize(had + more, 0);
         let count = poll_fn(|cx| {
             if let Poll::Ready(read) = socket.poll_read_slice(cx, &mut bytes[had..]) {
-                return Poll::Ready(read);
+                return Poll::Ready(Some(read.unwrap_or(0)));
             }
             if worker.draining() {
                 timer.shorten(NEWCOMER);
             }
             match timer.expired(cx) {
-                true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                true => Poll::Ready(None),
                 false => Poll::Pending,
             }
         })
-        .await?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        .await;
+        match count {
+            Some(count @ 1..) => bytes.truncate(had + count),
+            Some(0) if had == 0 => return Err(Refused::Gone),
+            None if worker.draining() => return Err(Refused::Gone),
+            Some(0) => return Err(Refused::Header("it ended within its PROXY header")),
+            None => return Err(Refused::Header("its PROXY header did not come in time")),
         }
-        bytes.truncate(had + count);
     }
 }
