@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
 use super::request::{Malformed, Shape, fields, put_request_head};
@@ -22,6 +22,8 @@ pub(crate) struct Stream {
     /// What was not read of the request's head.
     head: Option<Buf>,
     incoming: Incoming,
+    /// It says that its body is empty but has not ended: nothing is read of it before it has, so that nothing malformed is forwarded.
+    unended: bool,
     answer: Answer,
     to_head: bool,
     /// It asked for a WebSocket.
@@ -54,6 +56,7 @@ impl Stream {
             Ok(shape) => Ok(Self {
                 head: Some(head),
                 incoming: Incoming::new(recv, shape),
+                unended: shape == Shape::Length && says_empty(&parts.headers),
                 answer: Answer::Head(respond, Vec::new()),
                 to_head: parts.method == Method::HEAD,
                 tunnel: shape == Shape::Raw,
@@ -63,6 +66,15 @@ impl Stream {
                 Err(malformed)
             }
         }
+    }
+
+    /// Ready when what was said of an empty body has proved true; h2 holds the body against its length.
+    fn poll_unended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unended {
+            ready!(self.incoming.poll_ready(cx))?;
+            self.unended = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn is_answered(&self) -> bool {
@@ -105,6 +117,12 @@ impl Stream {
         }
         Poll::Ready(Ok(len))
     }
+}
+
+/// `Content-Length: 0`.
+fn says_empty(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    length.is_some_and(|digits| digits.as_bytes().iter().all(|digit| *digit == b'0'))
 }
 
 /// Sends a head that we wrote. None after an interim one.
@@ -178,6 +196,7 @@ fn shape(fields: &[httparse::Header<'_>], code: u16, to_head: bool) -> (Shape, u
 
 impl Transport for Stream {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_unended(cx))?;
         if self.head.is_some() || self.is_answered() {
             return Poll::Ready(Ok(()));
         }
@@ -193,6 +212,7 @@ impl Transport for Stream {
 
     /// The request; then the end, once it is answered: each stream carries one.
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
+        ready!(self.poll_unended(cx))?;
         if let Some(head) = &mut self.head {
             let count = head.len().min(into.spare().len());
             into.put(&head.filled()[..count]);

@@ -485,3 +485,40 @@ fn a_flood_of_pings_ends_the_connection() {
         (tls.metric("podkit_http2_floods_total") >= 1.0).then_some(())
     });
 }
+
+/// What it says of its length is held against what comes before anything is forwarded.
+#[test]
+fn a_body_behind_a_length_of_nothing_is_malformed_and_not_forwarded() {
+    let app = App::start();
+    let (tls, authority, _dir) = serve(&app.addr.to_string(), &[]);
+    run(async {
+        let send = connect(&tls, &authority).await;
+        let empty = async |body: &'static [u8]| {
+            let request = ask("POST", "/empty").header("content-length", "0");
+            let mut send = send.clone().ready().await.unwrap();
+            let (answer, mut up) = send.send_request(request.body(()).unwrap(), false).unwrap();
+            // Its head has come, and more than that is not known of it, when this is answered.
+            let (other, _) = send
+                .ready()
+                .await
+                .unwrap()
+                .send_request(ask("GET", "/").body(()).unwrap(), true)
+                .unwrap();
+            assert_eq!(other.await.unwrap().status(), 200);
+            up.send_data(Bytes::from_static(body), true).unwrap();
+            let answer = answer.await.map(|answer| answer.status().as_u16());
+            answer.map_err(|error| error.reason().unwrap())
+        };
+        let sent = || tls.metric("podkit_http_requests_total{class=\"2xx\"}");
+        assert_eq!(empty(b"x").await, Err(Reason::PROTOCOL_ERROR));
+        assert!((sent() - 1.0).abs() < f64::EPSILON, "the other one only");
+        assert_eq!(empty(b"").await, Ok(200));
+        assert!((sent() - 3.0).abs() < f64::EPSILON);
+    });
+    let opened = tls.metric("podkit_upstream_connections_total{result=\"opened\"}")
+        + tls.metric("podkit_upstream_connections_total{result=\"reused\"}");
+    assert!(
+        (opened - 3.0).abs() < f64::EPSILON,
+        "{opened} were forwarded"
+    );
+}
