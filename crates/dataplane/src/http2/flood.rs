@@ -124,3 +124,6 @@ impl Flood {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

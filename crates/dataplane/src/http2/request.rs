@@ -193,3 +193,6 @@ pub(super) fn fields(
     }
     Ok(fields)
 }
+
+#[cfg(test)]
+mod tests;
