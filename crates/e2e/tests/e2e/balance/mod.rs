@@ -1,9 +1,14 @@
 //! balance in front of real nginx: shares, restarts, hangs, sessions, edits, what people see.
 
 mod admin;
+mod grpc;
+mod h1spec;
+mod proxied;
 mod restarts;
+mod secure;
 mod sessions;
 mod shares;
+mod slow;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
