@@ -9,18 +9,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::trailers::{Malformed, Trailers};
+
 const FRAME_HEADER_BYTES: usize = 9;
 
 /// The client's connection preface (RFC 9113 section 3.4).
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
+pub(super) const CONTINUATION: u8 = 9;
 /// END_STREAM of DATA, ACK of SETTINGS and PING.
 const FLAG: u8 = 1;
 
@@ -41,6 +44,9 @@ pub(super) struct Flood {
     refilled: Instant,
     /// Bytes sent that no WINDOW_UPDATE was counted against.
     sent: u64,
+    trailers: Trailers,
+    /// The bytes that are skipped are of trailers.
+    shown: bool,
 }
 
 impl Flood {
@@ -55,7 +61,14 @@ impl Flood {
             refill,
             refilled: now,
             sent: 0,
+            trailers: Trailers::default(),
+            shown: false,
         }
+    }
+
+    /// Streams whose trailers are malformed.
+    pub(super) fn malformed(&self) -> Malformed {
+        self.trailers.malformed()
     }
 
     /// Counts bytes that went to the peer.
@@ -69,6 +82,9 @@ impl Flood {
             if self.skip > 0 {
                 let count = self.skip.min(bytes.len());
                 self.skip -= count;
+                if self.shown {
+                    self.trailers.payload(&bytes[..count]);
+                }
                 bytes = &bytes[count..];
                 continue;
             }
@@ -80,8 +96,10 @@ impl Flood {
                 return true;
             }
             self.have = 0;
-            let [a, b, c, kind, flags, ..] = self.header;
+            let [a, b, c, kind, flags, stream @ ..] = self.header;
             self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+            self.shown = self.trailers.frame(kind, flags, stream, self.skip);
             if self.is_idle(kind, flags) && !self.pay(&now) {
                 return false;
             }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::request::{Shape, fields, put_field};
+use super::trailers;
 use crate::http::head::MAX_FIELDS;
 use crate::net::{Buf, SMALL_BYTES};
 
@@ -66,6 +67,9 @@ pub(super) struct Incoming {
     /// The last chunk and the trailers.
     tail: Option<Buf>,
     ended: bool,
+    /// Where streams are that have malformed trailers.
+    trailers: trailers::Malformed,
+    malformed: bool,
 }
 
 impl Incoming {
@@ -76,7 +80,22 @@ impl Incoming {
             held: Bytes::new(),
             tail: None,
             ended: shape == Shape::None,
+            trailers: trailers::Malformed::default(),
+            malformed: false,
         }
+    }
+
+    /// The same, whose trailers are not taken when they are among these.
+    pub(super) fn unless(self, malformed: &trailers::Malformed) -> Self {
+        Self {
+            trailers: malformed.clone(),
+            ..self
+        }
+    }
+
+    /// Its trailers were not taken.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.malformed
     }
 
     /// All of it was read.
@@ -93,8 +112,15 @@ impl Incoming {
                 None => {
                     let trailers = ready!(self.recv.poll_trailers(cx)).map_err(broken)?;
                     self.ended = true;
+                    let stream = self.recv.stream_id().as_u32();
+                    self.malformed = trailers.is_some() && self.trailers.take(stream);
+                    if self.malformed {
+                        return Poll::Ready(Err(invalid("trailers hold a pseudo-field")));
+                    }
                     if self.shape == Shape::Chunked {
-                        self.tail = Some(last_chunk(trailers.as_ref())?);
+                        let tail = last_chunk(trailers.as_ref());
+                        self.malformed = tail.is_err();
+                        self.tail = Some(tail?);
                     }
                 }
             }

@@ -20,6 +20,7 @@ mod limits;
 mod request;
 mod serve;
 mod stream;
+mod trailers;
 
 pub use exchange::Exchange;
 pub(crate) use flood::PREFACE;

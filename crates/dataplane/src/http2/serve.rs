@@ -16,6 +16,7 @@ use super::halves::Payload;
 use super::io::Io;
 use super::limits::{CONTROL_BURST_SECONDS, Http2Limits};
 use super::stream::Stream;
+use super::trailers::Malformed;
 use crate::http::HttpLimits;
 use crate::net::{Buf, NEWCOMER, Timer, Transport, Worker};
 
@@ -82,6 +83,7 @@ pub(crate) async fn serve<T: Transport + Unpin>(
         limits.control_refill(),
         Instant::now(),
     );
+    let malformed_trailers = flood.malformed();
     let io = Io::new(io, first, Some(flood), Rc::clone(&flooded));
     let connection = match handshake(io, &flooded, &timer, worker, limits, http).await {
         Ok(connection) => connection,
@@ -95,6 +97,7 @@ pub(crate) async fn serve<T: Transport + Unpin>(
         idle_timeout: http.idle_timeout,
         open: Rc::default(),
         flooded,
+        malformed_trailers,
         stage: Stage::Busy,
     };
     loop {
@@ -162,6 +165,7 @@ struct Life<T> {
     idle_timeout: Duration,
     open: Rc<Cell<usize>>,
     flooded: Rc<Cell<bool>>,
+    malformed_trailers: Malformed,
     stage: Stage,
 }
 
@@ -173,7 +177,7 @@ impl<T: Transport + Unpin> Life<T> {
                     return Poll::Ready(match accepted {
                         Some(Ok((request, respond))) => {
                             let open = Open::count(&self.open);
-                            match Stream::new(request, respond) {
+                            match Stream::new(request, respond, &self.malformed_trailers) {
                                 Ok(stream) => Event::Stream(stream, open),
                                 Err(malformed) => Event::Malformed(malformed.0),
                             }

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
 use super::request::{Malformed, Shape, fields, put_request_head};
+use super::trailers;
 use crate::http::head::MAX_FIELDS;
 use crate::net::{Buf, Transport};
 
@@ -49,13 +50,14 @@ impl Stream {
     pub(super) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Payload>,
+        trailers: &trailers::Malformed,
     ) -> Result<Self, Malformed> {
         let (parts, recv) = request.into_parts();
         let mut head = Buf::small();
         match put_request_head(&mut head, &parts, recv.is_end_stream()) {
             Ok(shape) => Ok(Self {
                 head: Some(head),
-                incoming: Incoming::new(recv, shape),
+                incoming: Incoming::new(recv, shape).unless(trailers),
                 unended: shape == Shape::Length && says_empty(&parts.headers),
                 answer: Answer::Head(respond, Vec::new()),
                 to_head: parts.method == Method::HEAD,
@@ -273,9 +275,13 @@ impl Transport for Stream {
     }
 
     fn abort(&mut self) {
+        let reason = match self.incoming.is_malformed() {
+            true => Reason::PROTOCOL_ERROR,
+            false => Reason::INTERNAL_ERROR,
+        };
         match &mut self.answer {
-            Answer::Head(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Body(body) => body.reset(Reason::INTERNAL_ERROR),
+            Answer::Head(respond, _) => respond.send_reset(reason),
+            Answer::Body(body) => body.reset(reason),
         }
     }
 }

@@ -522,3 +522,75 @@ fn a_body_behind_a_length_of_nothing_is_malformed_and_not_forwarded() {
         "{opened} were forwarded"
     );
 }
+
+/// A frame of a stream.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+/// The answer to stream 1: the code of its reset, or None when it is a head.
+async fn answer_to_trailers(tls: &Tls, authority: &Authority, trailers: &[u8]) -> Option<u32> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = open(tls, authority).await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, b""));
+    // POST / of localhost, a body, and trailers.
+    bytes.extend(frame(1, 4, 1, b"\x83\x87\x84\x01\x09localhost"));
+    bytes.extend(frame(0, 0, 1, b"hello"));
+    bytes.extend(frame(1, 5, 1, trailers));
+    stream.write_all(&bytes).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let [_, a, b, kind, _, _, _, _, of] = head;
+        let mut payload = vec![0; usize::from(a) << 8 | usize::from(b)];
+        stream.read_exact(&mut payload).await.unwrap();
+        match (kind, of) {
+            (1, 1) => return None,
+            (3, 1) => return Some(u32::from_be_bytes(payload.try_into().unwrap())),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_pseudo_field_in_trailers_is_malformed_and_the_request_is_never_whole() {
+    let (seen, requests) = mpsc::channel();
+    let app = App::speaking(move |mut stream| {
+        let (mut got, mut buffer) = (String::new(), [0; 4096]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            got.push_str(&String::from_utf8_lossy(&buffer[..count]));
+            if got.ends_with("\r\n\r\n") && got.contains("\r\n0\r\n") {
+                let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(ok).unwrap();
+                break;
+            }
+        }
+        seen.send(got).unwrap();
+    });
+    let (tls, authority, _dir) = serve(&app.addr.to_string(), &[]);
+    run(async {
+        let answer = answer_to_trailers(&tls, &authority, b"\x00\x01a\x01b").await;
+        assert_eq!(answer, None);
+        assert!(
+            requests
+                .recv()
+                .unwrap()
+                .ends_with("5\r\nhello\r\n0\r\na: b\r\n\r\n")
+        );
+        // `:method: GET`; `:path: /x`; a value that is not one of HTTP/1.1.
+        for trailers in [
+            &b"\x82"[..],
+            b"\x00\x01a\x01b\x04\x02/x",
+            b"\x00\x01a\x02 b",
+        ] {
+            let shown = trailers.escape_ascii();
+            let answer = answer_to_trailers(&tls, &authority, trailers).await;
+            assert_eq!(answer, Some(1), "{shown}");
+            let got = requests.recv().unwrap();
+            assert!(!got.contains("\r\n0\r\n"), "{shown}: {got}");
+        }
+    });
+}
