@@ -12,7 +12,7 @@ use super::attempt::Answered;
 use super::choice::{cookie, target};
 use super::pump::Pump;
 use super::rewrite::{Client, put_reply, put_request};
-use super::{Fault, Forward, Proxy, Route, trace};
+use super::{Fault, Forward, Proxy, Route, grpc, trace};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) minor: u8,
     pub(super) keep_alive: bool,
     pub(super) wants_upgrade: bool,
+    /// A call of gRPC, whose client wants a status of gRPC's own.
+    grpc: bool,
     /// All of it has come, body included.
     pub(super) whole: bool,
     pub(super) wanted: Wanted,
@@ -218,7 +220,10 @@ impl Proxy {
             true => After::Next,
             false => After::Close,
         };
-        put_reply(&mut out, reply, staged, method, after == After::Close);
+        match asked.is_some_and(|asked| asked.grpc) && reply.status >= 400 {
+            true => grpc::put_reply(&mut out, reply, staged),
+            false => put_reply(&mut out, reply, staged, method, after == After::Close),
+        }
         conn.send(&[out.filled()], limits.idle_timeout).await?;
         let took = asked.map_or(Duration::ZERO, |asked| asked.since.elapsed());
         self.metrics.answer(reply.status, took);
@@ -263,6 +268,7 @@ impl Proxy {
             minor: head.minor(),
             keep_alive: head.keep_alive(),
             wants_upgrade: head.upgrade().is_some(),
+            grpc: client.is_http2() && grpc::is_call(&head, bytes),
             whole: true,
             wanted: Wanted::default(),
             since,

@@ -17,6 +17,7 @@ mod access;
 mod attempt;
 mod choice;
 mod exchange;
+mod grpc;
 mod metrics;
 mod multi;
 mod pace;

@@ -80,6 +80,10 @@ impl Client {
         }
     }
 
+    pub(super) fn is_http2(&self) -> bool {
+        self.http2
+    }
+
     /// The field lines that were given.
     pub(super) fn own_fields(&self) -> &[u8] {
         &self.own

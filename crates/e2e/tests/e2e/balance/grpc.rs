@@ -11,7 +11,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use podkit_testkit::certs::Authority;
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::Module;
-use podkit_testkit::{DEADLINE, Turn};
+use podkit_testkit::{DEADLINE, Turn, until};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -72,6 +72,31 @@ struct Counts {
     /// Calls that were given up before they were answered.
     dropped: AtomicU64,
     healthy: AtomicU64,
+}
+
+impl App {
+    /// One that is healthy.
+    fn new() -> Self {
+        let app = Self::default();
+        app.0.healthy.store(1, Ordering::Relaxed);
+        app
+    }
+
+    /// Serves in a thread that ends with the test's process.
+    fn serve(self) -> SocketAddr {
+        let addr = free_addr();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let incoming = TcpIncoming::bind(addr).unwrap().with_nodelay(Some(true));
+                ready.send(()).unwrap();
+                let served = Server::builder().serve_with_incoming(self, incoming);
+                served.await.unwrap();
+            });
+        });
+        is_ready.recv().unwrap();
+        addr
+    }
 }
 
 type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -238,25 +263,9 @@ struct Rig {
 
 impl Rig {
     fn start(flags: &[&str]) -> Self {
-        let app = App::default();
-        app.0.healthy.store(1, Ordering::Relaxed);
+        let app = App::new();
         let counts = Arc::clone(&app.0);
-        let upstream = free_addr();
-        let (ready, is_ready) = std::sync::mpsc::channel();
-        // Ends with the test's process.
-        std::thread::spawn(move || {
-            runtime().block_on(async {
-                let incoming = TcpIncoming::bind(upstream)
-                    .unwrap()
-                    .with_nodelay(Some(true));
-                ready.send(()).unwrap();
-                Server::builder()
-                    .serve_with_incoming(app, incoming)
-                    .await
-                    .unwrap();
-            });
-        });
-        is_ready.recv().unwrap();
+        let upstream = app.serve();
         let (authority, dir) = (Authority::new("CA"), tempfile::tempdir().unwrap());
         let (cert, key) = authority.server(&["localhost"]).write(dir.path(), "server");
         let to = format!("--upstream=h2c://{upstream}");
@@ -497,36 +506,53 @@ fn a_call_that_is_given_up_is_given_up_at_the_application_too() {
     });
 }
 
-/// What is not ready by its health service gets nothing, and calls end with a status of gRPC's own.
+/// What is not ready by its health service gets nothing while another one is.
 #[test]
 fn health_decides_who_is_called() {
-    for_both(
-        &["--panic-share=0%", "--ready-failures=1"],
-        async |rig, mut client| {
-            let path = "/grpc.health.v1.Health/Check";
-            let request = Request::new(Bytes::new());
-            let answer = client.unary(path, request).await.unwrap();
-            assert_eq!(
-                &answer.into_inner()[..],
-                [8, 1],
-                "it is a service like others"
-            );
-            let states = |wanted: &'static str| {
-                podkit_testkit::until(wanted, || {
-                    let all = rig.modules.iter().all(|module| {
-                        let shown = module.admin("/upstreams").json();
-                        shown["upstreams"][0]["state"] == wanted
-                    });
-                    all.then_some(())
-                });
+    let other = App::new();
+    let second = format!("--upstream=h2c://{}", other.clone().serve());
+    let flags = [second.as_str(), "--ready-failures=1"];
+    for_both(&flags, &async |rig, mut client| {
+        let path = "/grpc.health.v1.Health/Check";
+        let answer = client.unary(path, Request::new(Bytes::new())).await;
+        let answer = answer.unwrap().into_inner();
+        assert_eq!(&answer[..], [8, 1], "it is a service like others");
+        // The first one of both.
+        let becomes = |wanted: &'static str| {
+            let is = |module: &Module| {
+                module.admin("/upstreams").json()["upstreams"][0]["state"] == wanted
             };
-            rig.counts.healthy.store(2, Ordering::Relaxed);
-            states("unready");
-            rig.counts.healthy.store(1, Ordering::Relaxed);
-            states("ready");
-            let request = Request::new(Bytes::from("back"));
-            let answer = client.unary("/test/Echo", request).await.unwrap();
-            assert_eq!(answer.into_inner(), "back");
-        },
+            until(wanted, || rig.modules.iter().all(is).then_some(()));
+        };
+        rig.counts.healthy.store(2, Ordering::Relaxed);
+        becomes("unready");
+        let [begun, others] = [&rig.counts, &other.0].map(|app| app.begun.load(Ordering::Relaxed));
+        for _ in 0..20 {
+            let request = Request::new(Bytes::from("who"));
+            client.unary("/test/Echo", request).await.unwrap();
+        }
+        assert_eq!(rig.counts.begun.load(Ordering::Relaxed), begun);
+        assert_eq!(other.0.begun.load(Ordering::Relaxed), others + 20);
+        rig.counts.healthy.store(1, Ordering::Relaxed);
+        becomes("ready");
+    });
+}
+
+#[test]
+fn without_an_upstream_calls_end_as_unavailable() {
+    let _turn = Turn::shared();
+    let (listen, nobody) = (free_addr(), free_addr());
+    let (at, to) = (
+        format!("--listen={listen}"),
+        format!("--upstream=h2c://{nobody}"),
     );
+    let _balance = Module::start("balance", &[&at, &to, "--ready=off"], &[]);
+    runtime().block_on(async {
+        let to = Endpoint::new(format!("http://{listen}")).unwrap();
+        let mut client = Client::new(to.connect_lazy());
+        let request = Request::new(Bytes::new());
+        let status = client.unary("/test/Echo", request).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+        assert_eq!(status.message(), "the upstream accepts no connections");
+    });
 }
