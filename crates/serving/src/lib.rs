@@ -5,3 +5,4 @@ pub mod chain;
 pub mod echo;
 mod front;
 pub mod limit;
+mod page;

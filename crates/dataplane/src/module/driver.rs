@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
 use podkit_foundation::params::{ParamSet as _, Values, unknown_variables};
-use podkit_foundation::surface::common::{Common, DataPath};
+use podkit_foundation::surface::common::{Common, DataPath, generation};
 use podkit_foundation::telemetry::log::{self, LogFormat};
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Kind, Registry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -61,6 +61,7 @@ fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<Exit
         workers: workers.map_or_else(crate::net::default_workers, |count| count as usize),
         listeners: Listeners::default(),
         admin: common.admin.clone(),
+        drain_timeout: common.drain_timeout,
     };
     let former = match &takeover {
         None => None,
@@ -234,11 +235,7 @@ impl Reloads {
         let reloads = Self {
             taken: count("success"),
             refused: count("failure"),
-            generation: metrics.gauge(
-                "podkit_config_generation",
-                "States taken into force since the start.",
-                &[],
-            ),
+            generation: generation(metrics),
             at: metrics.gauge(
                 "podkit_last_reload_timestamp_seconds",
                 "Unix time of the last reload taken.",
@@ -284,10 +281,14 @@ impl Reloads {
     }
 
     fn reload(&self, service: &dyn Service, endpoints: &Endpoints) {
+        let before = self.generation.get();
         match service.reload() {
             Ok(()) => {
                 self.taken.inc();
-                self.generation.add(1);
+                // What has changed was counted by who took it into force.
+                if self.generation.get() == before {
+                    self.generation.add(1);
+                }
                 self.at.set(unix_now());
                 self.good.set(1);
                 endpoints.refused.replace(None);

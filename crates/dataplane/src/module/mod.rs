@@ -6,6 +6,7 @@ mod takeover;
 pub use driver::run;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::Lifecycle;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub listeners: Listeners,
     /// `--admin`, so that a module can put its pages there.
     pub admin: podkit_foundation::params::Addr,
+    /// `--drain-timeout`: what a part that ends before the process gets too.
+    pub drain_timeout: Duration,
 }
 
 /// A module that is built. Everything here runs on the main thread; workers are threads of its own.

@@ -45,6 +45,8 @@ pub struct Guard {
     worker: Rc<Worker>,
     _claim: Claim,
     address: ByIp,
+    /// Of its task, where the worker keeps it.
+    place: u32,
     _in_flight: InFlight,
 }
 
@@ -67,6 +69,7 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let worker = &self.worker;
+        worker.leave_place(self.place);
         worker.end();
         if std::thread::panicking() {
             worker.metrics.panics.inc();
@@ -220,6 +223,7 @@ fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S
         worker: Rc::clone(worker),
         _claim: claim,
         address,
+        place: worker.take_place(),
         _in_flight: worker.lifecycle.begin(),
     };
     let accepted = Accepted {
@@ -228,5 +232,7 @@ fn admit<S: Serve>(socket: Socket, peer: Peer, worker: &Rc<Worker>, serve: &Rc<S
         worker: Rc::clone(worker),
         guard,
     };
-    drop(tokio::task::spawn_local(Rc::clone(serve).serve(accepted)));
+    let place = accepted.guard.place;
+    let task = tokio::task::spawn_local(Rc::clone(serve).serve(accepted));
+    worker.put_at(place, || task.abort_handle());
 }

@@ -1,3 +1,4 @@
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::rc::Rc;
@@ -428,4 +429,45 @@ fn an_address_has_so_many_connections_and_a_balancer_announces_whose_they_are() 
             ("PROXY UNKNOWN\r\n", true),
         ],
     );
+}
+
+#[test]
+fn connections_of_a_part_are_cut_when_its_time_is_over_and_others_go_on() {
+    let (lifecycle, metrics) = (Lifecycle::new(), Registry::default());
+    let part = lifecycle.part();
+    let listeners = [(); 2].map(|()| bind("127.0.0.1:0", 1).unwrap());
+    let [stays, goes] = [0, 1].map(|at| listeners[at].port().unwrap());
+    let ends = part.clone();
+    let start = move |worker: &Rc<Worker>| {
+        let of_part = worker.part(&ends);
+        drop(tokio::task::spawn_local(Rc::clone(&of_part).watch()));
+        for (listener, worker) in listeners.iter().zip([worker, &of_part]) {
+            let accepting = accept(listener.take()?, Rc::clone(worker), Rc::new(OneByte));
+            drop(tokio::task::spawn_local(accepting));
+        }
+        Ok(())
+    };
+    let some = Connections::at_most(9);
+    let workers = Workers::start("test", 1, &lifecycle, &metrics, &some, start).unwrap();
+    let open = |port| TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let echoed = |stream: &mut TcpStream| {
+        stream.write_all(b"x").unwrap();
+        let mut back = [0];
+        stream.read_exact(&mut back).is_ok()
+    };
+    // Places are used again.
+    assert!(echoed(&mut open(goes)) && echoed(&mut open(goes)));
+    let (mut kept, mut cut, mut also) = (open(stays), open(goes), open(goes));
+    while lifecycle.in_flight() < 3 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    part.advance(Phase::Draining);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(lifecycle.in_flight(), 3, "it may end what it has");
+    part.advance(Phase::Stopped);
+    for stream in [&mut cut, &mut also] {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
+    assert!(echoed(&mut kept));
+    drop(workers);
 }

@@ -1,6 +1,6 @@
 //! A thread of the data path, and the threads of a module.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use podkit_foundation::params::Cidr;
 use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::by_address::{ByAddress, ListenerLimits};
@@ -103,6 +104,13 @@ pub(super) struct NetMetrics {
     pub(super) open: Gauge,
 }
 
+/// The tasks of connections, each at a place that it has until it ends.
+#[derive(Debug, Default)]
+struct Tasks {
+    places: Vec<Option<AbortHandle>>,
+    free: Vec<u32>,
+}
+
 /// A thread that serves connections, as its connections see it. Not shared with other threads.
 #[derive(Debug)]
 pub struct Worker {
@@ -115,6 +123,8 @@ pub struct Worker {
     open: Cell<usize>,
     /// Of a part: the thread as a whole.
     whole: Option<Rc<Worker>>,
+    /// Of a part: its connections, which must not go on as long as the thread does.
+    tasks: RefCell<Tasks>,
     phase: Cell<Phase>,
     last_said: Cell<Option<Instant>>,
 }
@@ -166,6 +176,7 @@ impl Worker {
             },
             open: Cell::new(0),
             whole: None,
+            tasks: RefCell::default(),
             phase: Cell::new(lifecycle.phase()),
             last_said: Cell::new(None),
         })
@@ -181,6 +192,7 @@ impl Worker {
             metrics: self.metrics.clone(),
             open: Cell::new(0),
             whole: Some(Rc::clone(self)),
+            tasks: RefCell::default(),
             phase: Cell::new(lifecycle.phase()),
             last_said: Cell::new(None),
         })
@@ -201,6 +213,39 @@ impl Worker {
         if let Some(whole) = &self.whole {
             whole.count(change);
         }
+    }
+
+    /// A place for the task of a connection; 0 where none is kept, since they end with the thread.
+    pub(super) fn take_place(&self) -> u32 {
+        if self.whole.is_none() {
+            return 0;
+        }
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.free.pop().unwrap_or_else(|| {
+            tasks.places.push(None);
+            u32::try_from(tasks.places.len()).unwrap_or(u32::MAX)
+        })
+    }
+
+    pub(super) fn put_at(&self, place: u32, task: impl FnOnce() -> AbortHandle) {
+        let mut tasks = self.tasks.borrow_mut();
+        if let Some(at) = (place as usize).checked_sub(1) {
+            tasks.places[at] = Some(task());
+        }
+    }
+
+    pub(super) fn leave_place(&self, place: u32) {
+        let mut tasks = self.tasks.borrow_mut();
+        if let Some(at) = (place as usize).checked_sub(1) {
+            tasks.places[at] = None;
+            tasks.free.push(place);
+        }
+    }
+
+    /// Cuts the connections of a part whose time is over.
+    fn cut(&self) {
+        let tasks = self.tasks.borrow();
+        tasks.places.iter().flatten().for_each(AbortHandle::abort);
     }
 
     /// Where the process stands, as far as this thread was told.
@@ -234,6 +279,7 @@ impl Worker {
                 self.clock.wake_all();
             }
             if now >= Phase::Stopped {
+                self.cut();
                 break;
             }
             if now < Phase::Draining {

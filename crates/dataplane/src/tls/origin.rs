@@ -12,7 +12,8 @@ use std::time::SystemTime;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 use podkit_foundation::surface::Metric;
-use podkit_foundation::telemetry::metrics::{Counter, Registry};
+use podkit_foundation::surface::common::generation;
+use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 use rustls::RootCertStore;
 use rustls::client::{ClientConfig, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -84,6 +85,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Counter,
     refused: Counter,
+    generation: Gauge,
 }
 
 /// What connections begin with.
@@ -151,6 +153,7 @@ impl UpstreamTls {
             }),
             changed: count("changed"),
             refused: count("refused"),
+            generation: generation(registry),
         })))
     }
 
@@ -202,6 +205,7 @@ impl UpstreamTls {
             .unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(configs);
         shared.changed.inc();
+        shared.generation.add(1);
         tracing::info!("the authorities or the certificate for upstreams changed: in force");
         Ok(true)
     }

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::ParamError;
-use podkit_foundation::telemetry::metrics::{Counter, Encoder, Kind, Registry};
+use podkit_foundation::surface::common::generation;
+use podkit_foundation::telemetry::metrics::{Counter, Encoder, Gauge, Kind, Registry};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, ProducesTickets};
 use rustls::{CommonState, ServerConfig};
@@ -47,6 +48,7 @@ struct Shared {
     handshakes: Handshakes,
     changed: Counter,
     refused: Counter,
+    generation: Gauge,
 }
 
 /// What the configuration in force was made of, and what was refused since.
@@ -172,6 +174,7 @@ impl ServerTls {
             handshakes: Handshakes::new(registry),
             changed: reloads("changed"),
             refused: reloads("refused"),
+            generation: generation(registry),
         }));
         tls.tell_start();
         let shared = Arc::clone(&tls.0);
@@ -286,6 +289,7 @@ impl ServerTls {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
             shared.changed.inc();
+            shared.generation.add(1);
             for line in tls_changed {
                 tracing::info!("{line}");
             }

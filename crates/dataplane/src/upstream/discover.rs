@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, ParamError, ParamType as _, Upstream, Where};
+use podkit_foundation::surface::common::generation;
+use podkit_foundation::telemetry::metrics::{Gauge, Registry};
 
 use super::membership::{Found, Membership};
 use super::resolve::Names;
@@ -45,6 +47,7 @@ struct Shared {
     state: Mutex<State>,
     /// Told when files were read again by request.
     wake: tokio::sync::Notify,
+    generation: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,7 @@ impl Discovery {
         upstreams: &[Upstream],
         max: usize,
         membership: Membership,
+        registry: &Registry,
     ) -> Result<Self, Failure> {
         let wrong = |why: String| Failure::from(ParamError::new(field, why));
         if upstreams.is_empty() {
@@ -108,6 +112,7 @@ impl Discovery {
             membership,
             state: Mutex::new(state),
             wake: tokio::sync::Notify::new(),
+            generation: generation(registry),
         }));
         discovery.tell();
         Ok(discovery)
@@ -200,6 +205,7 @@ impl Discovery {
                     if state.files.get(&path) != Some(&listed) {
                         tracing::info!(file = %path.display(), upstreams = listed.len(), "upstreams read");
                         state.files.insert(path, listed);
+                        self.0.generation.add(1);
                     }
                 }
                 Err(why) => state.problem(source, why),

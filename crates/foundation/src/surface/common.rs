@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Endpoint, Metric, ModuleSpec};
 use crate::params::{Addr, Param, ParamSet};
 use crate::telemetry::log::{LogFormat, LogLevel};
+use crate::telemetry::metrics::{Gauge, Registry};
 
 crate::params! {
     /// The parameters of every module.
@@ -132,12 +133,7 @@ pub const METRICS: &[Metric] = &[
         labels: &["hash"],
         doc: "Hash of the parameters in force: equal where replicas agree.",
     },
-    Metric {
-        name: "podkit_config_generation",
-        kind: "gauge",
-        labels: &[],
-        doc: "How many states were taken into force since the start, the first included.",
-    },
+    GENERATION,
     Metric {
         name: "podkit_reloads_total",
         kind: "counter",
@@ -217,4 +213,16 @@ impl ModuleSpec {
         }
         all
     }
+}
+
+const GENERATION: Metric = Metric {
+    name: "podkit_config_generation",
+    kind: "gauge",
+    labels: &[],
+    doc: "How many states were taken into force since the start, the first included: by reload, or found by watching files.",
+};
+
+/// The gauge of `podkit_config_generation`, for who takes a state into force; `registry` is any part of the process's.
+pub fn generation(registry: &Registry) -> Gauge {
+    registry.whole().gauge(GENERATION.name, GENERATION.doc, &[])
 }

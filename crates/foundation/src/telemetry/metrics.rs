@@ -193,6 +193,8 @@ pub struct Registry(Arc<Shared>);
 struct Shared {
     /// Of all that is here, rendered.
     labels: String,
+    /// Of a part: all of the process.
+    whole: Option<Registry>,
     families: Mutex<Vec<Family>>,
     collectors: Mutex<Vec<Collector>>,
     parts: Mutex<Vec<Weak<Shared>>>,
@@ -210,12 +212,18 @@ impl Registry {
     pub fn part(&self, labels: &[(&str, &str)]) -> Self {
         let part = Arc::new(Shared {
             labels: join(&self.0.labels, &render_labels(labels)),
+            whole: Some(self.whole().clone()),
             ..Shared::default()
         });
         let mut parts = lock(&self.0.parts);
         parts.retain(|part| part.strong_count() > 0);
         parts.push(Arc::downgrade(&part));
         Self(part)
+    }
+
+    /// All metrics of the process, where this is a part of them.
+    pub fn whole(&self) -> &Self {
+        self.0.whole.as_ref().unwrap_or(self)
     }
 
     /// A counter; `name` ends in `_total`. Asking again for the same name and labels gives the same counter.

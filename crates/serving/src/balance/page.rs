@@ -1,7 +1,5 @@
 //! What is shown and asked: the sections of `/`, the page `/live`, `/upstreams`, and draining (no I/O).
 
-use std::sync::LazyLock;
-
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::{Answer, Section};
 use podkit_dataplane::upstream::{Membership, Shown};
@@ -9,27 +7,18 @@ use podkit_foundation::lifecycle::Lifecycle;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// The page. Its script is apart, so that the page's policy can allow no other.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    let style = [
-        podkit_dataplane::admin::STYLE,
-        include_str!("page/live.css"),
-    ]
-    .concat();
-    include_str!("page/live.html").replace("/*STYLE*/", &style)
-});
+use crate::page::{Page, text};
 
-pub(super) fn html() -> Answer {
-    answer(200, "text/html; charset=utf-8", PAGE.as_bytes().to_vec())
-}
+pub(super) const PAGE: Page = Page {
+    style: include_str!("page/live.css"),
+    json: "/upstreams",
+    plain: "<a href=\"/\">The same without plots</a>.",
+    main: include_str!("page/live.html"),
+    script: "/live.js",
+};
 
 pub(super) fn script() -> Answer {
-    let script = include_str!("page/live.js");
-    answer(
-        200,
-        "text/javascript; charset=utf-8",
-        script.as_bytes().to_vec(),
-    )
+    crate::page::script(include_str!("page/live.js"))
 }
 
 /// The upstreams, and what is wrong with their sources.
@@ -39,13 +28,6 @@ pub(crate) fn shown(membership: &Membership, problems: &[String], now: Instant) 
         "panic": membership.panics(now),
         "problems": problems,
     })
-}
-
-/// An answer in JSON.
-pub(crate) fn json(value: &Value) -> Answer {
-    let mut body = value.to_string().into_bytes();
-    body.push(b'\n');
-    answer(200, "application/json", body)
 }
 
 /// Answers a POST to `NAME/drain` or `NAME/undrain`.
@@ -74,7 +56,7 @@ pub(crate) fn drain(membership: &Membership, asked: &str, now: Instant) -> Answe
 }
 
 /// Percent-decodes a name; None when it is not UTF-8 then, or a % is not followed by two digits.
-fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -161,21 +143,5 @@ pub(crate) fn live(metrics: &HttpMetrics, connections: usize, lifecycle: &Lifecy
             .map(|(name, value)| vec![name.to_owned(), value])
             .collect(),
         alert: None,
-    }
-}
-
-pub(crate) fn text(status: u16, line: &str) -> Answer {
-    answer(
-        status,
-        "text/plain; charset=utf-8",
-        format!("{line}\n").into_bytes(),
-    )
-}
-
-fn answer(status: u16, content_type: &'static str, body: Vec<u8>) -> Answer {
-    Answer {
-        status,
-        content_type,
-        body,
     }
 }

@@ -54,18 +54,23 @@ podkit_foundation::params! {
         load_bound: Option<Factor> {},
         /// Keep sessions with their upstream by a cookie that podkit issues: cookie or cookie:NAME (podkit).
         ///
-        /// The cookie is signed and tells nothing; HttpOnly, SameSite=Lax, Secure when clients come by TLS. Only the sessions of a lost
-        /// upstream move; one that is drained keeps its own.
+        /// The cookie is signed and tells nothing; HttpOnly, SameSite=Lax, Secure when clients come by TLS. Upstreams are not told it. Only
+        /// the sessions of a lost upstream move; one that is drained keeps its own.
         affinity: Option<AffinityCookie> {},
         /// The secret by which cookies are signed, at least 32 bytes; the same for all replicas.
         ///
         /// Without it a secret is made at the start: a restart, or another replica, gives every session to any upstream.
         affinity_secret_file: Option<PathBuf> {},
         /// How long an upstream that became ready gets less than its share, from a tenth on; 0s for all of it at once.
+        ///
+        /// Not for keys of `--policy hash`: each goes to its own upstream once that is ready. What `--load-bound` lets through to it
+        /// grows with its share.
         slow_start: Duration { default: Some("0s"), bounds: Some((0, 3_600_000)) },
         /// Failed requests in a row after which an upstream is left out for a while; 0 for never.
         ///
         /// Failed: not reached, no answer within `--response-timeout` (or `--try-timeout`), a wrong or broken one, or 502, 503, 504.
+        /// A client that gives up before says nothing of the upstream: where clients are impatient, `--try-timeout` is to be
+        /// shorter than they are.
         eject_after: u32 { default: Some("5"), bounds: Some((0, 10_000)) },
         /// For how long, the first time; longer by as much each time it fails again soon, up to ten times.
         eject_time: Duration { default: Some("10s"), bounds: Some((10, 3_600_000)) },

@@ -82,6 +82,7 @@ pub(crate) fn cluster(
         &params.upstream,
         params.max_upstreams as usize,
         membership.clone(),
+        &registry,
     )?;
     let access_log = match &params.access_log {
         None => None,
@@ -198,12 +199,12 @@ impl Service for Balance {
                 path: "/upstreams",
                 answer: Rc::new(move |_| {
                     let now = tokio::time::Instant::now();
-                    page::json(&page::shown(&cluster.membership, &cluster.problems(), now))
+                    crate::page::json(&page::shown(&cluster.membership, &cluster.problems(), now))
                 }),
             },
             Route {
                 path: "/live",
-                answer: Rc::new(|_| page::html()),
+                answer: Rc::new(|_| page::PAGE.html("balance")),
             },
             Route {
                 path: "/live.js",

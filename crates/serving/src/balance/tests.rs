@@ -1,5 +1,6 @@
 use podkit_dataplane::upstream::{Discovery, Membership, Settings};
 use podkit_foundation::params::{Param, ParamType as _, Upstream, Values};
+use podkit_foundation::telemetry::metrics::Registry;
 use tokio::time::Instant;
 
 use super::*;
@@ -59,7 +60,15 @@ fn what_does_not_go_together_is_one_line() {
 fn one_is_drained_by_name() {
     let membership = Membership::new(Settings::default());
     let upstreams = ["127.0.0.1:1", "unix:/run/a b"].map(|text| Upstream::parse(text).unwrap());
-    Discovery::new("upstream", "balance", &upstreams, 9, membership.clone()).unwrap();
+    Discovery::new(
+        "upstream",
+        "balance",
+        &upstreams,
+        9,
+        membership.clone(),
+        &Registry::default(),
+    )
+    .unwrap();
     let check = |path: &str, status: u16, states: [&str; 2]| {
         let answer = page::drain(&membership, path, Instant::now());
         assert_eq!(answer.status, status, "{path}");

@@ -74,6 +74,7 @@ pub(super) fn parse(name: &str, text: &str, connections: u32) -> (Option<ChainFi
         source: &source,
         findings,
         connections,
+        inline: BTreeMap::new(),
     };
     let said = reader.file();
     (said, reader.findings)
@@ -100,6 +101,8 @@ struct Reader<'a> {
     source: &'a Source,
     findings: Findings,
     connections: u32,
+    /// Stages that stand in a route, by the names that they get.
+    inline: BTreeMap<String, StageSaid>,
 }
 
 impl Reader<'_> {
@@ -122,7 +125,7 @@ impl Reader<'_> {
         let stages = self.stages();
         let at_routes = top.key("routes");
         let shared = self.find(&at_routes).is_some();
-        let routes = shared.then(|| Arc::new(self.routes(&at_routes, &stages)));
+        let routes = shared.then(|| Arc::new(self.routes(&at_routes, "", &stages)));
         let paths: Vec<Path> = match self.find(&top.key("listeners")).map(|node| node.value) {
             None => vec![top.clone()],
             Some(Value::Seq(items)) if !items.is_empty() && items.len() <= MOST => {
@@ -166,7 +169,12 @@ impl Reader<'_> {
             let why = "no route goes there";
             self.findings.add(Severity::Warning, place, &path, why);
         }
-        (!self.findings.has_errors()).then_some(ChainFile { listeners, stages })
+        let mut all = stages;
+        all.append(&mut self.inline);
+        (!self.findings.has_errors()).then_some(ChainFile {
+            listeners,
+            stages: all,
+        })
     }
 
     /// What is at `path` is an object with these keys only.
@@ -299,6 +307,8 @@ impl Reader<'_> {
         let mut stages = BTreeMap::new();
         let path = Path::root().key("stages");
         let names: Vec<String> = match self.source.find(&path).map(|node| &node.value) {
+            // All may stand in the routes.
+            None => return stages,
             Some(Value::Map(entries)) if !entries.is_empty() && entries.len() <= MOST => {
                 entries.iter().map(|entry| entry.key.clone()).collect()
             }
@@ -310,7 +320,6 @@ impl Reader<'_> {
                 return stages;
             }
         };
-        let kinds: Vec<&str> = super::kinds::KINDS.iter().map(|kind| kind.name).collect();
         for name in names {
             let path = path.key(name.clone());
             let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -321,28 +330,28 @@ impl Reader<'_> {
                 );
                 continue;
             }
-            let Some(right) = self.keys(&path, &kinds) else {
-                continue;
-            };
-            let [kind] = &right[..] else {
-                if right.len() > 1 {
-                    self.wrong(
-                        &path,
-                        format!("is one of {}, not several", kinds.join(", ")),
-                    );
-                } else if self.source.find(&path).is_some_and(Node::is_unset) {
-                    self.wrong(&path, format!("expected one of {}", kinds.join(", ")));
-                }
-                continue;
-            };
-            let Some(kind) = Kind::find(kind) else {
-                continue;
-            };
-            if let Some(stage) = self.stage(&path.key(kind.name), kind) {
+            if let Some(stage) = self.any_stage(&path) {
                 stages.insert(name, stage);
             }
         }
         stages
+    }
+
+    /// An object with one key, the kind of the stage.
+    fn any_stage(&mut self, path: &Path) -> Option<StageSaid> {
+        let kinds: Vec<&str> = super::kinds::KINDS.iter().map(|kind| kind.name).collect();
+        let right = self.keys(path, &kinds)?;
+        let [kind] = &right[..] else {
+            if right.len() > 1 {
+                let why = format!("is one of {}, not several", kinds.join(", "));
+                self.wrong(path, why);
+            } else if self.source.find(path).is_some_and(Node::is_unset) {
+                self.wrong(path, format!("expected one of {}", kinds.join(", ")));
+            }
+            return None;
+        };
+        let kind = Kind::find(kind)?;
+        self.stage(&path.key(kind.name), kind)
     }
 
     fn stage(&mut self, path: &Path, kind: &'static Kind) -> Option<StageSaid> {
@@ -363,7 +372,13 @@ impl Reader<'_> {
         Some(StageSaid { kind, values, said })
     }
 
-    fn routes(&mut self, path: &Path, stages: &BTreeMap<String, StageSaid>) -> Vec<RouteSaid> {
+    /// `place`: what the names of stages in them begin with.
+    fn routes(
+        &mut self,
+        path: &Path,
+        place: &str,
+        stages: &BTreeMap<String, StageSaid>,
+    ) -> Vec<RouteSaid> {
         let count = match self.source.find(path).map(|node| &node.value) {
             Some(Value::Seq(items)) if !items.is_empty() && items.len() <= MOST => items.len(),
             _ => {
@@ -374,7 +389,7 @@ impl Reader<'_> {
         let mut routes: Vec<RouteSaid> = Vec::new();
         for at in 0..count {
             let path = path.index(at);
-            let Some(route) = self.route(&path, stages) else {
+            let Some(route) = self.route(&path, place, stages) else {
                 continue;
             };
             let same = |other: &RouteSaid| {
@@ -390,7 +405,12 @@ impl Reader<'_> {
         routes
     }
 
-    fn route(&mut self, path: &Path, stages: &BTreeMap<String, StageSaid>) -> Option<RouteSaid> {
+    fn route(
+        &mut self,
+        path: &Path,
+        place: &str,
+        stages: &BTreeMap<String, StageSaid>,
+    ) -> Option<RouteSaid> {
         self.keys(path, &["host", "path", "stages"])?;
         let mut hosts = Vec::new();
         for (at, text) in self.list(&path.key("host")) {
@@ -413,7 +433,24 @@ impl Reader<'_> {
             },
         };
         let at_stages = path.key("stages");
-        let named = self.list(&at_stages);
+        let mut named = Vec::new();
+        for (path, node) in self.items(&at_stages) {
+            match &node.value {
+                Value::Str(name) => named.push((path, name.clone())),
+                Value::Map(_) => {
+                    let stage = self.any_stage(&path)?;
+                    let name = self.name(place, &hosts[0], &pattern, stage.kind);
+                    self.inline.insert(name.clone(), stage);
+                    named.push((path, name));
+                }
+                _ => {
+                    let found = node.describe();
+                    let why = format!("expected a stage or the name of one, found {found}");
+                    self.wrong(&path, why);
+                    return None;
+                }
+            }
+        }
         if named.is_empty() {
             self.wrong(
                 &at_stages,
@@ -424,7 +461,7 @@ impl Reader<'_> {
         let last = named.len() - 1;
         let broken = self.findings.has_errors();
         for (at, (path, name)) in named.iter().enumerate() {
-            match stages.get(name) {
+            match stages.get(name).or_else(|| self.inline.get(name)) {
                 Some(stage) if stage.kind.is_end == (at == last) => {}
                 Some(stage) if stage.kind.is_end => {
                     let why = format!(
@@ -461,21 +498,40 @@ impl Reader<'_> {
         })
     }
 
-    /// A text, or a list of them; with their places.
-    fn list(&mut self, path: &Path) -> Vec<(Path, String)> {
+    /// What a stage that stands in a route is called: by what the route is for, so that it is the same one wherever the route
+    /// stands in the file.
+    fn name(&self, place: &str, host: &HostPattern, path: &PathPattern, kind: &Kind) -> String {
+        let host = match host {
+            HostPattern::Any => String::new(),
+            host => host.to_string(),
+        };
+        let name = format!("{place}{host}{path} {}", kind.name);
+        let more = (2..).map(|number| format!("{name} {number}"));
+        let mut names = std::iter::once(name.clone()).chain(more);
+        names
+            .find(|name| !self.inline.contains_key(name))
+            .unwrap_or_default()
+    }
+
+    /// An item, or a list of them; with their places.
+    fn items(&self, path: &Path) -> Vec<(Path, Node)> {
         let Some(node) = self.find(path) else {
             return Vec::new();
         };
-        let items = match &node.value {
+        match &node.value {
             Value::Seq(items) => items
                 .iter()
                 .enumerate()
                 .map(|(at, item)| (path.index(at), item.clone()))
                 .collect(),
             _ => vec![(path.clone(), node)],
-        };
+        }
+    }
+
+    /// A text, or a list of them; with their places.
+    fn list(&mut self, path: &Path) -> Vec<(Path, String)> {
         let mut texts = Vec::new();
-        for (at, item) in items {
+        for (at, item) in self.items(path) {
             match item.as_str() {
                 Some(text) => texts.push((at, text.to_owned())),
                 None => self.wrong(&at, format!("expected a text, found {}", item.describe())),
@@ -536,7 +592,11 @@ impl Reader<'_> {
         };
         let own = path.key("routes");
         let routes = match (is_top, self.find(&own)) {
-            (false, Some(_)) => Arc::new(self.routes(&own, stages)),
+            (false, Some(_)) => {
+                let listen = params.listen.first().map(ToString::to_string);
+                let place = format!("{} ", listen.unwrap_or_default());
+                Arc::new(self.routes(&own, &place, stages))
+            }
             _ => match shared {
                 Some(shared) => Arc::clone(shared),
                 None => {

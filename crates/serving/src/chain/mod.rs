@@ -58,9 +58,14 @@ static SPEC: ModuleSpec = ModuleSpec {
             routes:\n\
             - path: /api/*\n  \
               stages: [per-client, api]\n\
+            - path: /login\n  \
+              stages:\n  \
+              - limit: {rule: {name: login, key: ip, rate: 6/m}}\n  \
+              - web\n\
             - host: [shop.example.com, \"*.shop.example.com\"]\n  \
               stages: [web]\n\
             ```\n\n\
+            A stage that is used once may stand in its route. It is called by host, path and kind (`/login limit`); then `stages` may be left out. \
             A host is exact, or `*.` and a domain (one label more), or any; a path is exact, or `/api/*` for it and all below it. The \
             most exact host comes first, then an exact path, then the longest. What no route is for is answered with 404. Paths \
             are compared percent-decoded, with dot segments resolved. A listener may have `routes` of its own; one listener alone may \
@@ -87,6 +92,11 @@ static SPEC: ModuleSpec = ModuleSpec {
         Endpoint {
             path: "/upstreams",
             doc: "Each cluster and its upstreams: state and why, share, load, counts; JSON.",
+            open: false,
+        },
+        Endpoint {
+            path: "/limited",
+            doc: "Who was refused within the last minute by stages that limit: stage, key, rule, allowed, denied, since; a page, or JSON by Accept or `?format=json`.",
             open: false,
         },
         Endpoint {
@@ -142,12 +152,13 @@ const SETS: [&[Metric]; 9] = [
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);
 
-/// A text is a chain file, rather than a manifest: it has stages at its top, and no kind.
+/// A text is a chain file, rather than a manifest: it has stages or routes at its top, and no kind.
 pub fn is_chain(text: &str) -> bool {
     let mut findings = Findings::new();
     let documents = documents(text, &"".into(), &mut findings);
     let first = documents.first();
-    first.is_some_and(|root| root.get("stages").is_some() && root.get("kind").is_none())
+    let is_one = |key| first.is_some_and(|root| root.get(key).is_some());
+    (is_one("stages") || is_one("routes")) && !is_one("kind")
 }
 
 /// What is wrong with a chain file; nothing but its text is looked at. `name` stands for the file.

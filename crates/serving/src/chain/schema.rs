@@ -42,7 +42,7 @@ pub(super) fn schema() -> Value {
     top.insert(
         "stages".to_owned(),
         json!({
-            "description": "Stages by name: what requests pass, and where they end.",
+            "description": "Stages by name: what requests pass, and where they end. One that is used once may stand in its route.",
             "type": "object",
             "minProperties": 1,
             "additionalProperties": {"$ref": "#/$defs/stage"},
@@ -64,9 +64,9 @@ pub(super) fn schema() -> Value {
         "title": "A file of podkit chain",
         "type": "object",
         "properties": top,
-        "required": ["stages"],
         "additionalProperties": false,
         "$defs": {
+            "passed": {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/stage"}]},
             "stage": {
                 "type": "object",
                 "properties": stages.collect::<Map<_, _>>(),
@@ -93,10 +93,10 @@ pub(super) fn schema() -> Value {
                             "pattern": "^/",
                         },
                         "stages": {
-                            "description": "Names of stages, in the order in which requests pass them; the last one is balance.",
+                            "description": "Stages or names of stages, in the order in which requests pass them; the last one is balance.",
                             "anyOf": [
-                                {"type": "string"},
-                                {"type": "array", "minItems": 1, "items": {"type": "string"}},
+                                {"$ref": "#/$defs/passed"},
+                                {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/passed"}},
                             ],
                         },
                     },

@@ -10,16 +10,19 @@ use podkit_dataplane::net::ListenerLimits;
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Cidr, ParamError, ParamSet as _, Values};
+use podkit_foundation::surface::common::generation;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge};
 use podkit_foundation::yaml::{Findings, Severity, read};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::file::{RouteSaid, parse_bytes};
 use super::params::Params;
 use super::state::State;
 use super::{FILE_IN_FORCE, RELOADS};
 use crate::balance::page;
-use crate::front::{HostPattern, PathPattern, Serving};
+use crate::front::Serving;
+use crate::limit;
+use crate::page::{json, text};
 
 /// Reads the file and makes what it says.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -63,6 +66,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         changed: count("changed"),
         refused: count("refused"),
         in_force,
+        generation: generation(&setup.metrics),
         now: RefCell::new(Now {
             state,
             read: bytes,
@@ -96,6 +100,7 @@ struct Chain {
     changed: Counter,
     refused: Counter,
     in_force: Gauge,
+    generation: Gauge,
     now: RefCell<Now>,
 }
 
@@ -135,6 +140,7 @@ impl Chain {
                     refusal: None,
                 });
                 self.changed.inc();
+                self.generation.add(1);
                 self.in_force.set(1);
                 tracing::info!(file = name, "changed: taken");
                 Ok(())
@@ -165,7 +171,14 @@ impl Chain {
                 (name, shown)
             })
             .collect();
-        page::json(&json!({"clusters": clusters}))
+        json(&json!({"clusters": clusters}))
+    }
+
+    /// Whom the stages limit.
+    fn limited(&self) -> Value {
+        let held = self.now.borrow();
+        let stages = held.state.passed();
+        limit::page::joined(stages.filter_map(|(name, stage)| Some((name, stage.limited()?))))
     }
 
     /// A POST to `/upstreams/CLUSTER/NAME/drain` or `…/undrain`.
@@ -174,9 +187,10 @@ impl Chain {
         let (cluster, rest) = asked.split_once('/').unwrap_or((asked, ""));
         let held = self.now.borrow();
         let mut clusters = held.state.clusters();
-        match clusters.find(|(name, _)| *name == cluster) {
+        let cluster = page::decoded(cluster);
+        match clusters.find(|(name, _)| Some(*name) == cluster.as_deref()) {
             Some((_, found)) => page::drain(&found.membership, rest, tokio::time::Instant::now()),
-            None => page::text(404, "there is no such cluster; GET /upstreams names them"),
+            None => text(404, "there is no such cluster; GET /upstreams names them"),
         }
     }
 }
@@ -260,14 +274,19 @@ impl Service for Chain {
     }
 
     fn routes(&self) -> Vec<Route> {
-        let me = self.me.clone();
-        vec![Route {
+        let (me, limiting) = (self.me.clone(), self.me.clone());
+        let mut routes = limit::page::routes("chain", move || match limiting.upgrade() {
+            Some(chain) => chain.limited(),
+            None => limit::page::joined(std::iter::empty()),
+        });
+        routes.push(Route {
             path: "/upstreams",
             answer: Rc::new(move |_| match me.upgrade() {
                 Some(chain) => chain.clusters(),
-                None => page::text(503, "stopped"),
+                None => text(503, "stopped"),
             }),
-        }]
+        });
+        routes
     }
 
     fn actions(&self) -> Vec<Route> {
@@ -276,7 +295,7 @@ impl Service for Chain {
             path: "/upstreams/",
             answer: Rc::new(move |query| match me.upgrade() {
                 Some(chain) => chain.drain(query),
-                None => page::text(503, "stopped"),
+                None => text(503, "stopped"),
             }),
         }]
     }
@@ -289,19 +308,11 @@ fn routes(state: &State, refusal: Option<&str>) -> Section {
         let addrs = entrance.addrs().iter().map(ToString::to_string);
         let addrs = addrs.collect::<Vec<_>>().join(", ");
         let row = |route: &RouteSaid| {
-            let hosts = route.hosts.iter().map(|host| match host {
-                HostPattern::Any => "any".to_owned(),
-                HostPattern::Exact(name) => name.clone(),
-                HostPattern::Under(name) => format!("*.{name}"),
-            });
-            let path = match &route.path {
-                PathPattern::Exact(path) => path.clone(),
-                PathPattern::Under(path) => format!("{path}/*"),
-            };
+            let hosts = route.hosts.iter().map(ToString::to_string);
             vec![
                 addrs.clone(),
                 hosts.collect::<Vec<_>>().join(", "),
-                path,
+                route.path.to_string(),
                 route.stages.join(", "),
             ]
         };

@@ -57,6 +57,83 @@ fn one_listener_may_be_at_the_top() {
 }
 
 #[test]
+fn stages_may_stand_in_their_routes() {
+    let text = "\
+listeners:
+- listen: ':80'
+- listen: ':81'
+  routes:
+  - stages: {balance: {upstream: 'b:80'}}
+routes:
+- stages:
+  - limit: {rule: {name: all, key: ip, rate: 10/s}}
+  - limit: {rule: {name: more, key: global, rate: 99/s}}
+  - balance: {upstream: 'a:80'}
+- host: ['*.example.com', example.com]
+  path: /api/*
+  stages:
+  - balance:
+      upstream: ['c:80', 'd:80']
+      policy: least
+";
+    let (file, findings) = parse("f", text, 100);
+    assert!(findings.is_empty(), "{findings}");
+    let file = file.unwrap();
+    let names: Vec<&str> = file.stages.keys().map(String::as_str).collect();
+    let expected = [
+        "*.example.com/api/* balance",
+        "/* balance",
+        "/* limit",
+        "/* limit 2",
+        ":81 /* balance",
+    ];
+    assert_eq!(names, expected);
+    let first = &file.listeners[0].routes[0];
+    assert_eq!(first.stages, ["/* limit", "/* limit 2", "/* balance"]);
+    // The same stages wherever the route stands.
+    let (head, routes) = text.split_once("routes:\n- stages:").unwrap();
+    let (first, second) = routes.split_once("- host").unwrap();
+    let moved = format!("{head}routes:\n- host{second}- stages:{first}");
+    let (moved, findings) = parse("f", &moved, 100);
+    assert!(findings.is_empty(), "{findings}");
+    assert!(moved.unwrap().stages.keys().eq(file.stages.keys()));
+    assert!(is_chain("routes: []"));
+    let check = |from: &str, to: &str, expected: &str| {
+        assert!(text.contains(from), "{from}");
+        let lines = lines(&text.replacen(from, to, 1));
+        assert!(
+            lines.iter().any(|line| line.contains(expected)),
+            "{to}: {lines:#?}"
+        );
+    };
+    check(
+        "policy: least",
+        "polcy: least",
+        "routes[1].stages[0].balance.polcy: unknown key; did you mean policy?",
+    );
+    check(
+        "- balance: {upstream: 'a:80'}",
+        "- blance: {}",
+        "did you mean balance?",
+    );
+    check(
+        "- balance: {upstream: 'a:80'}",
+        "- 7",
+        "expected a stage or the name of one, found",
+    );
+    check(
+        "  - balance: {upstream: 'a:80'}\n",
+        "",
+        "the route ends with /* limit 2, which forwards nothing",
+    );
+    check(
+        "- balance: {upstream: 'a:80'}",
+        "- a",
+        "there is no stage \"a\"; stages names them",
+    );
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_place() {
     let check = |from: &str, to: &str, expected: &str| {
         assert!(GOOD.contains(from), "{from}");

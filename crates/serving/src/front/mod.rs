@@ -27,6 +27,7 @@ use std::sync::Arc;
 use podkit_dataplane::http::stage::Stage;
 use podkit_dataplane::module::Section;
 use podkit_foundation::params::Cidr;
+use serde_json::Value;
 
 /// A stage that requests pass, for all workers.
 pub(crate) trait StagePlan: Send + Sync {
@@ -41,6 +42,9 @@ pub(crate) trait StagePlan: Send + Sync {
 
     /// Reads its files again; what is no good is refused.
     fn reload(&self) -> Result<(), String>;
+
+    /// Whom it limits now, for `/limited`; None for a stage that limits nobody.
+    fn limited(&self) -> Option<Value>;
 
     /// Its state and figures.
     fn page(&self) -> Vec<Section>;

@@ -301,6 +301,12 @@ impl State {
                 setup.listeners.release(addr);
             }
             entrance.lifecycle.advance(Phase::Draining);
+            // A tunnel would go on for as long as its two ends like.
+            let (part, patience) = (entrance.lifecycle.clone(), setup.drain_timeout);
+            drop(tokio::task::spawn_local(async move {
+                tokio::time::sleep(patience).await;
+                part.advance(Phase::Stopped);
+            }));
         }
     }
 }

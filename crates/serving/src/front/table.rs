@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 
 /// Whose requests a route takes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -86,6 +87,25 @@ impl PathPattern {
         match self {
             Self::Exact(path) => (false, std::cmp::Reverse(path.len())),
             Self::Under(path) => (true, std::cmp::Reverse(path.len())),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Exact(name) => f.write_str(name),
+            Self::Under(name) => write!(f, "*.{name}"),
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Under(path) => write!(f, "{path}/*"),
         }
     }
 }

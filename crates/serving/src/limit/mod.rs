@@ -13,7 +13,7 @@
 mod address;
 mod gcra;
 mod limiter;
-mod page;
+pub(crate) mod page;
 mod params;
 mod peers;
 mod rest;

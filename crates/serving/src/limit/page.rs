@@ -1,20 +1,41 @@
 //! The page of who is limited now, `/limited`: for people, and as JSON (no I/O).
 
-use std::sync::LazyLock;
+use std::rc::Rc;
 
-use podkit_dataplane::module::{Answer, Query};
-use serde_json::json;
+use podkit_dataplane::module::{Query, Route};
+use serde_json::{Value, json};
 
 use super::roll::Limited;
 use super::set::Counted;
+use crate::page::{self, Page};
 
-/// The page. Its script is apart, so that the page's policy can allow no other.
-static PAGE: LazyLock<String> = LazyLock::new(|| {
-    include_str!("page/limited.html").replace("/*STYLE*/", podkit_dataplane::admin::STYLE)
-});
+const PAGE: Page = Page {
+    style: ".num{text-align:right}",
+    json: "/limited?format=json",
+    plain: "<a href=\"/limited?format=json\">The same as JSON</a>.",
+    main: include_str!("page/limited.html"),
+    script: "/limited.js",
+};
+
+/// The endpoints of `module`; `shown` is what [`shown`] makes.
+pub(crate) fn routes(module: &'static str, shown: impl Fn() -> Value + 'static) -> Vec<Route> {
+    vec![
+        Route {
+            path: "/limited",
+            answer: Rc::new(move |query| match wants_json(query) {
+                true => page::json(&shown()),
+                false => PAGE.html(module),
+            }),
+        },
+        Route {
+            path: PAGE.script,
+            answer: Rc::new(|_| page::script(include_str!("page/limited.js"))),
+        },
+    ]
+}
 
 /// JSON is asked for: by `?format=json`, or by Accept.
-pub(super) fn wants_json(query: &Query<'_>) -> bool {
+fn wants_json(query: &Query<'_>) -> bool {
     let mut ranges = query
         .accept
         .split(',')
@@ -23,17 +44,8 @@ pub(super) fn wants_json(query: &Query<'_>) -> bool {
         || ranges.any(|range| range.trim().eq_ignore_ascii_case("application/json"))
 }
 
-pub(super) fn html() -> Answer {
-    answer("text/html; charset=utf-8", PAGE.as_bytes())
-}
-
-pub(super) fn script() -> Answer {
-    let script = include_str!("page/limited.js");
-    answer("text/javascript; charset=utf-8", script.as_bytes())
-}
-
 /// Who is limited, and what the rules did.
-pub(super) fn json(limited: &[Limited], rules: &[Counted], problem: Option<&str>) -> Answer {
+pub(super) fn shown(limited: &[Limited], rules: &[Counted], problem: Option<&str>) -> Value {
     let rules: Vec<_> = rules
         .iter()
         .map(|one| {
@@ -42,14 +54,46 @@ pub(super) fn json(limited: &[Limited], rules: &[Counted], problem: Option<&str>
             json!({"name": name, "allowed": allowed, "limited": limited, "shadow": shadow, "rule": text})
         })
         .collect();
-    let body = json!({"limited": limited, "rules": rules, "problem": problem});
-    answer("application/json", format!("{body}\n").as_bytes())
+    json!({"limited": limited, "rules": rules, "problem": problem})
 }
 
-fn answer(content_type: &'static str, body: &[u8]) -> Answer {
-    Answer {
-        status: 200,
-        content_type,
-        body: body.to_vec(),
+/// The same of several stages, by name.
+pub(crate) fn joined<'a>(stages: impl Iterator<Item = (&'a str, Value)>) -> Value {
+    let (mut lists, mut problems) = ([Vec::new(), Vec::new()], Vec::new());
+    for (name, mut shown) in stages {
+        for (list, key) in lists.iter_mut().zip(["limited", "rules"]) {
+            if let Value::Array(items) = shown[key].take() {
+                list.extend(items.into_iter().map(|mut item| {
+                    item["stage"] = name.into();
+                    item
+                }));
+            }
+        }
+        problems.extend(
+            shown["problem"]
+                .as_str()
+                .map(|why| format!("{name}: {why}")),
+        );
+    }
+    let problem = (!problems.is_empty()).then(|| problems.join("; "));
+    let [limited, rules] = lists;
+    json!({"limited": limited, "rules": rules, "problem": problem})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stages_show_is_joined_with_their_names() {
+        let shown = |rule: &str, problem: Option<&str>| json!({"limited": [{"rule": rule}], "rules": [{"name": rule}], "problem": problem});
+        let stages = [("a", shown("x", None)), ("b", shown("y", Some("no")))];
+        let joined = joined(stages.into_iter());
+        let expected = json!({
+            "limited": [{"rule": "x", "stage": "a"}, {"rule": "y", "stage": "b"}],
+            "rules": [{"name": "x", "stage": "a"}, {"name": "y", "stage": "b"}],
+            "problem": "b: no",
+        });
+        assert_eq!(joined, expected);
     }
 }

@@ -15,6 +15,7 @@ use podkit_dataplane::upstream::{Membership, Outward, Target, UpstreamLimits, Up
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Cidr, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::{Kind, Registry};
+use serde_json::Value;
 
 use super::limiter::{LimitStage, Limiter};
 use super::page;
@@ -144,6 +145,13 @@ impl LimitPlan {
             _registry: registry,
         })
     }
+
+    fn shown(&self) -> Value {
+        let in_force = self.limiter.in_force();
+        let refusal = in_force.refusal();
+        let rules = &in_force.current().rules;
+        page::shown(&self.limiter.limited(), rules, refusal.as_deref())
+    }
 }
 
 impl StagePlan for LimitPlan {
@@ -168,6 +176,10 @@ impl StagePlan for LimitPlan {
 
     fn reload(&self) -> Result<(), String> {
         self.limiter.in_force().reload()
+    }
+
+    fn limited(&self) -> Option<Value> {
+        Some(self.shown())
     }
 
     fn page(&self) -> Vec<Section> {
@@ -239,24 +251,8 @@ impl Service for Limit {
     }
 
     fn routes(&self) -> Vec<Route> {
-        let limiter = Arc::clone(&self.limiter.limiter);
-        vec![
-            Route {
-                path: "/limited",
-                answer: Rc::new(move |query| match page::wants_json(query) {
-                    true => page::json(
-                        &limiter.limited(),
-                        &limiter.in_force().current().rules,
-                        limiter.in_force().refusal().as_deref(),
-                    ),
-                    false => page::html(),
-                }),
-            },
-            Route {
-                path: "/limited.js",
-                answer: Rc::new(|_| page::script()),
-            },
-        ]
+        let plan = Arc::clone(&self.limiter);
+        page::routes("limit", move || plan.shown())
     }
 
     fn page(&self) -> Vec<Section> {

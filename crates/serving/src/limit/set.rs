@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use podkit_dataplane::watch::{look_after, read_file};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{CidrSet, ParamError, listed};
-use podkit_foundation::telemetry::metrics::{Counter, Registry};
+use podkit_foundation::surface::common::generation;
+use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 
 use super::params::Params;
 use super::rule::{KEYS, MAX_RULES, Rule};
@@ -82,6 +83,7 @@ pub(super) struct InForce {
     state: Mutex<State>,
     changed: Counter,
     refused: Counter,
+    generation: Gauge,
 }
 
 #[derive(Debug)]
@@ -131,6 +133,7 @@ impl InForce {
             }),
             changed: count("changed"),
             refused: count("refused"),
+            generation: generation(registry),
             sources,
         })
     }
@@ -178,6 +181,7 @@ impl InForce {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         self.epoch.fetch_add(1, Ordering::Release);
         self.changed.inc();
+        self.generation.add(1);
         state.read = read;
         Ok(())
     }

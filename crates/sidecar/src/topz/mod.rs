@@ -34,9 +34,11 @@ mod watch;
 mod tests;
 
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::ListenerLimits;
+use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{Endpoint, FileUse, Group, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{
+    Endpoint, FileUse, Group, Metric, ModuleSpec, Need, NeedKind, Port, count, join,
+};
 
 pub use params::Params;
 
@@ -109,8 +111,12 @@ static SPEC: ModuleSpec = ModuleSpec {
             kind: NeedKind::SameUserOr("SYS_PTRACE"),
         },
     ],
-    metrics: metrics::METRICS,
+    metrics: &METRICS,
 };
+
+const SETS: [&[Metric]; 2] = [metrics::METRICS, Worker::METRICS];
+
+static METRICS: [Metric; count(&SETS)] = join(&SETS);
 
 const fn endpoint(path: &'static str, doc: &'static str) -> Endpoint {
     Endpoint {

@@ -66,6 +66,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         pages,
         start: RefCell::new(Some((watcher, listener))),
         lifecycle: setup.lifecycle.clone(),
+        metrics: setup.metrics.clone(),
         listener: RefCell::new(None),
         stop: RefCell::new(None),
     }))
@@ -140,6 +141,7 @@ struct Topz {
     /// What `start` takes: who looks, and the listener where there is one.
     start: RefCell<Option<(Watcher, Option<Listener>)>>,
     lifecycle: Lifecycle,
+    metrics: Registry,
     /// Held for as long as it is accepted from.
     listener: RefCell<Option<Listener>>,
     /// Dropped at the end: then the thread that looks ends too.
@@ -244,8 +246,7 @@ impl Topz {
         let limits = limits();
         let worker = Worker::new(
             &self.lifecycle,
-            // Its connections are in flight like others; as with the admin server they are no data path's to count.
-            &Registry::default(),
+            &self.metrics,
             &Connections::new(limits.connections(), &self.listener_limits, &[]),
         );
         drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));

@@ -17,6 +17,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use podkit_dataplane::module::{Section, Setup};
 use podkit_dataplane::net::Listeners;
@@ -77,6 +78,7 @@ impl Tls {
             workers: 2,
             listeners: Listeners::default(),
             admin: podkit_foundation::params::Addr::Port(0),
+            drain_timeout: Duration::from_secs(25),
         };
         let (asks, asked) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();

@@ -3,7 +3,8 @@
 use podkit_foundation::params::ParamType;
 
 use super::rewrite::Client;
-use crate::http::head::{Known, RequestHead, Target};
+use crate::http::head::{Field, Known, RequestHead, Target};
+use crate::net::Buf;
 use crate::upstream::pick::fnv;
 
 /// `--hash-key`.
@@ -75,16 +76,45 @@ pub(super) fn target<'b>(head: &RequestHead, bytes: &'b [u8]) -> &'b [u8] {
 
 /// The value of the first cookie of that name (RFC 6265 section 4.2.1).
 pub(super) fn cookie<'b>(head: &RequestHead, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
-    let fields = head
-        .fields
-        .iter()
-        .filter(|field| field.name.bytes(bytes).eq_ignore_ascii_case(b"cookie"));
+    let fields = head.fields.iter().filter(|field| is_cookie(field, bytes));
     fields
-        .flat_map(|field| field.value.bytes(bytes).split(|byte| *byte == b';'))
-        .find_map(|pair| {
-            let rest = pair.trim_ascii().strip_prefix(name.as_bytes())?;
-            rest.strip_prefix(b"=")
-        })
+        .flat_map(|field| pairs(field.value.bytes(bytes)))
+        .find_map(|pair| value_of(pair, name))
+}
+
+/// Writes the cookies without those of that name, and marks the fields that they came in; does nothing when there is none of that
+/// name.
+pub(super) fn put_cookies_without(out: &mut Buf, head: &mut RequestHead, bytes: &[u8], name: &str) {
+    if cookie(head, bytes, name).is_none() {
+        return;
+    }
+    let fields = head.fields.iter_mut();
+    for field in fields.filter(|field| !field.dropped && is_cookie(field, bytes)) {
+        field.dropped = true;
+        let mut before: &[u8] = b"Cookie: ";
+        for pair in pairs(field.value.bytes(bytes)) {
+            if !pair.is_empty() && value_of(pair, name).is_none() {
+                out.put(before);
+                out.put(pair);
+                before = b"; ";
+            }
+        }
+        if before == b"; " {
+            out.put(b"\r\n");
+        }
+    }
+}
+
+fn is_cookie(field: &Field, bytes: &[u8]) -> bool {
+    field.name.bytes(bytes).eq_ignore_ascii_case(b"cookie")
+}
+
+fn pairs(cookies: &[u8]) -> impl Iterator<Item = &[u8]> {
+    cookies.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
+}
+
+fn value_of<'b>(pair: &'b [u8], name: &str) -> Option<&'b [u8]> {
+    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
 /// The value of the first parameter of that name, not decoded.
@@ -146,6 +176,40 @@ mod tests {
         check("path", false, Some("/a/b"));
         check("ip", false, Some("10.0.0.7"));
         check("ip", true, Some("2.2.2.2"));
+    }
+
+    #[test]
+    fn one_cookie_is_left_out_and_no_other() {
+        let check = |cookies: &[&str], expected: &str| {
+            let fields: String = cookies
+                .iter()
+                .map(|value| format!("cookie: {value}\r\n"))
+                .collect();
+            let text = format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}X: y\r\n\r\n");
+            let mut head = RequestHead::default();
+            head.parse(text.as_bytes(), 100).unwrap();
+            let mut out = Buf::small();
+            put_cookies_without(&mut out, &mut head, text.as_bytes(), "s");
+            assert_eq!(
+                String::from_utf8_lossy(out.filled()),
+                expected,
+                "{cookies:?}"
+            );
+            let dropped = head.fields.iter().filter(|field| field.dropped).count();
+            let touched = text.contains("s=");
+            assert_eq!(
+                dropped,
+                if touched { cookies.len() } else { 0 },
+                "{cookies:?}"
+            );
+        };
+        check(&["s=1"], "");
+        check(&["a=1; s=2; b=3"], "Cookie: a=1; b=3\r\n");
+        check(&["a=1;s=2;ss=4; s=5; t"], "Cookie: a=1; ss=4; t\r\n");
+        // A client of HTTP/2 sends each by itself (RFC 9113 section 8.2.3).
+        check(&["a=1", "s=2", "b=3"], "Cookie: a=1\r\nCookie: b=3\r\n");
+        // As it came, when there is nothing to leave out.
+        check(&["a=1;  b=2"], "");
     }
 
     #[test]

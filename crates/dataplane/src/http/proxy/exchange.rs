@@ -19,7 +19,7 @@ use crate::http::reject::{Reject, reason};
 use crate::http::stage::{Passage, Reply, Verdict, View, Waited};
 use crate::http2::PREFACE;
 use crate::net::{Buf, Transport};
-use crate::upstream::{ConnectError, Picked, Tried, Wanted, Wire};
+use crate::upstream::{Affinity, ConnectError, Picked, Tried, Wanted, Wire};
 
 /// What must be known of a request until its answer was sent.
 #[derive(Debug, Clone, Copy)]
@@ -323,7 +323,10 @@ impl Proxy {
             &mut head,
             bytes,
             (client, trusted),
-            forward.map_or("localhost", |forward| forward.cluster.host()),
+            forward.map_or(("localhost", None), |forward| {
+                let affinity = forward.cluster.affinity();
+                (forward.cluster.host(), affinity.map(Affinity::cookie))
+            }),
             made,
         );
         let mut used = len;

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use super::choice::put_cookies_without;
 use crate::http::date::put_date;
 use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target};
 use crate::http::stage::Reply;
@@ -95,13 +96,14 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
 }
 
 /// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none; `traceparent`
-/// is added. `trusted`: what the request says of clients is believed, and added to.
+/// is added. `trusted`: what the request says of clients is believed, and added to. `session`: the name of the cookie that is
+/// between the client and us.
 pub(super) fn put_request(
     out: &mut Buf,
     head: &mut RequestHead,
     bytes: &[u8],
     (client, trusted): (&Client, bool),
-    host: &str,
+    (host, session): (&str, Option<&str>),
     traceparent: Option<&[u8]>,
 ) {
     let (target, absolute) = match head.target() {
@@ -123,6 +125,9 @@ pub(super) fn put_request(
     let asked = authority.unwrap_or(host.as_bytes());
     if absolute || authority.is_none() {
         put_field(out, "Host", asked);
+    }
+    if let Some(session) = session {
+        put_cookies_without(out, head, bytes, session);
     }
     put_fields(out, &head.fields, bytes, head.byte_len(), false);
     if !trusted {

@@ -42,9 +42,16 @@ fn discovery(upstreams: &[&str]) -> Result<(Discovery, Membership), String> {
         .iter()
         .map(|text| Upstream::parse(text).unwrap())
         .collect();
-    Discovery::new("upstream", "balance", &upstreams, 10, membership.clone())
-        .map(|discovery| (discovery, membership))
-        .map_err(|failure| failure.to_string())
+    Discovery::new(
+        "upstream",
+        "balance",
+        &upstreams,
+        10,
+        membership.clone(),
+        &Registry::default(),
+    )
+    .map(|discovery| (discovery, membership))
+    .map_err(|failure| failure.to_string())
 }
 
 fn names(membership: &Membership) -> Vec<String> {

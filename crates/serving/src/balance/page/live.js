@@ -1,10 +1,10 @@
-// Asks for /upstreams each second while the page is looked at, keeps the last minutes, and plots them.
+// The upstreams; keeps the last minutes of them, and plots them.
 (() => {
   "use strict";
+  const { $, cell, fill, say, follow } = page;
   const KEPT = 300, WIDTH = 600, HEIGHT = 120;
   // Distinct for eight; the ninth begins again.
   const COLOURS = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#8b5cf6", "#06b6d4", "#d946ef", "#84cc16"];
-  const $ = (id) => document.getElementById(id);
   const past = []; // {at, seen: Map(name -> {rate, flight})}
   const colours = new Map();
   let last = null;
@@ -47,55 +47,30 @@
     svg.replaceChildren(...lines);
   };
 
-  const cell = (text, kind) => {
-    const td = document.createElement("td");
-    td.textContent = text;
-    if (kind) td.className = kind;
-    return td;
-  };
-
   const show = ({ upstreams, problems, panic }) => {
     if (panic && upstreams.length) problems = ["too few upstreams take requests, so that all are used", ...problems];
     const seen = take(upstreams, performance.now());
-    const rows = upstreams.map((one) => {
-      const row = document.createElement("tr");
+    fill("upstreams", upstreams.map((one) => {
       const name = cell(""), dot = document.createElement("span"), state = cell(one.state);
       dot.className = "dot";
       dot.style.background = colour(one.name);
       name.append(dot, one.name);
       state.dataset.state = one.state;
-      row.append(
+      return [
         name, state, cell(one.reason), cell(one.weight, "num"), cell(one.priority, "num"),
         cell(seen.get(one.name).rate.toFixed(1), "num"), cell(one.in_flight, "num"),
         cell(one.answered, "num"), cell(one.failed, "num"),
-      );
-      return row;
-    });
-    document.querySelector("#upstreams tbody").replaceChildren(...rows);
+      ];
+    }));
     const ready = upstreams.filter((one) => one.state === "ready" || one.state === "warming").length;
-    $("status").textContent = ready ? "ready" : "no upstream is ready";
-    $("status").className = `state ${ready ? "good" : "bad"}`;
-    $("summary").textContent = `${ready} of ${upstreams.length} upstreams take requests`;
+    const word = ready ? "ready" : "no upstream is ready";
+    say(word, ready, `${ready} of ${upstreams.length} upstreams take requests`, problems.join("; "));
     const sum = (of) => [...seen.values()].reduce((all, it) => all + it[of], 0);
     $("rate").textContent = sum("rate").toFixed(1);
     $("flight").textContent = sum("flight");
-    $("problem").hidden = !problems.length;
-    $("problem").textContent = problems.join("; ");
     plot($("plot-rate"), "rate");
     plot($("plot-flight"), "flight");
   };
 
-  const ask = async () => {
-    if (document.hidden) return;
-    try {
-      const answer = await fetch("/upstreams", { cache: "no-store" });
-      if (!answer.ok) throw new Error(String(answer.status));
-      show(await answer.json());
-    } catch {
-      $("status").textContent = "podkit doesn't answer";
-      $("status").className = "state bad";
-    }
-  };
-  ask();
-  setInterval(ask, 1000);
+  follow("/upstreams", show);
 })();

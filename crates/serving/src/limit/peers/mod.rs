@@ -126,7 +126,14 @@ impl Peers {
             return Ok(None);
         }
         let membership = Membership::new(Settings::default());
-        let discovery = Discovery::new("peers", "limit", &params.peers, PEERS, membership.clone())?;
+        let discovery = Discovery::new(
+            "peers",
+            "limit",
+            &params.peers,
+            PEERS,
+            membership.clone(),
+            registry,
+        )?;
         let listen = params.peers_listen.clone();
         let port =
             match listeners {
