@@ -1,8 +1,11 @@
 //! `podkit chain`: routes, live changes of everything, files that are refused.
 
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use podkit_testkit::browser::Browser;
 use podkit_testkit::http::{self, Response};
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::{Module, podkit};
@@ -266,4 +269,152 @@ fn a_bad_file_is_refused_and_the_old_state_stays() {
         "{}",
         checked.out
     );
+}
+
+#[test]
+fn who_is_limited_by_stages_is_shown_and_stages_in_routes_are_named_by_them() {
+    let _turn = Turn::shared();
+    if !able(&[Need::Program("chromedriver")]) {
+        return;
+    }
+    let (back, listen) = (free_addr(), free_addr());
+    let _echo = Module::start("echo", &[&format!("--listen={back}")], &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let (file, socket) = (dir.path().join("chain.yaml"), dir.path().join("admin"));
+    let text = |listen: SocketAddr| {
+        format!(
+            "listen: '{listen}'\nroutes:\n- path: /a/*\n  stages:\n  - limit: {{rule: {{name: few, key: path, rate: 1/h, burst: 1}}}}\n  \
+             - balance: {{upstream: '{back}'}}\n- stages: {{balance: {{upstream: '{back}'}}}}\n"
+        )
+    };
+    std::fs::write(&file, text(listen)).unwrap();
+    let (file_arg, socket_arg) = (
+        file.display().to_string(),
+        format!("--admin-socket={}", socket.display()),
+    );
+    let chain = Module::start("chain", &[&file_arg, &socket_arg], &[]);
+    let statuses = [(); 3].map(|()| ask(listen, "x", "/a/b").status);
+    assert_eq!(statuses, [200, 429, 429]);
+    assert_eq!(ask(listen, "x", "/c").status, 200);
+    let json = chain.admin("/limited?format=json").json();
+    let (limited, rule) = (&json["limited"][0], &json["rules"][0]);
+    assert_eq!(
+        (limited["stage"].as_str(), limited["denied"].as_u64()),
+        (Some("/a/* limit"), Some(2))
+    );
+    assert_eq!(
+        (rule["stage"].as_str(), rule["limited"].as_u64()),
+        (Some("/a/* limit"), Some(2))
+    );
+    let browser = Browser::open(1000, 900, false);
+    browser.visit(&format!("http://{}/limited", chain.admin));
+    let cells = until("the key is shown", || {
+        let cells = browser.script("return [...document.querySelectorAll('#limited td')].map((cell) => cell.textContent).slice(0, 4);");
+        (cells.as_array()?.len() == 4).then_some(cells)
+    });
+    assert_eq!(
+        cells,
+        serde_json::json!(["/a/b", "/a/* limit: few", "0", "2"])
+    );
+    assert_eq!(browser.script("return document.title;"), "podkit chain");
+    assert_eq!(browser.console_errors(), Vec::<String>::new());
+    // A name with slashes and spaces.
+    let path = format!("/upstreams/%2Fa%2F*%20balance/{back}/drain");
+    let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    let drained = http::exchange(&mut stream, request.as_bytes()).unwrap();
+    assert_eq!(drained.status, 200, "{}", drained.text());
+    let clusters = chain.admin("/upstreams").json();
+    let state = |name: &str| clusters["clusters"][name]["upstreams"][0]["state"].clone();
+    assert_eq!(state("/a/* balance"), "draining");
+    assert_ne!(state("/* balance"), "draining");
+    // What is found by watching counts.
+    assert_eq!(chain.metric("podkit_config_generation"), Some(1.0));
+    std::fs::write(&file, text(listen).replace("burst: 1", "burst: 2")).unwrap();
+    until("the edit counts", || {
+        (chain.metric("podkit_config_generation") == Some(2.0)).then_some(())
+    });
+    let checked = podkit(&["check", &file_arg]);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
+}
+
+/// Answers one request with a change of protocol, and echoes what comes then.
+fn echoing_tunnel() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut bytes = [0; 4096];
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let count = stream.read(&mut bytes).unwrap();
+                    head.extend(&bytes[..count]);
+                }
+                stream
+                    .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+                    .unwrap();
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    if stream.write_all(&bytes[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn tunnels_of_a_listener_that_is_removed_end_within_the_drain_time() {
+    let _turn = Turn::shared();
+    let back = echoing_tunnel();
+    let [stays, goes] = [free_addr(), free_addr()];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chain.yaml");
+    let routes = format!("routes:\n- stages: {{balance: {{upstream: '{back}'}}}}\n");
+    std::fs::write(
+        &file,
+        format!("listeners:\n- listen: '{stays}'\n- listen: '{goes}'\n{routes}"),
+    )
+    .unwrap();
+    let chain = Module::start(
+        "chain",
+        &[&file.display().to_string(), "--drain-timeout=1s"],
+        &[],
+    );
+    let tunnel = |addr: SocketAddr| {
+        let mut stream = http::dial(addr).unwrap();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            .unwrap();
+        assert_eq!(http::receive(&mut stream).unwrap().status, 101);
+        stream
+    };
+    let echoes = |stream: &mut std::net::TcpStream| {
+        let mut back = [0; 4];
+        stream.write_all(b"ping").is_ok() && stream.read_exact(&mut back).is_ok()
+    };
+    let (mut kept, mut cut) = (tunnel(stays), tunnel(goes));
+    std::fs::write(&file, format!("listen: '{stays}'\n{routes}")).unwrap();
+    until("the edit is taken", || {
+        (chain.metric("podkit_config_generation") == Some(2.0)).then_some(())
+    });
+    let taken = Instant::now();
+    assert!(echoes(&mut cut), "it has its time");
+    while echoes(&mut cut) {
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(
+            taken.elapsed() < Duration::from_secs(3),
+            "the tunnel goes on"
+        );
+    }
+    assert!(
+        taken.elapsed() > Duration::from_millis(500),
+        "{:?}",
+        taken.elapsed()
+    );
+    assert!(echoes(&mut kept));
+    drop(kept);
 }

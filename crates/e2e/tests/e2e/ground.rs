@@ -10,7 +10,14 @@ use podkit_testkit::{Need, Turn, able, machine};
 use serde_json::Value;
 
 /// The names of the pods that are tested.
-const PODS: &[&str] = &["e2e", "other", "legacy-web", "host-nginx", "sessions"];
+const PODS: &[&str] = &[
+    "e2e",
+    "other",
+    "legacy-web",
+    "host-nginx",
+    "sessions",
+    "chain",
+];
 
 /// Whether this is a plain user's run of the case (see `rootless`).
 pub(crate) fn is_plain_user() -> bool {

@@ -11,6 +11,7 @@
 mod abuse;
 mod balance;
 mod chain;
+mod chain_example;
 mod check;
 mod compose_tls;
 mod contract;

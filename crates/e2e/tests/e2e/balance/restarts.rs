@@ -1,8 +1,11 @@
 //! Upstreams that restart, die and hang while clients ask.
 
+use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
-use podkit_testkit::{Turn, until};
+use podkit_testkit::net::free_addr;
+use podkit_testkit::podkit::Module;
+use podkit_testkit::{Turn, http, until};
 use rustix::process::Signal;
 
 use super::{Load, Rig};
@@ -172,4 +175,57 @@ fn what_may_not_be_repeated_is_not() {
         podkit_testkit::http::send(rig.listen, "POST", "/", "text/plain", b"once").unwrap();
     assert_eq!(answer.status, 502);
     assert_eq!(counting.join().unwrap(), [2, 1]);
+}
+
+/// As HAProxy and Envoy have it: nobody knows what the upstream would have said.
+#[test]
+fn clients_that_give_up_say_nothing_of_the_upstream() {
+    let _turn = Turn::shared();
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = upstream.local_addr().unwrap();
+    // It takes requests, begins to answer, and never does.
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in upstream.incoming() {
+            let mut stream = stream.unwrap();
+            if stream.read(&mut [0; 4096]).unwrap() > 0 {
+                stream
+                    .write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                    .unwrap();
+            }
+            held.push(stream);
+        }
+    });
+    let listen = free_addr();
+    let args = [
+        format!("--upstream={at}"),
+        format!("--listen={listen}"),
+        "--eject-after=1".to_owned(),
+        "--response-timeout=1m".to_owned(),
+        "--workers=1".to_owned(),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let balance = Module::start("balance", &args, &[]);
+    let shown = || balance.admin("/upstreams").json()["upstreams"][0].clone();
+    for _ in 0..4 {
+        let mut client = http::dial(listen).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        assert!(client.peek(&mut [0; 16]).unwrap() > 0);
+        assert_eq!(shown()["in_flight"], 1);
+        // With bytes that were not read: a reset.
+        drop(client);
+        until("the request is over", || {
+            (shown()["in_flight"] == 0).then_some(())
+        });
+    }
+    let shown = shown();
+    assert_eq!(
+        (&shown["failed"], &shown["ejected"]),
+        (&0.into(), &0.into())
+    );
+    assert_eq!(shown["failures_in_a_row"], 0);
+    let faults = balance.metric("podkit_http_errors_total{fault=\"client\"}");
+    assert!(faults.is_some_and(|count| count >= 4.0), "{faults:?}");
 }

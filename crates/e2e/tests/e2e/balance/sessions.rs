@@ -1,7 +1,11 @@
 //! Sessions that stay where they are.
 
+use std::io::{Read as _, Write as _};
+
 use podkit_testkit::Turn;
 use podkit_testkit::http::{self, Response};
+use podkit_testkit::net::free_addr;
+use podkit_testkit::podkit::Module;
 
 use super::Rig;
 
@@ -67,7 +71,7 @@ fn replicas_with_one_secret_agree() {
     let file = dir.path().join("secret");
     std::fs::write(&file, "a secret of thirty-two bytes or more\n").unwrap();
     let secret = format!("--affinity-secret-file={}", file.display());
-    let Some(first) = Rig::new(&["--affinity=cookie", &secret]) else {
+    let Some(first) = Rig::new(&["--affinity=cookie", "--ready=off", &secret]) else {
         return;
     };
     let named: Vec<String> = first
@@ -76,7 +80,7 @@ fn replicas_with_one_secret_agree() {
         .map(|one| format!("--upstream={}", one.addr))
         .collect();
     let mut args: Vec<&str> = named.iter().map(String::as_str).collect();
-    args.extend(["--affinity=cookie", &secret]);
+    args.extend(["--affinity=cookie", "--ready=off", &secret]);
     let second = Rig::with(Vec::new(), &args);
     for _ in 0..10 {
         let answer = first.get("/");
@@ -146,4 +150,55 @@ fn a_drained_upstream_keeps_its_sessions_and_gets_no_others() {
     assert_eq!(with_cookie(&rig, &session).text(), "b");
     assert_eq!(rig.post(&format!("/upstreams/{name}/undrain")).0, 200);
     assert!(rig.shares(60, |_| rig.get("/"))[1] > 0);
+}
+
+#[test]
+fn upstreams_are_not_told_the_cookie_of_a_session() {
+    let _turn = Turn::shared();
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = format!("--upstream={}", upstream.local_addr().unwrap());
+    let heads = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        let (mut stream, _) = upstream.accept().unwrap();
+        let mut bytes = [0; 4096];
+        while heads.len() < 2 {
+            let count = stream.read(&mut bytes).unwrap();
+            heads.push(String::from_utf8_lossy(&bytes[..count]).into_owned());
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+        }
+        heads
+    });
+    let listen = free_addr();
+    let balance = Module::start(
+        "balance",
+        &[
+            &at,
+            &format!("--listen={listen}"),
+            "--affinity=cookie",
+            "--ready=off",
+            "--ready=off",
+            "--workers=1",
+        ],
+        &[],
+    );
+    let first = http::get_with(listen, "/", "Cookie: id=7; lang=de\r\n").unwrap();
+    let session = cookie(&first).unwrap();
+    let fields = format!("Cookie: id=7; {session}; lang=de\r\n");
+    let second = http::get_with(listen, "/", &fields).unwrap();
+    assert_eq!(cookie(&second), None, "it is known");
+    let heads = heads.join().unwrap();
+    assert!(
+        heads[0].contains("Cookie: id=7; lang=de\r\n"),
+        "{}",
+        heads[0]
+    );
+    assert!(
+        heads[1].contains("Cookie: id=7; lang=de\r\n"),
+        "{}",
+        heads[1]
+    );
+    assert!(!heads[1].contains("podkit="), "{}", heads[1]);
+    drop(balance);
 }

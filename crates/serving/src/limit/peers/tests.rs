@@ -2,6 +2,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -297,4 +298,96 @@ async fn a_peer_that_answers_late_or_goes_is_lost_and_its_questions_are_dismisse
     let (ended, answer) = asked(gone, near).await;
     assert!(ended.is_err());
     assert_eq!(answer, None);
+}
+
+/// How one end takes `bytes` in pieces: the shake, and frames until their end. Never longer than what came.
+fn taken(role: Role, right: bool, bytes: &[u8], pieces: &[usize]) -> (bool, usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let known = secret("right");
+        let (near, mut far) = duplex(256);
+        let send = async {
+            // A peer that knows the secret comes as far as frames; another one sends what it likes from the start.
+            if right {
+                let other = match role {
+                    Role::Asker => Role::Owner,
+                    Role::Owner => Role::Asker,
+                };
+                drop(wire::shake(&mut far, &known, other).await);
+            }
+            let mut rest = bytes;
+            let mut sizes = pieces.iter().cycle();
+            while !rest.is_empty() {
+                let size = sizes
+                    .next()
+                    .map_or(rest.len(), |size| (*size).min(rest.len()));
+                let (piece, after) = rest.split_at(size);
+                if far.write_all(piece).await.is_err() {
+                    return;
+                }
+                rest = after;
+            }
+            drop(far.shutdown().await);
+            // What it writes has room.
+            drop(tokio::io::copy(&mut far, &mut tokio::io::sink()).await);
+        };
+        let take = async {
+            let Ok((mut reader, _writer)) = wire::shake(near, &known, role).await else {
+                return (false, 0);
+            };
+            let mut frames = 0;
+            while let Ok(Some(_)) = reader.next::<Ask>().await {
+                frames += 1;
+                assert!(reader.held() <= 64 * FRAME, "{} are held", reader.held());
+            }
+            (true, frames)
+        };
+        tokio::select! {
+            taken = take => taken,
+            () = async { send.await; std::future::pending().await } => unreachable!(),
+        }
+    })
+}
+
+proptest! {
+    /// Whatever comes, in whatever pieces: no panic, no frame that nobody sealed, no end that is not found.
+    #[test]
+    fn arbitrary_bytes_are_refused(
+        is_asker: bool,
+        right: bool,
+        hello: bool,
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..6000),
+        pieces in proptest::collection::vec(1_usize..200, 1..8),
+    ) {
+        let role = if is_asker { Role::Asker } else { Role::Owner };
+        if hello && !right {
+            // The begin is right: what is refused is the proof.
+            bytes.splice(..bytes.len().min(8), *b"podkit\x001");
+        }
+        let (shaken, frames) = taken(role, right, &bytes, &pieces);
+        prop_assert_eq!((shaken, frames), (right, 0));
+    }
+
+    /// An ask that came well may still be one that no rule can make: it is answered within its own bounds, or refused.
+    #[test]
+    fn any_ask_is_answered_within_its_bounds_or_not_at_all(
+        tag: u64, interval: u64, burst: u64, cost: u64, wanted: u64, small: bool,
+    ) {
+        let least = |number: u64| if small { number % 100 } else { number };
+        let ask = Ask {
+            tag,
+            interval: least(interval),
+            burst: least(burst),
+            cost: least(cost),
+            wanted: least(wanted),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(async { owner().answer(&ask) });
+        if let Some(answer) = answer {
+            prop_assert!(answer.granted <= ask.wanted && answer.granted <= ask.burst);
+            prop_assert_eq!(answer.granted % ask.cost, 0);
+        }
+    }
 }

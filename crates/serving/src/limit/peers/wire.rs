@@ -193,6 +193,12 @@ impl<S: Stream> Reader<S> {
         self.seal.open(&self.frame).map(Some)
     }
 
+    /// Bytes that have come and are not taken.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.filled + self.from.buffer().len()
+    }
+
     /// A whole frame is here already.
     pub(super) fn has_more(&self) -> bool {
         self.filled + self.from.buffer().len() >= FRAME
