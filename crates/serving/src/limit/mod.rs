@@ -153,7 +153,14 @@ const ASKS: Metric = Metric {
     doc: "Asks of a key's owner among --peers: answered, or failed (rules did as their fail= says).",
 };
 
-pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS, ASKS];
+const FALLBACKS: Metric = Metric {
+    name: "podkit_limit_peer_fallbacks_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Requests for which a rule did as its fail= says, since the owner of the key among --peers did not answer in time.",
+};
+
+pub(crate) const OWN: &[Metric] = &[REQUESTS, EVICTED, LISTED, RELOADS, ASKS, FALLBACKS];
 
 const SETS: [&[Metric]; 6] = [
     OWN,

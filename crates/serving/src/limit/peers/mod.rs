@@ -40,9 +40,9 @@ use self::asker::Question;
 use self::lease::{Leases, Taken};
 pub(super) use self::owner::Owner;
 use self::wire::{Answer, Ask, Secret};
-use super::ASKS;
 use super::gcra::{Gcra, Outcome};
 use super::params::Params;
+use super::{ASKS, FALLBACKS};
 
 /// Replicas at most.
 const PEERS: usize = 256;
@@ -74,6 +74,7 @@ pub(super) struct Peers {
     asked: Mutex<Option<mpsc::Receiver<Question>>>,
     states: Mutex<BTreeMap<String, State>>,
     counts: [Counter; 2],
+    fallbacks: Counter,
 }
 
 impl std::fmt::Debug for Peers {
@@ -160,6 +161,7 @@ impl Peers {
             asked: Mutex::new(Some(asked)),
             states: Mutex::default(),
             counts: ["answered", "failed"].map(count),
+            fallbacks: registry.counter(FALLBACKS.name, FALLBACKS.doc, &[]),
         })))
     }
 
@@ -281,8 +283,16 @@ impl Borrower {
         }
     }
 
-    /// What the owner of the key says; None when it can't be asked.
+    /// What the owner of the key says; None, and counted, when it can't be asked.
     pub(super) async fn ask(self: &Rc<Self>, tag: u64, gcra: &Gcra, cost: u64) -> Option<Outcome> {
+        let outcome = self.wait(tag, gcra, cost).await;
+        if outcome.is_none() {
+            self.peers.fallbacks.inc();
+        }
+        outcome
+    }
+
+    async fn wait(self: &Rc<Self>, tag: u64, gcra: &Gcra, cost: u64) -> Option<Outcome> {
         // The peer's own patience is in the connection; this is for a queue that does not move.
         let until = Instant::now() + self.peers.timeout * 2;
         let mut crowd = 1;
