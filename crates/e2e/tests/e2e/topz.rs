@@ -230,3 +230,27 @@ fn the_page_loads_lives_and_sorts_in_a_browser() {
         assert!(errors.is_empty(), "{name}: {errors:?}");
     }
 }
+
+#[test]
+fn connections_that_are_refused_are_counted() {
+    let _turn = Turn::shared();
+    let listen = free_addr();
+    let args = [
+        format!("--listen={listen}"),
+        "--max-connections-per-ip=1".to_owned(),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let topz = Module::start("topz", &args, &[]);
+    let mut first = http::dial(listen).unwrap();
+    let request = b"GET /topz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    assert_eq!(http::exchange(&mut first, request).unwrap().status, 200);
+    let counted =
+        |result: &str| topz.metric(&format!("podkit_connections_total{{result=\"{result}\"}}"));
+    assert_eq!(counted("refused_address"), Some(0.0));
+    let mut second = http::dial(listen).unwrap();
+    assert!(http::exchange(&mut second, request).is_err());
+    assert_eq!(
+        (counted("accepted"), counted("refused_address")),
+        (Some(1.0), Some(1.0))
+    );
+}

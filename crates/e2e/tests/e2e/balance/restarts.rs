@@ -177,7 +177,7 @@ fn what_may_not_be_repeated_is_not() {
     assert_eq!(counting.join().unwrap(), [2, 1]);
 }
 
-/// As HAProxy and Envoy have it: nobody knows what the upstream would have said.
+/// As Envoy has it: nobody knows what the upstream would have said.
 #[test]
 fn clients_that_give_up_say_nothing_of_the_upstream() {
     let _turn = Turn::shared();
