@@ -63,9 +63,13 @@ const LINGER_BYTES: usize = 1 << 20;
 
 impl<T: Transport> Conn<T> {
     pub(crate) fn new(io: T, worker: Rc<Worker>) -> Self {
+        Self::with_timer(io, worker.clock.timer(), worker)
+    }
+
+    pub(crate) fn with_timer(io: T, timer: Timer, worker: Rc<Worker>) -> Self {
         Self {
             io,
-            timer: worker.clock.timer(),
+            timer,
             worker,
             input: None,
             busy: false,
@@ -242,11 +246,14 @@ impl<T: Transport> Conn<T> {
     pub(crate) async fn close(&mut self) {
         self.timer.arm_for(LINGER);
         // Gone is gone; there is nobody to tell.
-        drop(self.say_end().await);
+        drop(self.say(T::poll_farewell).await);
     }
 
-    async fn say_end(&mut self) -> io::Result<()> {
-        poll_fn(|cx| match self.io.poll_close_write(cx) {
+    async fn say(
+        &mut self,
+        mut end: impl FnMut(&mut T, &mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> io::Result<()> {
+        poll_fn(|cx| match end(&mut self.io, cx) {
             Poll::Pending if self.timer.expired(cx) => {
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
@@ -262,7 +269,7 @@ impl<T: Transport> Conn<T> {
         self.timer.arm(until);
         let mut left = LINGER_BYTES;
         self.input = None;
-        if self.say_end().await.is_err() {
+        if self.say(T::poll_close_write).await.is_err() {
             return;
         }
         while let Ok(count @ 1..) = self.fill(0).await {

@@ -1,7 +1,6 @@
 //! A stream to an upstream as a connection of HTTP/1.1 that carries one request.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -11,14 +10,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, header};
 
 use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
-use super::request::{Shape, fields, is_about_connection, put_field};
+use super::request::{Shape, is_about_connection, put_field, read_fields};
 use super::serve::Open;
-use crate::http::head::MAX_FIELDS;
 use crate::http::reason;
 use crate::net::{Buf, Transport};
-
-/// What a head that we write can hold: what a client may send, and what is added.
-const FIELDS: usize = MAX_FIELDS + 16;
 
 /// What is answered to a request that asks to change to another protocol: no stream of HTTP/2 does (RFC 9113 section 8.6).
 const NO_UPGRADE: &[u8] = b"HTTP/1.1 501 Not Implemented\r\ncontent-length: 0\r\n\r\n";
@@ -107,19 +102,13 @@ impl Exchange {
 
     /// Opens the stream with a head that we wrote.
     fn send_head(&mut self, text: &Bytes) -> io::Result<()> {
-        let mut room = [const { MaybeUninit::uninit() }; FIELDS];
-        let mut parsed = httparse::Request::new(&mut []);
-        let whole = parsed.parse_with_uninit_headers(text, &mut room);
-        let (Ok(httparse::Status::Complete(_)), Some(method), Some(path)) =
-            (whole, parsed.method, parsed.path)
-        else {
+        let line = memchr::memchr(b'\n', text);
+        let told = line.and_then(|end| read_fields(text, end + 1));
+        let mut words = text.split(|byte| *byte == b' ');
+        let (Some(mut told), Some(method), Some(path)) = (told, words.next(), words.next()) else {
             return Err(invalid("a request's head is not valid"));
         };
-        let find = |name: &str| {
-            let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
-            parsed.headers.iter().find(named).map(|field| field.value)
-        };
-        if find("upgrade").is_some() {
+        if told.upgrade {
             let mut out = Buf::small();
             out.put(NO_UPGRADE);
             self.head = Some(out);
@@ -127,11 +116,7 @@ impl Exchange {
             self.answer = Answer::Ended;
             return Ok(());
         }
-        let length = find("content-length")
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or(0);
-        let shape = match (find("transfer-encoding").is_some(), length) {
+        let shape = match (told.chunked, told.length) {
             (true, _) => Shape::Chunked,
             (false, 0) => Shape::None,
             (false, _) => Shape::Length,
@@ -139,22 +124,21 @@ impl Exchange {
         let wrong = |_: http::Error| invalid("a request's head can't be said in HTTP/2");
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(self.scheme.clone());
-        let path = text.slice_ref(path.as_bytes());
+        let path = text.slice_ref(path);
         let path = PathAndQuery::from_maybe_shared(path).map_err(|error| wrong(error.into()))?;
         uri.path_and_query = Some(path);
-        let host = find("host").map_or_else(Bytes::new, |host| text.slice_ref(host));
+        let host = told.headers.remove(header::HOST);
+        let host = host.map_or_else(Bytes::new, |host| Bytes::copy_from_slice(host.as_bytes()));
         let host = Authority::from_maybe_shared(host).map_err(|error| wrong(error.into()))?;
         uri.authority = Some(host);
         let mut request = Request::new(());
-        *request.method_mut() =
-            Method::from_bytes(method.as_bytes()).map_err(|error| wrong(error.into()))?;
+        *request.method_mut() = Method::from_bytes(method).map_err(|error| wrong(error.into()))?;
         *request.uri_mut() = Uri::from_parts(uri).map_err(|error| wrong(error.into()))?;
-        *request.headers_mut() = fields(parsed.headers, text).map_err(wrong)?;
-        request.headers_mut().remove(header::HOST);
+        *request.headers_mut() = told.headers;
         self.to_head = *request.method() == Method::HEAD;
         let sent = self.send.send_request(request, shape == Shape::None);
         let (answer, send) = sent.map_err(|error| self.fail(error))?;
-        self.request = Asking::Body(Outgoing::new(send, shape, length));
+        self.request = Asking::Body(Outgoing::new(send, shape, told.length));
         self.answer = Answer::Head(answer);
         Ok(())
     }

@@ -6,9 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
-use super::request::{Shape, fields, put_field};
+use super::request::{Shape, put_field, read_fields};
 use super::trailers;
-use crate::http::head::MAX_FIELDS;
 use crate::net::{Buf, SMALL_BYTES};
 
 /// Bytes of a DATA frame's payload, in one of the buffers that this thread lends.
@@ -325,13 +324,9 @@ impl Outgoing {
             ended.map_err(broken)?;
         } else {
             let text = Bytes::copy_from_slice(&self.trailers[..end]);
-            let mut room = [httparse::EMPTY_HEADER; MAX_FIELDS];
-            let parsed = match httparse::parse_headers(&text, &mut room) {
-                Ok(httparse::Status::Complete((_, parsed))) => parsed,
-                _ => return Err(invalid("trailers are not valid")),
-            };
-            let trailers = fields(parsed, &text).map_err(|_| invalid("trailers are not valid"))?;
-            self.send.send_trailers(trailers).map_err(broken)?;
+            let trailers = read_fields(&text, 0);
+            let trailers = trailers.ok_or_else(|| invalid("trailers are not valid"))?;
+            self.send.send_trailers(trailers.headers).map_err(broken)?;
         }
         Ok(end - had)
     }

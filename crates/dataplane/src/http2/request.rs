@@ -176,23 +176,54 @@ fn check_value(value: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-/// Fields of HTTP/1.1 as those of HTTP/2; what is about the connection is left out. `text` holds them all, so that no value
-/// is copied for itself.
-pub(super) fn fields(
-    parsed: &[httparse::Header<'_>],
-    text: &Bytes,
-) -> Result<HeaderMap, http::Error> {
-    let mut fields = HeaderMap::with_capacity(parsed.len());
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes())?;
+/// What the fields of a message that we wrote say.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// As those of HTTP/2: what is about the connection is left out.
+    pub(super) headers: HeaderMap,
+    /// Content-Length; 0 without one.
+    pub(super) length: u64,
+    /// There is a Transfer-Encoding.
+    pub(super) chunked: bool,
+    /// There is an Upgrade.
+    pub(super) upgrade: bool,
+}
+
+/// Reads field lines, which are checked already, up to the empty one. `text` holds them from `start` on, so that no value is copied
+/// for itself. None when they are not what we would write.
+pub(super) fn read_fields(text: &Bytes, start: usize) -> Option<Told> {
+    let mut told = Told {
+        headers: HeaderMap::with_capacity(USUAL_FIELDS),
+        length: 0,
+        chunked: false,
+        upgrade: false,
+    };
+    let mut rest = text.get(start..)?;
+    loop {
+        let end = memchr::memchr(b'\n', rest)?;
+        let line = rest[..end].strip_suffix(b"\r")?;
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            return Some(told);
+        }
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let name = HeaderName::from_bytes(name).ok()?;
         if is_about_connection(&name) {
+            told.chunked |= name == header::TRANSFER_ENCODING;
+            told.upgrade |= name == header::UPGRADE;
             continue;
         }
-        let value = http::HeaderValue::from_maybe_shared(text.slice_ref(field.value))?;
-        fields.append(name, value);
+        if name == header::CONTENT_LENGTH {
+            told.length = std::str::from_utf8(value).ok()?.parse().ok()?;
+        }
+        let value = http::HeaderValue::from_maybe_shared(text.slice_ref(value)).ok()?;
+        told.headers.append(name, value);
     }
-    Ok(fields)
 }
+
+/// More than most messages have.
+const USUAL_FIELDS: usize = 16;
 
 #[cfg(test)]
 mod tests;

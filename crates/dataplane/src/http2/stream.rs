@@ -1,7 +1,6 @@
 //! A client's stream as a connection of HTTP/1.1 that carries one request.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,13 +9,9 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 
 use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
-use super::request::{Malformed, Shape, fields, put_request_head};
+use super::request::{Malformed, Shape, put_request_head, read_fields};
 use super::trailers;
-use crate::http::head::MAX_FIELDS;
 use crate::net::{Buf, Transport};
-
-/// What a head that we write can hold: what an upstream may send, and what is added.
-const FIELDS: usize = MAX_FIELDS + 16;
 
 /// One stream: reads as the request, takes the answer.
 pub(crate) struct Stream {
@@ -134,31 +129,31 @@ fn send_head(
     to_head: bool,
     tunnel: bool,
 ) -> io::Result<Option<Outgoing>> {
-    let mut room = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let whole = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        text,
-        &mut room,
-    );
-    let (Ok(httparse::Status::Complete(_)), Some(code)) = (whole, parsed.code) else {
-        return Err(invalid("an answer's head is not valid"));
+    // HTTP/1.1 200 …
+    let code = text
+        .get(9..12)
+        .and_then(|code| StatusCode::from_bytes(code).ok());
+    let fields = memchr::memchr(b'\n', text).and_then(|end| read_fields(text, end + 1));
+    let (Some(status), Some(told)) = (code, fields) else {
+        return Err(invalid("an answer's head can't be said in HTTP/2"));
     };
-    let wrong = |_| invalid("an answer's head can't be said in HTTP/2");
-    let mut headers = fields(parsed.headers, text).map_err(wrong)?;
+    let code = status.as_u16();
     let switches = code == 101 && tunnel;
-    if switches {
-        headers.remove("sec-websocket-accept");
-    }
-    let (shape, length) = match switches {
-        true => (Shape::Raw, 0),
-        false => shape(parsed.headers, code, to_head),
+    let (shape, length) = match (switches, to_head || matches!(code, 204 | 304)) {
+        (true, _) => (Shape::Raw, 0),
+        (_, true) => (Shape::None, 0),
+        _ if told.chunked => (Shape::Chunked, 0),
+        _ if told.length == 0 => (Shape::None, 0),
+        _ => (Shape::Length, told.length),
     };
     let mut head = Response::new(());
-    let code = if switches { 200 } else { code };
-    *head.status_mut() = StatusCode::from_u16(code).map_err(|error| wrong(error.into()))?;
-    *head.headers_mut() = headers;
-    if code < 200 {
+    *head.headers_mut() = told.headers;
+    *head.status_mut() = status;
+    if switches {
+        head.headers_mut().remove("sec-websocket-accept");
+        *head.status_mut() = StatusCode::OK;
+    }
+    if code < 200 && !switches {
         return match code {
             // Nothing else is spoken on this stream.
             101 => Err(invalid("an answer changes to another protocol")),
@@ -172,28 +167,6 @@ fn send_head(
         .send_response(head, shape == Shape::None)
         .map_err(broken)?;
     Ok(Some(Outgoing::new(send, shape, length)))
-}
-
-/// How the body behind a head is framed, and its length.
-fn shape(fields: &[httparse::Header<'_>], code: u16, to_head: bool) -> (Shape, u64) {
-    let find = |name: &str| {
-        let named = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
-        fields.iter().find(named).map(|field| field.value)
-    };
-    if to_head || matches!(code, 204 | 304) {
-        return (Shape::None, 0);
-    }
-    if find(header::TRANSFER_ENCODING.as_str()).is_some() {
-        return (Shape::Chunked, 0);
-    }
-    let digits = find(header::CONTENT_LENGTH.as_str()).unwrap_or_default();
-    let length = std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    match length.unwrap_or(0) {
-        0 => (Shape::None, 0),
-        length => (Shape::Length, length),
-    }
 }
 
 impl Transport for Stream {

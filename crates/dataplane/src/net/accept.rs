@@ -2,15 +2,20 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use podkit_foundation::lifecycle::{InFlight, Phase};
 use rustix::io::Errno;
-use tokio::net::{TcpListener, UnixListener};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::clock::Timer;
+use super::fresh::Fresh;
 use super::listen::{Door, Gate, Port};
 use super::socket::{Peer, Socket};
 use super::worker::{ByIp, Claim, Worker};
@@ -79,29 +84,43 @@ impl Drop for Guard {
 }
 
 /// A listening socket of this thread.
-enum Entrance {
-    Tcp(TcpListener),
-    Unix(UnixListener),
+struct Entrance {
+    listener: AsyncFd<OwnedFd>,
+    tcp: bool,
 }
 
 impl Entrance {
     fn new(door: Door) -> io::Result<Self> {
-        match door {
-            Door::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Door::Unix(listener) => UnixListener::from_std(listener).map(Self::Unix),
-        }
+        let (listener, tcp) = match door {
+            Door::Tcp(listener) => (listener.into(), true),
+            Door::Unix(listener) => (listener.into(), false),
+        };
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for the sake of types that lend their descriptor; an OwnedFd doesn't"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+        Ok(Self { listener, tcp })
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, addr) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok((Socket::Tcp(stream), addr.into())))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok((Socket::Unix(stream), Peer::Unix)))
-            }
+        const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
+        loop {
+            let mut ready = ready!(self.listener.poll_read_ready(cx))?;
+            let accept = |fd: &AsyncFd<OwnedFd>| Ok(acceptfrom_with(fd.get_ref(), FLAGS)?);
+            // What would have to wait is not ready any more, and asked again.
+            let Ok(accepted) = ready.try_io(accept) else {
+                continue;
+            };
+            return Poll::Ready(accepted.and_then(|(fd, addr)| {
+                let peer = match (self.tcp, addr) {
+                    (false, _) => Peer::Unix,
+                    (true, Some(addr)) => SocketAddr::try_from(addr)?.into(),
+                    // It is gone already.
+                    (true, None) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                };
+                Ok((Socket::Fresh(Fresh::new(fd, self.tcp)), peer))
+            }));
         }
     }
 }
@@ -126,7 +145,9 @@ impl Acceptor {
     pub async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
         // An error says that whoever would open it is gone.
         drop(self.gate.wait_for(|open| *open).await);
-        poll_fn(|cx| poll_any(&self.entrances, cx)).await
+        let (mut socket, peer) = poll_fn(|cx| poll_any(&self.entrances, cx)).await?;
+        socket.watch()?;
+        Ok((socket, peer))
     }
 }
 

@@ -134,6 +134,11 @@ impl Timer {
         }
     }
 
+    /// The deadline, while it is to come.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.slot.deadline.get()
+    }
+
     /// Sets the deadline to `after` from now.
     pub fn arm_for(&self, after: Duration) {
         self.arm(Instant::now() + after);

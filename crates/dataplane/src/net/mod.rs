@@ -19,6 +19,7 @@ mod by_address;
 mod clock;
 mod cores;
 mod flight;
+mod fresh;
 mod listen;
 mod listeners;
 mod proxied;

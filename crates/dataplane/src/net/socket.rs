@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -10,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buf;
+use super::fresh::Fresh;
 
 /// Bytes that are read at a time at most: what fits into one large buffer when it is sealed for TLS.
 const READ_BYTES: usize = 128 * 1024;
@@ -35,6 +37,16 @@ pub trait Transport {
 
     /// Says to the peer that nothing more will come; reading goes on.
     fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Says what has to be said before this is dropped, so that the peer takes it for an orderly end.
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_close_write(cx)
+    }
+
+    /// What comes wakes who waits for it at no cost. False: to wait costs a system call more.
+    fn is_watched(&self) -> bool {
+        true
+    }
 
     /// Makes the end that follows one that the peer can't take for an orderly one: what was cut must not look like
     /// something that ended.
@@ -87,22 +99,44 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A unix stream socket.
     Unix(UnixStream),
+    /// Either of them, accepted and not waited for yet.
+    Fresh(Fresh),
 }
 
 impl Socket {
+    /// Tells this thread's epoll of it, if that was not done yet.
+    pub fn watch(&mut self) -> io::Result<()> {
+        if let Self::Fresh(fresh) = self {
+            let fd = fresh.take()?;
+            *self = match fresh.is_tcp() {
+                true => Self::Tcp(TcpStream::from_std(fd.into())?),
+                false => Self::Unix(UnixStream::from_std(fd.into())?),
+            };
+        }
+        Ok(())
+    }
+
     /// The address that the peer came to. None of a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
+            Self::Fresh(fresh) => fresh.local_addr(),
         }
     }
 
-    /// Ready when there are bytes or the end came, as far as this thread's epoll has told: no system call.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when there are bytes or the end came, as far as this thread's epoll has told, and when it was never asked.
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Self::Fresh(fresh) = self {
+            if fresh.may_have_bytes() {
+                return Poll::Ready(Ok(()));
+            }
+            self.watch()?;
+        }
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Fresh(_) => unreachable!("it is watched"),
         }
     }
 
@@ -112,11 +146,20 @@ impl Socket {
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Fresh(fresh) = self {
+            if fresh.may_have_bytes()
+                && let Some(count) = fresh.read(into)?
+            {
+                return Poll::Ready(Ok(count));
+            }
+            self.watch()?;
+        }
         let mut target = ReadBuf::new(into);
         // tokio's own poll_read notes a short read, so that the next one does not ask the kernel in vain.
         ready!(match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
+            Self::Fresh(_) => unreachable!("it is watched"),
         })?;
         Poll::Ready(Ok(target.filled().len()))
     }
@@ -140,7 +183,14 @@ impl Transport for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Fresh(fresh) = self {
+            if let Some(count) = fresh.write(parts)? {
+                return Poll::Ready(Ok(count));
+            }
+            self.watch()?;
+        }
         match (self, parts) {
+            (Self::Fresh(_), _) => unreachable!("it is watched"),
             (Self::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Self::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
             (Self::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
@@ -156,14 +206,31 @@ impl Transport for Socket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Fresh(fresh) => Poll::Ready(fresh.close_write()),
         }
+    }
+
+    /// The kernel sends what is left, and the end behind it.
+    fn poll_farewell(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn is_watched(&self) -> bool {
+        !matches!(self, Self::Fresh(_))
     }
 
     /// The kernel forgets what was not sent and resets the connection. A unix peer gets a plain end: there is nothing
     /// else.
     fn abort(&mut self) {
-        if let Self::Tcp(stream) = self {
-            rustix::net::sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO)).ok();
+        match self {
+            Self::Tcp(stream) => reset_at_end(stream),
+            Self::Fresh(fresh) if fresh.is_tcp() => drop(fresh.fd().map(reset_at_end)),
+            Self::Unix(_) | Self::Fresh(_) => {}
         }
     }
+}
+
+fn reset_at_end(fd: impl AsFd) {
+    // It may be gone already.
+    rustix::net::sockopt::set_socket_linger(fd, Some(std::time::Duration::ZERO)).ok();
 }

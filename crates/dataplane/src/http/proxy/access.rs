@@ -212,9 +212,10 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(client: Option<&str>) -> Self {
+    pub(super) fn new(client: Option<&[u8]>) -> Self {
+        let text = |client| String::from_utf8_lossy(client).into_owned();
         Self {
-            client: client.map(str::to_owned),
+            client: client.map(text),
             ..Self::default()
         }
     }
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_line_is_json_whatever_was_sent() {
-        let entry = Entry::new(Some("10.0.0.7"));
+        let entry = Entry::new(Some(b"10.0.0.7"));
         entry.begin(b"GET", b"h", b"/\"\\\n\xff", Some(&[b'a'; 32]));
         entry.tried("a:1");
         entry.tried("b:2");

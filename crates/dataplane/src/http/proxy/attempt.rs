@@ -10,6 +10,7 @@ use super::pace::Pace;
 use super::pump::Pump;
 use super::relay::{Relay, RelayError, Waits};
 use super::rewrite::{Framing, ResponseOptions, put_response};
+use super::watch::Watch;
 use super::{Fault, Proxy};
 use crate::http::conn::{Conn, Cut};
 use crate::http::head::{BodyKind, Method, Scanner};
@@ -140,10 +141,7 @@ impl Proxy {
             let complete = pump.is_none();
             return Ok(Answered {
                 status: head.status,
-                after: match head.keep_alive && complete {
-                    true => After::Next,
-                    false => After::Close,
-                },
+                after: After::of(asked, head.keep_alive && complete),
                 reusable: head.reusable && complete && relay.is_clean(),
                 bytes: relay.progress(),
             });
@@ -195,8 +193,7 @@ impl Proxy {
         let limits = &self.settings.limits;
         let head_bytes = limits.head_bytes();
         let mut pace = Pace::new(pump.as_ref(), response_timeout);
-        // A client that has closed its side can still read; one that reset is gone.
-        let mut watching = true;
+        let mut watch = Watch::new(conn, pump.as_ref());
         poll_fn(|cx| {
             loop {
                 if let Some(have) = input.as_ref().filter(|input| !input.is_empty()) {
@@ -220,14 +217,9 @@ impl Proxy {
             if let Err(fail) = pace.pump(cx, conn, pump, upstream, &self.settings.limits) {
                 return Poll::Ready(Err(fail));
             }
-            if watching && pump.is_none() && conn.input().is_empty() {
-                match conn.poll_fill(cx, 0) {
-                    Poll::Ready(Ok(_)) => watching = false,
-                    Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(Fail::Client(error.into())));
-                    }
-                    Poll::Pending => {}
-                }
+            watch.begin(cx, conn);
+            if pump.is_none() && conn.input().is_empty() {
+                watch.look(cx, conn)?;
             }
             if conn.timer.expired(cx) {
                 return Poll::Ready(Err(match pump {

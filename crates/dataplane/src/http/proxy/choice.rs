@@ -141,7 +141,7 @@ fn address<'b>(
         .and_then(|field| field.value.bytes(bytes).rsplit(|byte| *byte == b',').next())
         .map(<[u8]>::trim_ascii)
         .filter(|addr| !addr.is_empty());
-    told.or_else(|| client.addr().map(str::as_bytes))
+    told.or_else(|| client.addr())
 }
 
 #[cfg(test)]

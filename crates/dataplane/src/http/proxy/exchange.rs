@@ -66,7 +66,29 @@ pub(super) enum Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     Next,
+    /// The client may be sending still.
     Close,
+    /// It has said that nothing follows, and all of its request has come.
+    End,
+}
+
+impl After {
+    /// `goes_on`: as far as we are concerned, the connection can carry another request.
+    pub(super) fn of(asked: Asked, goes_on: bool) -> Self {
+        match (asked.whole, asked.keep_alive) {
+            (_, true) if goes_on => Self::Next,
+            (true, false) => Self::End,
+            _ => Self::Close,
+        }
+    }
+
+    /// Of the last request of a connection.
+    fn end(self) -> Result<(), Cut> {
+        match self {
+            Self::End => Err(Cut::Closed),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Proxy {
@@ -134,7 +156,7 @@ impl Proxy {
                     }
                     match after {
                         After::Next => continue,
-                        After::Close => return Ok(()),
+                        last => return last.end(),
                     }
                 }
                 Err(reject) => {
@@ -153,13 +175,13 @@ impl Proxy {
             }
             match result {
                 Ok(After::Next) => {}
-                Ok(After::Close) => return Ok(()),
+                Ok(last) => return last.end(),
                 Err(Fail::Tell(fault, status, why)) => {
                     let after = self
                         .tell(conn, Some(asked), &passage, fault, status, why)
                         .await?;
-                    if after == After::Close {
-                        return Ok(());
+                    if after != After::Next {
+                        return after.end();
                     }
                 }
                 Err(Fail::Reject(reject)) => {
@@ -215,14 +237,13 @@ impl Proxy {
         let limits = &self.settings.limits;
         let mut out = Buf::small();
         let method = asked.map_or(Method::Other, |asked| asked.method);
-        let known = asked.is_some_and(|asked| asked.whole && asked.keep_alive && asked.minor == 1);
-        let after = match known && !conn.worker.closing() {
-            true => After::Next,
-            false => After::Close,
-        };
+        let after = asked.map_or(After::Close, |asked| {
+            let known = asked.whole && asked.minor == 1;
+            After::of(asked, known && !conn.worker.closing())
+        });
         match asked.is_some_and(|asked| asked.grpc) && reply.status >= 400 {
             true => grpc::put_reply(&mut out, reply, staged),
-            false => put_reply(&mut out, reply, staged, method, after == After::Close),
+            false => put_reply(&mut out, reply, staged, method, after != After::Next),
         }
         conn.send(&[out.filled()], limits.idle_timeout).await?;
         let took = asked.map_or(Duration::ZERO, |asked| asked.since.elapsed());

@@ -27,6 +27,7 @@ mod retry;
 mod rewrite;
 mod route;
 mod trace;
+mod watch;
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //!
 //! Fields that stay are copied in runs, as they were written: a head of ten fields of which one is dropped is two copies.
 
-use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use super::choice::put_cookies_without;
 use crate::http::date::put_date;
@@ -16,58 +16,61 @@ const PSEUDONYM: &str = "podkit";
 /// What is told to the upstream about every request of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    /// `X-Forwarded-For` and so on, for where no other's word is believed.
-    identity: Vec<u8>,
+    /// `X-Forwarded-For` and so on, for where no other's word is believed; then an element of `Forwarded`. In one piece, and not
+    /// by `format!`: with a connection for each request that took a quarter of our time.
+    text: Box<[u8]>,
+    /// Bytes of the first.
+    identity: usize,
+    /// Bytes of the client's address, at its begin.
+    addr: usize,
     /// Whole field lines that were given.
-    own: Vec<u8>,
-    /// `Forwarded: for=…;proto=…`, to be followed by the host.
-    forwarded: String,
+    own: Box<[u8]>,
     peer: Peer,
-    /// The client's address, as it is appended to lists.
-    addr: Option<String>,
     scheme: &'static str,
     /// It speaks HTTP/2.
     http2: bool,
 }
 
+/// What an address that is known stands behind.
+const FORWARDED_FOR: &[u8] = b"X-Forwarded-For: ";
+
 impl Client {
-    /// The client's address, as text.
-    pub(super) fn addr(&self) -> Option<&str> {
-        self.addr.as_deref()
-    }
-
-    /// Who is connected.
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
-    }
-
-    /// What is spoken: `http` or `https`.
-    pub(super) fn scheme(&self) -> &'static str {
-        self.scheme
-    }
-
     /// `port`: where the client connected; `more`: whole field lines to be added to every request.
     pub(super) fn new(peer: Peer, scheme: &'static str, port: Option<u16>, more: &[u8]) -> Self {
-        let addr = peer.ip().map(|ip| ip.to_string());
-        let node = match peer.ip() {
-            Some(ip) if ip.is_ipv6() => format!("\"[{ip}]\""),
-            Some(ip) => ip.to_string(),
-            None => "unknown".to_owned(),
-        };
-        let mut identity = String::new();
-        if let Some(addr) = &addr {
-            line(&mut identity, "X-Forwarded-For", addr);
+        let mut out = Buf::small();
+        if let Some(ip) = peer.ip() {
+            out.put(FORWARDED_FOR);
+            put_ip(&mut out, ip);
         }
-        line(&mut identity, "X-Forwarded-Proto", scheme);
+        let addr = out.len().saturating_sub(FORWARDED_FOR.len());
+        if addr > 0 {
+            out.put(b"\r\n");
+        }
+        put_field(&mut out, "X-Forwarded-Proto", scheme.as_bytes());
         if let Some(port) = port {
-            line(&mut identity, "X-Forwarded-Port", port);
+            out.put(b"X-Forwarded-Port: ");
+            out.put_decimal(port.into());
+            out.put(b"\r\n");
         }
+        let identity = out.len();
+        // RFC 7239 section 6.
+        let (before, after): (&[u8], &[u8]) = match peer.ip() {
+            None => (b"for=unknown", b";proto="),
+            Some(IpAddr::V4(_)) => (b"for=", b";proto="),
+            Some(IpAddr::V6(_)) => (b"for=\"[", b"]\";proto="),
+        };
+        out.put(before);
+        if let Some(ip) = peer.ip() {
+            put_ip(&mut out, ip);
+        }
+        out.put(after);
+        out.put(scheme.as_bytes());
         Self {
-            identity: identity.into_bytes(),
-            own: more.to_vec(),
-            forwarded: format!("for={node};proto={scheme}"),
-            peer,
+            text: out.filled().into(),
+            identity,
             addr,
+            own: more.into(),
+            peer,
             scheme,
             http2: false,
         }
@@ -85,14 +88,40 @@ impl Client {
         self.http2
     }
 
+    /// The client's address, as text.
+    pub(super) fn addr(&self) -> Option<&[u8]> {
+        let known = self.addr > 0;
+        known.then(|| &self.text[FORWARDED_FOR.len()..][..self.addr])
+    }
+
+    /// Who is connected.
+    pub(super) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// What is spoken: `http` or `https`.
+    pub(super) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
     /// The field lines that were given.
     pub(super) fn own_fields(&self) -> &[u8] {
         &self.own
     }
 }
 
-fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
-    write!(out, "{name}: {value}\r\n").expect("writing to a String can't fail");
+fn put_ip(out: &mut Buf, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.put(b".");
+                }
+                out.put_decimal(octet.into());
+            }
+        }
+        IpAddr::V6(ip) => out.put(ip.to_string().as_bytes()),
+    }
 }
 
 /// Writes the head of `head` (parsed from `bytes`) for the upstream. `host` is asked when the client named none; `traceparent`
@@ -131,7 +160,7 @@ pub(super) fn put_request(
     }
     put_fields(out, &head.fields, bytes, head.byte_len(), false);
     if !trusted {
-        out.put(&client.identity);
+        out.put(&client.text[..client.identity]);
     }
     out.put(&client.own);
     match trusted {
@@ -141,7 +170,7 @@ pub(super) fn put_request(
         }
         true => put_trusted(out, head, bytes, client, asked),
     }
-    out.put(client.forwarded.as_bytes());
+    out.put(&client.text[client.identity..]);
     if !asked.is_empty() {
         out.put(b";host=\"");
         out.put(asked);
@@ -194,10 +223,10 @@ fn put_trusted(out: &mut Buf, head: &RequestHead, bytes: &[u8], client: &Client,
             out.put(b", ");
         }
     };
-    if let Some(addr) = &client.addr {
+    if let Some(addr) = client.addr() {
         out.put(b"X-Forwarded-For: ");
         put_list(out, Known::XForwardedFor);
-        out.put(addr.as_bytes());
+        out.put(addr);
         out.put(b"\r\n");
     }
     out.put(b"Forwarded: ");

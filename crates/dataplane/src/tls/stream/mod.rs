@@ -354,11 +354,19 @@ impl Transport for TlsStream {
     }
 
     fn poll_close_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_farewell(cx))?;
+        self.socket.poll_close_write(cx)
+    }
+
+    fn poll_farewell(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.said_close {
             self.seal_alert(Alert::CLOSE_NOTIFY)?;
         }
-        ready!(self.poll_send(cx))?;
-        self.socket.poll_close_write(cx)
+        self.poll_send(cx)
+    }
+
+    fn is_watched(&self) -> bool {
+        self.socket.is_watched()
     }
 
     fn abort(&mut self) {

@@ -118,5 +118,6 @@ pub(super) fn boxed(socket: Socket) -> Box<dyn Stream> {
     match socket {
         Socket::Tcp(stream) => Box::new(stream),
         Socket::Unix(stream) => Box::new(stream),
+        Socket::Fresh(_) => unreachable!("whoever opens or accepts one by itself has it watched"),
     }
 }
