@@ -78,6 +78,7 @@ const CASES: &[(&str, With)] = cases! {
     lifecycle::init_containers_run_one_after_the_other_and_sidecars_beside => Both,
     lifecycle::on_failure_restarts_failures_only => OneId,
     lifecycle::restarts_back_off_and_double => OneId,
+    lifecycle::the_end_of_one_container_may_be_that_of_all => OneId,
     lifecycle::the_grace_period_ends_with_a_kill => OneId,
 
     probes::a_failed_liveness_probe_restarts => OneId,
@@ -124,6 +125,7 @@ const CASES: &[(&str, With)] = cases! {
     images::an_image_of_a_registry_runs_as_its_configuration_says => Ranges,
     images::an_image_that_may_not_be_pulled_is_not => Both,
     images::podkit_makes_its_own_image_when_it_is_static => Ranges,
+    images::the_image_of_a_volume_that_nobody_mounts_is_asked_for_again => Ranges,
     images::what_may_not_be_root_waits_when_its_image_says_no_other_user => Both,
 
     registries::a_clients_certificate_is_shown_where_it_is_put => OneId,
@@ -150,6 +152,9 @@ const CASES: &[(&str, With)] = cases! {
 
     host_nginx::nginx_is_served_over_https_and_ends_by_its_hook => Ranges,
 
+    chain_example::requests_find_their_application_and_logins_are_limited => OneId,
+    docker::docker_runs_the_image_that_podkit_builds => Root("the Docker Engine that it starts is root's"),
+    docker::podkit_runs_what_docker_has => Root("the Docker Engine that it starts is root's"),
     sessions::sessions_stay_and_those_of_a_dead_replica_move => OneId,
 
     protection::a_sidecar_that_runs_wild_does_not_change_answers_or_latency => Root("cgroups of its own, for the limits"),
