@@ -1,4 +1,5 @@
 //! Sidecars: containers that extend and improve the one they stand beside, which doesn't know of them.
 
+pub mod publish;
 pub mod tls;
 pub mod topz;

@@ -1,0 +1,62 @@
+//! Walks over the files of a version.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
+
+use super::owner::{Mode, Owner};
+
+/// Calls `visit` for everything below `root`, what a directory holds before itself, and last for `root`. Links are not followed.
+fn walk(
+    root: &Path,
+    visit: &mut dyn FnMut(&Path, &fs::Metadata) -> io::Result<()>,
+) -> io::Result<()> {
+    let meta = fs::symlink_metadata(root)?;
+    if meta.is_dir() {
+        for entry in fs::read_dir(root)? {
+            walk(&entry?.path(), visit)?;
+        }
+    }
+    visit(root, &meta)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", root.display())))
+}
+
+/// The files below `root`, by their paths from there.
+pub(super) fn files(root: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let mut found = BTreeSet::new();
+    walk(root, &mut |path, meta| {
+        if !meta.is_dir() {
+            found.insert(path.strip_prefix(root).unwrap_or(path).to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// Sets owner and mode.
+pub(super) fn own(root: &Path, owner: Option<Owner>, mode: Option<Mode>) -> io::Result<()> {
+    if owner.is_none() && mode.is_none() {
+        return Ok(());
+    }
+    walk(root, &mut |path, meta| {
+        if let Some(mode) = mode.filter(|_| !meta.is_symlink()) {
+            let executable = meta.permissions().mode() & 0o100 != 0;
+            let mode = mode.of(meta.is_dir(), executable);
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        if let Some(owner) = owner {
+            lchown(path, Some(owner.uid), owner.gid)?;
+        }
+        Ok(())
+    })
+}
+
+/// Returns when everything below `root` is on the disk.
+pub(super) fn sync(root: &Path) -> io::Result<()> {
+    walk(root, &mut |path, meta| match meta.is_symlink() {
+        true => Ok(()),
+        false => File::open(path)?.sync_all(),
+    })
+}
