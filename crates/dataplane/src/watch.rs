@@ -162,6 +162,7 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 pub struct Watch {
     inotify: Option<AsyncFd<OwnedFd>>,
     following: BTreeMap<PathBuf, i32>,
+    quiet: Duration,
 }
 
 /// How long nothing must happen before the files are read: a renewal writes more than one.
@@ -199,7 +200,13 @@ impl Watch {
         Self {
             inotify: inotify.ok(),
             following: BTreeMap::new(),
+            quiet: QUIET,
         }
+    }
+
+    /// Another moment in which nothing must happen, for files that come in whole.
+    pub fn with_quiet(self, quiet: Duration) -> Self {
+        Self { quiet, ..self }
     }
 
     /// Watches these places and no others.
@@ -254,7 +261,7 @@ impl Watch {
         }
         let latest = Instant::now() + PATIENCE;
         loop {
-            let quiet = (Instant::now() + QUIET).min(latest);
+            let quiet = (Instant::now() + self.quiet).min(latest);
             let more = timeout_at(quiet, drain(inotify)).await.is_ok();
             if !more || Instant::now() >= latest {
                 return;

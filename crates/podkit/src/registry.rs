@@ -6,6 +6,7 @@ use podkit_foundation::surface::ModuleSpec;
 /// Every module, in the order in which `--help` lists them within a group.
 pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::tls::MODULE,
+    &podkit_sidecar::config::MODULE,
     &podkit_sidecar::topz::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
@@ -47,8 +48,8 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "config", "git-sync", "agent", "shard", "redis", "broker", "split", "metrics", "collect",
-    "health", "cache",
+    "git-sync", "agent", "shard", "redis", "broker", "split", "metrics", "collect", "health",
+    "cache",
 ];
 
 #[cfg(test)]

@@ -108,6 +108,12 @@ async fn live(start: Start<'_>) -> Result<ExitCode, Failure> {
     } = start;
     let mut signals = Signals::new().map_err(|cause| Failure::runtime("taking signals", cause))?;
     let service = (module.build)(values, setup)?;
+    if let Some(work) = service.once() {
+        return tokio::select! {
+            done = work => done.map(|()| ExitCode::SUCCESS),
+            () = signals.stop() => Err(Failure::Runtime("told to stop before it was done".to_owned())),
+        };
+    }
     let reloads = Reloads::new(module, values, setup);
     let endpoints = Rc::new(Endpoints {
         spec: module.spec,

@@ -5,6 +5,7 @@ mod takeover;
 
 pub use driver::run;
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,11 +46,19 @@ pub struct Setup {
     pub drain_timeout: Duration,
 }
 
+/// What is done once.
+pub type Once = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
+
 /// A module that is built. Everything here runs on the main thread; workers are threads of its own.
 pub trait Service {
     /// Starts accepting: spawns its tasks (`tokio::task::spawn_local`) and worker threads, which watch the lifecycle:
     /// they stop accepting at `Draining` and cut at `Stopped`. Errors end the process with exit 1.
     fn start(self: Rc<Self>) -> Result<(), Failure>;
+
+    /// Asked first. What is to be done once instead of serving: the process ends with it, without an admin server.
+    fn once(&self) -> Option<Once> {
+        None
+    }
 
     /// SIGHUP: reads certificates, lists and files again. On an error the old state stays and the line is logged,
     /// counted, and shown on `/`.

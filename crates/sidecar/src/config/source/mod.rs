@@ -1,0 +1,199 @@
+//! Where files come from. Each kind can tell all that it has, and wait for a change.
+
+mod etcd;
+mod file;
+mod http;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podkit_foundation::params::ParamType;
+
+use super::set::{Limits, Set};
+use crate::publish::{Client, Url};
+
+/// A source, as `--source` names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceSpec {
+    /// `file:PATH`: a directory, or one file.
+    File(PathBuf),
+    /// `http://…` or `https://…`, with `;as=` and `;name=`.
+    Http(Url, Form, String),
+    /// `etcd://HOST:PORT/PREFIX`, or `etcds://…` by TLS.
+    Etcd(Url, String),
+}
+
+/// What an HTTP answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// One file.
+    File,
+    /// An archive, plain or gzip.
+    Tar,
+    /// A JSON object of names and texts.
+    Map,
+}
+
+impl ParamType for SourceSpec {
+    const TYPE_NAME: &'static str = "source";
+    const EXPECTED: &'static str =
+        "file:PATH, http(s)://HOST/PATH[;as=file|tar|map][;name=FILE] or etcd://HOST:PORT/PREFIX";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("file", "")) => Err("the path is missing".to_owned()),
+            Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),
+            Some(("http" | "https", _)) => parse_http(text),
+            Some((scheme @ ("etcd" | "etcds"), rest)) => {
+                let scheme = if scheme == "etcd" { "http" } else { "https" };
+                let url = Url::parse(&format!("{scheme}:{rest}"))?;
+                let prefix = url.target()[1..].to_owned();
+                Ok(Self::Etcd(url, prefix))
+            }
+            _ => Err(String::new()),
+        }
+    }
+}
+
+fn parse_http(text: &str) -> Result<SourceSpec, String> {
+    let mut parts = text.split(';');
+    let url = Url::parse(parts.next().unwrap_or_default())?;
+    let path = url.target().split('?').next().unwrap_or_default();
+    let mut form = match [".tar", ".tar.gz", ".tgz"]
+        .iter()
+        .any(|end| path.ends_with(end))
+    {
+        true => Form::Tar,
+        false => Form::File,
+    };
+    let mut name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('=') {
+            Some(("as", "file")) => form = Form::File,
+            Some(("as", "tar")) => form = Form::Tar,
+            Some(("as", "map")) => form = Form::Map,
+            Some(("as", other)) => return Err(format!("as={other} is not file, tar or map")),
+            Some(("name", given)) => given.clone_into(&mut name),
+            _ => return Err(format!("\"{part}\" is not as=file|tar|map or name=FILE")),
+        }
+    }
+    if form == Form::File {
+        super::set::check_name(&name).map_err(|_| {
+            "the URL ends in no file name; expected ;name=FILE behind it".to_owned()
+        })?;
+    }
+    Ok(SourceSpec::Http(url, form, name))
+}
+
+impl fmt::Display for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            // What follows the ? may be a secret.
+            Self::Http(url, ..) => write!(
+                f,
+                "{}",
+                url.to_string().split('?').next().unwrap_or_default()
+            ),
+            Self::Etcd(url, _) => {
+                let url = url.to_string();
+                let rest = url.strip_prefix("http").unwrap_or(&url);
+                write!(f, "etcd{rest}")
+            }
+        }
+    }
+}
+
+/// What all sources are read with.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) limits: Limits,
+    pub(super) client: Client,
+    pub(super) token_file: Option<PathBuf>,
+    /// Between two looks at what tells nothing by itself.
+    pub(super) period: Duration,
+}
+
+/// A source that is followed.
+pub(super) enum Source {
+    File(file::FileSource),
+    Http(http::HttpSource),
+    Etcd(etcd::EtcdSource),
+}
+
+impl Source {
+    /// Must be called inside a tokio runtime.
+    pub(super) fn new(spec: &SourceSpec, reading: &Reading) -> Self {
+        match spec {
+            SourceSpec::File(path) => Self::File(file::FileSource::new(path, reading)),
+            SourceSpec::Http(url, form, name) => {
+                Self::Http(http::HttpSource::new(url, *form, name, reading))
+            }
+            SourceSpec::Etcd(url, prefix) => {
+                Self::Etcd(etcd::EtcdSource::new(url, prefix, reading))
+            }
+        }
+    }
+
+    /// All that it has; None when that is what it had. With `anew` it is asked as if for the first time. An error is a line.
+    pub(super) async fn fetch(&mut self, anew: bool) -> Result<Option<Set>, String> {
+        match self {
+            Self::File(source) => source.fetch().map(Some),
+            Self::Http(source) => source.fetch(anew).await,
+            Self::Etcd(source) => source.fetch().await.map(Some),
+        }
+    }
+
+    /// Returns when `fetch` may have more to tell.
+    pub(super) async fn changed(&mut self) {
+        match self {
+            Self::File(source) => source.changed().await,
+            Self::Http(source) => source.changed().await,
+            Self::Etcd(source) => source.changed().await,
+        }
+    }
+}
+
+/// `period`, a tenth more or less, so that many who began together don't go on asking together.
+pub(super) fn spread(period: Duration) -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = now.map_or(0, |since| since.subsec_nanos());
+    period.mul_f64(0.9 + 0.2 * f64::from(nanos % 1_000_003) / 1_000_003.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_read() {
+        let check = |text: &str, form, name: &str| match SourceSpec::parse(text) {
+            Ok(SourceSpec::Http(_, found, called)) => {
+                assert_eq!((found, called.as_str()), (form, name), "{text}");
+            }
+            other => panic!("{text}: {other:?}"),
+        };
+        check("http://h/a/nginx.conf?token=x", Form::File, "nginx.conf");
+        check("https://h/a.tar.gz", Form::Tar, "a.tar.gz");
+        check("http://h/a;as=map", Form::Map, "a");
+        check("http://h/;name=x/y.conf", Form::File, "x/y.conf");
+        let shown = |text: &str| SourceSpec::parse(text).unwrap().to_string();
+        assert_eq!(shown("http://h/a?token=x"), "http://h:80/a");
+        assert_eq!(shown("etcds://h:2379/app/"), "etcds://h:2379/app/");
+        assert_eq!(shown("file:/etc/app"), "file:/etc/app");
+        for wrong in [
+            "",
+            "/etc",
+            "file:",
+            "http://h/",
+            "http://h/a;as=zip",
+            "http://h/a;x",
+            "http://h/;name=../x",
+            "etcd://u:p@h/",
+            "consul://h/",
+        ] {
+            assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}
