@@ -12,7 +12,7 @@ use crate::build::run;
 pub(crate) type Wanted = (&'static str, &'static str);
 
 /// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
-/// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image.
+/// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image, a store of configuration.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -29,6 +29,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),
     ("pip3", "python3-pip"),
+    ("etcd", "etcd-server"),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.

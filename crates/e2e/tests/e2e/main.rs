@@ -14,6 +14,7 @@ mod chain;
 mod chain_example;
 mod check;
 mod compose_tls;
+mod config;
 mod contract;
 mod detached;
 mod docker;

@@ -156,7 +156,9 @@ struct Journal {
 const JOURNAL: &str = "journal";
 /// Begins the names of staged directories.
 const STAGED: &str = "new-";
-/// Between two attempts to confirm.
+/// How long another process may have the place while this one starts.
+const LOCKED: Duration = Duration::from_secs(1);
+/// Between two attempts.
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl Engine {
@@ -181,12 +183,17 @@ impl Engine {
         let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
         let lock = open(store.join("lock"), flags, Bits::from_raw_mode(0o600))
             .map_err(|error| failed(error.into()))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                let place = settings.place.path().display();
-                return Err(format!("another process publishes to {place}"));
+        // A process that was killed has it for a moment longer in what it was about to start.
+        let patience = Instant::now() + LOCKED;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) if Instant::now() < patience => std::thread::sleep(AGAIN),
+                Err(Errno::WOULDBLOCK) => {
+                    let place = settings.place.path().display();
+                    return Err(format!("another process publishes to {place}"));
+                }
+                done => break done.map_err(|error| failed(error.into()))?,
             }
-            done => done.map_err(|error| failed(error.into()))?,
         }
         let mut engine = Self {
             settings,

@@ -22,6 +22,8 @@ mod place;
 mod tree;
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;
 
 pub use action::{Action, Context, check_validations};

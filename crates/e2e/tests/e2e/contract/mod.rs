@@ -129,6 +129,16 @@ fn case(surface: &Value) -> Case {
             ];
             (args, false, true, None, Some(upstream))
         }
+        "config" => {
+            let source = dir.path().join("source");
+            std::fs::create_dir(&source).expect("a new directory");
+            std::fs::write(source.join("app.conf"), "a").expect("a new file");
+            let args = vec![
+                format!("--source=file:{}", source.display()),
+                format!("--out={}", dir.path().join("out").display()),
+            ];
+            (args, false, false, None, None)
+        }
         "topz" => (vec![listen], false, false, None, None),
         "tls" | "balance" | "chain" => {
             let application = free_addr();
