@@ -95,7 +95,7 @@ fn a_change_of_a_file_is_published_at_once() {
         "file to applied: p50 {:.1} ms, p99 {p99:.1} ms",
         stats::median(&times)
     );
-    assert!(p99 <= 50.0, "p99 {p99:.1} ms: {times:?}");
+    assert!(p99 <= 50.0 || !optimised(), "p99 {p99:.1} ms: {times:?}");
     assert_eq!(module.metric("podkit_config_published_total"), Some(101.0));
     let rss = machine::rss_kib(module.process.pid());
     println!("resident: {rss} KiB");
@@ -170,7 +170,9 @@ fn what_the_application_does_not_take_goes_back() {
     assert_eq!(module.admin("/readyz").status, 200);
     ground.write("app.conf", "good 2");
     until("the next version", || has("good 2").then_some(()));
-    assert!(!module.admin("/").text().contains("is refused"));
+    until("the page to be content", || {
+        (!module.admin("/").text().contains("is refused")).then_some(())
+    });
 }
 
 #[test]
@@ -522,7 +524,7 @@ fn etcd_is_watched() {
         "etcd to applied: p50 {:.1} ms, p99 {p99:.1} ms",
         stats::median(&times)
     );
-    assert!(p99 <= 50.0, "p99 {p99:.1} ms: {times:?}");
+    assert!(p99 <= 50.0 || !optimised(), "p99 {p99:.1} ms: {times:?}");
     // It goes away and comes back; what is published stays, and is followed again.
     server.signal(Signal::KILL);
     server.wait();
@@ -533,6 +535,12 @@ fn etcd_is_watched() {
     let _server = etcd(ground.dir.path(), client);
     put(client, "app/d/b", "back");
     ground.wait("d/b", "back");
+}
+
+/// Figures are of a release build, as people have it.
+fn optimised() -> bool {
+    let mut parts = podkit_testkit::podkit::binary().components();
+    parts.any(|part| part.as_os_str() == "release")
 }
 
 /// What it takes of the machine while nothing happens.
@@ -546,13 +554,9 @@ fn it_is_small_while_nothing_happens() {
     std::thread::sleep(Duration::from_secs(3));
     let used = machine::cpu_time(module.process.pid()) - before;
     assert!(used <= Duration::from_millis(10), "{used:?} of CPU in 3 s");
-    // Figures of memory are of a release build, as people have it.
     let rss = machine::rss_kib(module.process.pid());
     println!("idle: {rss} KiB resident");
-    let optimised = podkit_testkit::podkit::binary()
-        .components()
-        .any(|part| part.as_os_str() == "release");
-    if optimised {
+    if optimised() {
         assert!(rss <= 6 * 1024, "{rss} KiB resident");
     }
 }

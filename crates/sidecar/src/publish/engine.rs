@@ -274,8 +274,15 @@ impl Engine {
         };
         fs::rename(&staged.path, self.store.join(&id)).map_err(write)?;
         staged.path = self.store.join(&id);
-        let line = serde_json::to_vec(&journal).expect("a journal is JSON");
-        write_whole(&self.store, JOURNAL, &line).map_err(write)?;
+        // Where there is nothing to end after a crash, the version's own name only must be on the disk before the link to it.
+        let exchanged = matches!(self.settings.place, Place::InPlace(_));
+        if journal.confirm || exchanged {
+            let line = serde_json::to_vec(&journal).expect("a journal is JSON");
+            write_whole(&self.store, JOURNAL, &line).map_err(write)?;
+        } else {
+            let store = fs::File::open(&self.store);
+            store.and_then(|store| store.sync_all()).map_err(write)?;
+        }
         if let Err(error) = self.switch(&id, old.as_deref()) {
             // Some of it may be done; the journal knows.
             staged.kept = true;
