@@ -49,7 +49,7 @@ fn a2_metrics_parse_in_both_formats_and_have_what_all_have() {
     ];
     for case in modules() {
         let module = case.start(&[]);
-        case.ask().unwrap();
+        case.ask(&module).unwrap();
         let open = "application/openmetrics-text; version=1.0.0";
         for (accept, is_open) in [("text/plain", false), ("*/*", false), (open, true)] {
             let answer =
@@ -85,7 +85,7 @@ fn p5_metrics_are_in_explain() {
             .map(|metric| metric["name"].as_str().unwrap().to_owned())
             .collect();
         let module = case.start(&[]);
-        case.ask().unwrap();
+        case.ask(&module).unwrap();
         let page = module.admin("/metrics").text();
         let shown = page
             .lines()
@@ -171,7 +171,11 @@ impl Case {
                 std::fs::write(&file, text.replace(&self.serves.to_string(), &listen)).unwrap();
                 *arg = format!("--chain-file={file}");
             }
-            None => args.push(format!("--listen={listen}")),
+            None if self.listens => args.push(format!("--listen={listen}")),
+            None => {
+                let out = args.iter_mut().find(|arg| arg.starts_with("--out="));
+                out.expect("it publishes somewhere").push_str("-other");
+            }
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

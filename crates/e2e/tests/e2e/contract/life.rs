@@ -38,7 +38,7 @@ fn l2_sigterm_lets_what_is_in_flight_finish() {
             let mut module = case.start(&[]);
             let asking = case.slow.then(|| in_flight(&case, &module));
             // A connection that is kept and asks nothing must not hold the process.
-            let idle = http::dial(case.serves).unwrap();
+            let idle = http::dial(case.place(&module)).unwrap();
             module.process.signal(signal);
             if let Some(asking) = asking {
                 let answer = asking.join().unwrap();
@@ -51,7 +51,7 @@ fn l2_sigterm_lets_what_is_in_flight_finish() {
             assert_eq!(stopped.code(), Some(0), "{}", module.process.shown());
             drop(idle);
             assert!(
-                TcpStream::connect(case.serves).is_err(),
+                TcpStream::connect(case.place(&module)).is_err(),
                 "{} still listens",
                 case.name
             );
@@ -89,7 +89,7 @@ fn l2_a_lame_duck_is_not_ready_and_still_serves() {
         });
         assert_eq!(module.admin("/livez").status, 200, "{}", case.name);
         assert_eq!(module.metric("podkit_ready"), Some(0.0), "{}", case.name);
-        assert!(case.ask().is_ok(), "{}: does not accept", case.name);
+        assert!(case.ask(&module).is_ok(), "{}: does not accept", case.name);
         // A second signal ends the waiting.
         let asked = Instant::now();
         assert_eq!(module.process.stop(), 0, "{}", module.process.shown());
@@ -114,7 +114,7 @@ fn l3_sighup_reloads_and_a_bad_state_is_refused() {
         reload("success");
         assert_eq!(module.metric("podkit_last_reload_success"), Some(1.0));
         let Some(reloads) = &case.reloads else {
-            assert!(case.ask().is_ok());
+            assert!(case.ask(&module).is_ok());
             continue;
         };
         let served = || {
@@ -147,7 +147,10 @@ fn l4_a_taken_port_is_one_line_and_exit_1() {
         let _taken = std::net::TcpListener::bind(case.serves).unwrap();
         let mut args: Vec<&str> = case.args.iter().map(String::as_str).collect();
         args.insert(0, &case.name);
-        let admin = podkit_testkit::net::free_addr().to_string();
+        let admin = match case.listens {
+            true => podkit_testkit::net::free_addr().to_string(),
+            false => case.serves.to_string(),
+        };
         args.extend(["--admin", &admin]);
         let finished = podkit_testkit::podkit::podkit(&args);
         assert_eq!(finished.code, Some(1), "{}", finished.err);

@@ -6,6 +6,7 @@ mod life;
 mod parameters;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use podkit_testkit::certs::Authority;
@@ -26,6 +27,8 @@ struct Case {
     args: Vec<String>,
     /// Where it serves, and how it is asked there.
     serves: SocketAddr,
+    /// It serves there; otherwise it has its admin server only, which is asked instead.
+    listens: bool,
     tls: bool,
     /// Whether a request takes [`DELAY`], so that it can be in flight.
     slow: bool,
@@ -74,12 +77,21 @@ impl Case {
         Module::start(&self.name, &args, variables)
     }
 
+    /// Where it is asked.
+    fn place(&self, module: &Module) -> SocketAddr {
+        if self.listens {
+            self.serves
+        } else {
+            module.admin
+        }
+    }
+
     /// Asks it for `/` where it serves, on a connection of its own.
-    fn ask(&self) -> std::io::Result<http::Response> {
+    fn ask(&self, module: &Module) -> std::io::Result<http::Response> {
         if self.tls {
             Client::trusting().get(self.serves, "localhost", "/")
         } else {
-            http::get(self.serves, "/")
+            http::get(self.place(module), "/")
         }
     }
 
@@ -106,6 +118,7 @@ fn case(surface: &Value) -> Case {
     let serves = free_addr();
     let listen = format!("--listen={serves}");
     let turn = Turn::shared();
+    let listens = name != "config";
     let (args, tls, slow, reloads, upstream) = match name.as_str() {
         "echo" => (
             vec![listen, format!("--delay={DELAY}")],
@@ -132,6 +145,9 @@ fn case(surface: &Value) -> Case {
         "config" => {
             let source = dir.path().join("source");
             std::fs::create_dir(&source).expect("a new directory");
+            // Whoever it runs as publishes there.
+            std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777))
+                .expect("it is ours");
             std::fs::write(source.join("app.conf"), "a").expect("a new file");
             let args = vec![
                 format!("--source=file:{}", source.display()),
@@ -180,6 +196,7 @@ fn case(surface: &Value) -> Case {
         surface: surface.clone(),
         args,
         serves,
+        listens,
         tls,
         slow,
         reloads,

@@ -239,7 +239,7 @@ fn s1_every_module_runs_as_nobody_without_capabilities() {
             admin,
         };
         module.wait_ready();
-        let answered = until("an answer", || case.ask().ok());
+        let answered = until("an answer", || case.ask(&module).ok());
         assert!(
             [200, 301, 302].contains(&answered.status),
             "{}: {}",
