@@ -178,6 +178,22 @@ fn what_the_application_does_not_take_goes_back() {
 }
 
 #[test]
+fn a_first_version_waits_for_the_application() {
+    let _turn = Turn::shared();
+    let ground = Ground::new(&[("a", "1")]);
+    let there = ground.dir.path().join("there");
+    let confirm = format!("--confirm=exec:test -e {}", there.display());
+    let module = ground.spawn(&[&confirm, "--confirm-timeout=100ms"]);
+    module
+        .process
+        .wait_line("the refusal", |line| line.contains("nothing is published"));
+    assert_eq!(module.admin("/readyz").status, 503);
+    std::fs::write(there, "").unwrap();
+    module.wait_ready();
+    assert_eq!(ground.read("a").as_deref(), Some("1"));
+}
+
+#[test]
 fn a_source_that_is_away_takes_nothing() {
     let _turn = Turn::shared();
     let ground = Ground::new(&[("a", "1")]);

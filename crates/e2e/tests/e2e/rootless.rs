@@ -47,6 +47,7 @@ const WITHOUT_PODS: &[&str] = &[
     "chain",
     "check",
     "compose_tls",
+    "config",
     "contract",
     "docs",
     "downgrade",

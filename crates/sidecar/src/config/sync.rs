@@ -19,6 +19,8 @@ use crate::publish::{Back, Client, Engine, Refused, Step};
 /// After an error a source is asked again in this time, then twice that, and so on.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(15);
+/// A first version that was refused is tried again in this time.
+const FIRST_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the page, the metrics and the checks show. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -190,6 +192,8 @@ impl Sync {
                     }
                 }
                 () = touched.notified() => {}
+                // The application may not have been there yet.
+                () = tokio::time::sleep(FIRST_AGAIN), if work.lacks_a_first() => {}
             }
             // Whatever came of it is told where people look.
             drop(work.apply().await);
@@ -311,15 +315,21 @@ impl Work {
                 counts.answered.inc();
                 counts.contact.set(unix(now));
                 let known = &mut self.sets[told.index];
-                let news = set.is_some() && *known != set;
+                let whole = set.is_some();
+                let news = whole && *known != set;
                 if news {
                     source.change = Some(now);
                     *known = set;
                 }
                 // A resync or SIGHUP tries again what was refused.
-                news || self.refused.is_some()
+                news || whole && self.refused.is_some()
             }
         }
+    }
+
+    /// A version was refused, and there is no other.
+    fn lacks_a_first(&self) -> bool {
+        self.refused.is_some() && self.sync.shared.lock().version.is_none()
     }
 
     /// Every source has told what it has.
