@@ -104,6 +104,7 @@ fn root() -> Command {
         )
         .subcommand(crate::image::command())
         .subcommand(crate::install::command())
+        .subcommand(crate::agent::command())
         .subcommand(
             with_params(Command::new("explain"), explain::ExplainParams::PARAMS)
                 .about("The API surface: parameters, ports, endpoints, signals, needs, labels")
@@ -205,6 +206,7 @@ fn root_help() -> String {
     text += "\n\
          podkit image pull | load | ls | inspect | rm | prune | build      the image store; build makes podkit's own image\n\
          podkit install DIR       copy this binary into a shared volume (for init containers)\n\
+         podkit agent -- CMD      run an application, and for the sidecars its validations and reloads (first process of its container)\n\
          podkit explain [MODULE[.PARAMETER]]     the API surface (-o text|json|markdown|dockerfile; --diff OLD.json)\n\
          podkit completions SHELL\n\n\
          Modules, each a container: `args: [tls]`, parameters as flags or in `env` as PODKIT_…\n";

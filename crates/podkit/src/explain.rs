@@ -156,6 +156,11 @@ fn unknown(name: &str) -> Failure {
             podkit_foundation::VERSION
         ));
     }
+    if registry::COMMANDS.contains(&name) {
+        return Failure::Usage(format!(
+            "{name} is a command, not a module (podkit {name} --help shows all of it)"
+        ));
+    }
     let names: Vec<&str> = registry::specs().iter().map(|spec| spec.name).collect();
     Failure::Usage(format!(
         "there is no module {name}; expected one of {}",

@@ -3,6 +3,7 @@
 //! What happens: the hidden stage of the sandbox goes first, before anything else of the program has run; then the
 //! command line is read, and one command runs to its end.
 
+mod agent;
 mod build;
 mod cli;
 mod explain;
@@ -41,6 +42,7 @@ fn command() -> Result<ExitCode, Failure> {
         "completions" => cli::completions(matches),
         "image" => image::image(matches),
         "install" => install::install(matches),
+        "agent" => agent::agent(matches),
         name if pods::find(name).is_some() => {
             let command = pods::find(name).expect("it was found");
             (command.run)(matches)

@@ -44,12 +44,12 @@ pub(crate) const COMMANDS: &[&str] = &[
     "completions",
     "image",
     "install",
+    "agent",
 ];
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "git-sync", "agent", "shard", "redis", "broker", "split", "metrics", "collect", "health",
-    "cache",
+    "git-sync", "shard", "redis", "broker", "split", "metrics", "collect", "health", "cache",
 ];
 
 #[cfg(test)]

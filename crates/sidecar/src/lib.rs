@@ -1,5 +1,6 @@
 //! Sidecars: containers that extend and improve the one they stand beside, which doesn't know of them.
 
+pub mod agent;
 pub mod config;
 pub mod publish;
 pub mod tls;

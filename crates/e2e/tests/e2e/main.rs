@@ -9,6 +9,8 @@
 )]
 
 mod abuse;
+mod agent;
+mod agent_nginx;
 mod balance;
 mod chain;
 mod chain_example;

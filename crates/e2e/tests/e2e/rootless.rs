@@ -43,6 +43,7 @@ use With::{Both, OneId, OneIdAlone, Ranges, Root};
 /// Modules whose cases start no pod: a module of podkit's, run by itself, is a process like any other.
 const WITHOUT_PODS: &[&str] = &[
     "abuse",
+    "agent",
     "balance",
     "chain",
     "check",
@@ -69,6 +70,8 @@ macro_rules! cases {
 /// All others, and [`what_a_plain_user_lacks_is_said_once`].
 const CASES: &[(&str, With)] = cases! {
     rootless::what_a_plain_user_lacks_is_said_once => Both,
+
+    agent_nginx::nginx_in_a_pod_is_validated_and_reloaded_by_it => Root("its own hostPath"),
 
     lifecycle::a_failed_init_container_fails_a_pod_that_never_restarts => OneId,
     lifecycle::a_failed_post_start_hook_kills_its_container => OneId,

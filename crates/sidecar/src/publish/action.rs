@@ -14,6 +14,8 @@ use podkit_foundation::params::{Addr, ParamType};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::client::{Client, Url};
+use super::signal;
+use crate::agent::client as agent;
 
 /// An action, as `--validate`, `--reload` and `--confirm` name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,10 @@ pub enum Action {
     Exec(Vec<String>),
     /// `http:POST:URL`, or `http:URL` for GET: wants a 2xx answer.
     Http(String, Url),
+    /// `signal:SIG:PROCESS`: a signal to a process of the PID namespace that the pod shares.
+    Signal(Signal, String),
+    /// `agent:CMD`: a program of the application's container, run by `podkit agent` there.
+    Agent(Vec<String>),
     /// `tcp:ADDR`: wants a connection.
     Tcp(Addr),
 }
@@ -31,18 +37,28 @@ pub enum Action {
 pub struct Context<'a> {
     /// What `{}` stands for.
     pub tree: &'a Path,
+    /// The agent's socket.
+    pub agent: &'a Path,
     /// How long it may take.
     pub timeout: Duration,
 }
 
 impl ParamType for Action {
     const TYPE_NAME: &'static str = "action";
-    const EXPECTED: &'static str = "exec:CMD, http:POST:URL, http:URL or tcp:ADDR";
+    const EXPECTED: &'static str =
+        "exec:CMD, agent:CMD, http:POST:URL, http:URL, signal:SIG:PROCESS or tcp:ADDR";
 
     fn parse(text: &str) -> Result<Self, String> {
         let (kind, rest) = text.split_once(':').ok_or_else(String::new)?;
         match kind {
             "exec" => words(rest).map(Self::Exec),
+            "agent" => words(rest).map(Self::Agent),
+            "signal" => match rest.split_once(':') {
+                Some((_, "")) | None => Err(format!("\"{rest}\" is not SIG:PROCESS")),
+                Some((name, process)) => {
+                    signal::parse(name).map(|signal| Self::Signal(signal, process.to_owned()))
+                }
+            },
             "tcp" => Addr::parse(rest).map(Self::Tcp),
             "http" | "https" if rest.starts_with("//") => {
                 Ok(Self::Http("GET".to_owned(), Url::parse(text)?))
@@ -64,6 +80,10 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exec(words) => write!(f, "exec:{}", words.join(" ")),
+            Self::Agent(words) => write!(f, "agent:{}", words.join(" ")),
+            Self::Signal(signal, process) => {
+                write!(f, "signal:{}:{process}", signal::name(*signal))
+            }
             Self::Http(method, url) => write!(f, "http:{method}:{url}"),
             Self::Tcp(addr) => write!(f, "tcp:{addr}"),
         }
@@ -73,7 +93,7 @@ impl fmt::Display for Action {
 /// A validation must be able to see what it is about: a command that never names `{}` judges the version in force.
 pub fn check_validations(actions: &[Action]) -> Result<(), String> {
     for action in actions {
-        if let Action::Exec(words) = action
+        if let Action::Exec(words) | Action::Agent(words) = action
             && !words.iter().any(|word| word.contains("{}"))
         {
             return Err(format!(
@@ -89,6 +109,12 @@ impl Action {
     pub fn run(&self, context: Context<'_>) -> Result<(), String> {
         match self {
             Self::Exec(words) => execute(words, context).map_err(|why| format!("{self}: {why}")),
+            Self::Agent(words) => {
+                agent::run_words(context.agent, words, Some(context.tree), context.timeout)
+            }
+            Self::Signal(signal, process) => {
+                signal::send(*signal, process).map_err(|why| format!("{self}: {why}"))
+            }
             Self::Http(method, url) => {
                 Client::default().expect_success(method, url, context.timeout)
             }
@@ -190,7 +216,7 @@ fn execute(words: &[String], context: Context<'_>) -> Result<(), String> {
 const SAID: usize = 1024;
 
 /// The words of a command line, as a shell splits them: quotes and backslashes count, nothing is expanded.
-pub(super) fn words(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

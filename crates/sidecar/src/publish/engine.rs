@@ -259,7 +259,11 @@ impl Engine {
         })?;
         let (tree, timeout) = (staged.path.as_path(), params.action_timeout);
         for action in &params.validate {
-            let done = action.run(Context { tree, timeout });
+            let done = action.run(Context {
+                tree,
+                agent: &params.agent_socket,
+                timeout,
+            });
             done.map_err(|why| Refused::unseen(Step::Validate, why))?;
         }
         tree::sync(&staged.path).map_err(write)?;
@@ -380,8 +384,12 @@ impl Engine {
 
     fn reload(&self, tree: &Path) -> Result<(), String> {
         let params = &self.settings.params;
-        let timeout = params.action_timeout;
-        (params.reload.iter()).try_for_each(|action| action.run(Context { tree, timeout }))
+        let context = Context {
+            tree,
+            agent: &params.agent_socket,
+            timeout: params.action_timeout,
+        };
+        (params.reload.iter()).try_for_each(|action| action.run(context))
     }
 
     fn confirm(&self, tree: &Path) -> Result<(), String> {
@@ -390,7 +398,12 @@ impl Engine {
         for action in &params.confirm {
             loop {
                 let timeout = end.saturating_duration_since(Instant::now()).max(AGAIN);
-                match action.run(Context { tree, timeout }) {
+                let context = Context {
+                    tree,
+                    agent: &params.agent_socket,
+                    timeout,
+                };
+                match action.run(context) {
                     Ok(()) => break,
                     Err(why) if Instant::now() + AGAIN >= end => {
                         let patience = params.confirm_timeout.as_millis();

@@ -19,6 +19,7 @@ mod engine;
 mod owner;
 mod params;
 mod place;
+mod signal;
 mod tree;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod faults;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use action::words;
 pub use action::{Action, Context, check_validations};
 pub use client::{Client, Url, collect};
 pub use engine::{Back, Engine, PublishSettings, Published, Refused, Staged, Step};

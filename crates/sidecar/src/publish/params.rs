@@ -1,5 +1,6 @@
 //! What can be set about publishing, by every module that does.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use podkit_foundation::params;
@@ -11,14 +12,16 @@ use super::owner::{Mode, Owner};
 params! {
     /// How a set of files is published.
     pub struct PublishParams {
-        /// What must agree before a new version is seen by anybody: `exec:CMD`, `http:POST:URL`.
+        /// What must agree before a new version is seen by anybody: `exec:CMD`, `agent:CMD`, `http:POST:URL`.
         ///
         /// `{}` in a command is the staged directory. A command is split into words as a shell does (quotes count, nothing is
-        /// expanded) and runs in this container. Repeatable, in order; the first that fails refuses the version.
+        /// expanded) and runs in this container, or with `agent:` in the application's, by `podkit agent`, which must see the
+        /// staged files under the same path. Repeatable, in order; the first that fails refuses the version.
         validate: Vec<Action> { commas: false },
-        /// What tells the application that there is a new version: `exec:CMD`, `http:POST:URL`.
+        /// What tells the application that there is a new version: `exec:CMD`, `agent:CMD`, `http:POST:URL`, `signal:SIG:PROCESS`.
         ///
-        /// `{}` in a command is the published directory. Repeatable, in order. When one fails the former version comes
+        /// `{}` in a command is the published directory. A process is found by name in the PID namespace that the pod shares;
+        /// of several with that name the one above the others is meant. Repeatable, in order. When one fails the former version comes
         /// back, and is reloaded.
         reload: Vec<Action> { commas: false },
         /// How it is known that the application took it: `http:URL` (a 2xx answer), `tcp:ADDR`, `exec:CMD`.
@@ -30,6 +33,8 @@ params! {
         confirm_timeout: Duration { default: Some("10s"), bounds: Some((100, 3_600_000)) },
         /// How long a validation or a reload may take; then it has failed.
         action_timeout: Duration { default: Some("30s"), bounds: Some((100, 3_600_000)) },
+        /// The socket of the application's `podkit agent`, for `agent:CMD`.
+        agent_socket: PathBuf { default: Some("/run/podkit-agent/agent.sock") },
         /// The part of the files that may vanish from one version to the next; 100% for as many as there are.
         ///
         /// A source that lost more is taken for broken, and refused. One without any file is always refused.

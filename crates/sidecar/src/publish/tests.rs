@@ -298,6 +298,7 @@ fn actions_that_fail_say_how() {
     let run = |text: &str| {
         let context = Context {
             tree: Path::new("/tree"),
+            agent: Path::new("/no-agent"),
             timeout: std::time::Duration::from_millis(300),
         };
         Action::parse(text).unwrap().run(context)
