@@ -156,7 +156,7 @@ const CASES: &[(&str, With)] = cases! {
 
     host_nginx::nginx_is_served_over_https_and_ends_by_its_hook => Ranges,
 
-    chain_example::requests_find_their_application_and_logins_are_limited => OneId,
+    chain_example::requests_find_their_application_and_logins_are_limited => Ranges,
     docker::docker_runs_the_image_that_podkit_builds => Root("the Docker Engine that it starts is root's"),
     docker::podkit_runs_what_docker_has => Root("the Docker Engine that it starts is root's"),
     sessions::sessions_stay_and_those_of_a_dead_replica_move => OneId,
