@@ -7,6 +7,7 @@ use podkit_foundation::surface::ModuleSpec;
 pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::tls::MODULE,
     &podkit_sidecar::config::MODULE,
+    &podkit_sidecar::git::MODULE,
     &podkit_sidecar::topz::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
@@ -49,7 +50,7 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "git-sync", "shard", "redis", "broker", "split", "metrics", "collect", "health", "cache",
+    "shard", "redis", "broker", "split", "metrics", "collect", "health", "cache",
 ];
 
 #[cfg(test)]

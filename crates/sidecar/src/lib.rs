@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod config;
+pub mod git;
 pub mod publish;
 pub mod tls;
 pub mod topz;

@@ -23,6 +23,7 @@ mod docker;
 mod docs;
 mod downgrade;
 mod faults;
+mod git_sync;
 mod ground;
 mod host_nginx;
 mod images;

@@ -36,6 +36,8 @@ pub struct Param {
     pub commas: bool,
     /// The flag's one-letter form.
     pub short: Option<char>,
+    /// Variables of other tools that mean the same, read in order when its own isn't set.
+    pub also: &'static [&'static str],
 }
 
 impl Param {
@@ -57,6 +59,7 @@ impl Param {
             secret: false,
             commas: T::MANY,
             short: None,
+            also: &[],
         }
     }
 

@@ -80,9 +80,11 @@ impl Values {
         let mut given = BTreeMap::new();
         for param in params {
             let from_flags = flags(param);
+            let set = |name: &str| variable(name).filter(|text| !text.is_empty());
+            let others = || param.also.iter().find_map(|name| set(name));
             let (texts, origin) = if !from_flags.is_empty() {
                 (from_flags, Origin::Flag)
-            } else if let Some(text) = variable(&param.variable()).filter(|text| !text.is_empty()) {
+            } else if let Some(text) = set(&param.variable()).or_else(others) {
                 (vec![text], Origin::Variable)
             } else {
                 (

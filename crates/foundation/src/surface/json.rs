@@ -62,7 +62,7 @@ pub fn program(modules: &[&ModuleSpec]) -> Value {
 
 /// One parameter.
 pub fn param(param: &Param) -> Value {
-    json!({
+    let mut shown = json!({
         "name": param.flag(),
         "flag": format!("--{}", param.flag()),
         "variable": param.variable(),
@@ -77,5 +77,9 @@ pub fn param(param: &Param) -> Value {
         "live": param.live,
         "secret": param.secret,
         "doc": param.full_doc(),
-    })
+    });
+    if !param.also.is_empty() {
+        shown["also"] = json!(param.also);
+    }
+    shown
 }

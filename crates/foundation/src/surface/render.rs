@@ -109,9 +109,9 @@ pub fn markdown(spec: &ModuleSpec) -> String {
         };
         line!(
             out,
-            "| `--{}` | `{}` | {} | {default} | {} |",
+            "| `--{}` | {} | {} | {default} | {} |",
             param.flag(),
-            param.variable(),
+            variables(&param),
             cell(&kind(&param)),
             cell(&doc_with_marks(&param)),
         );
@@ -270,6 +270,14 @@ fn kind(param: &Param) -> String {
     text
 }
 
+/// Its own variable, then those of other tools.
+fn variables(param: &Param) -> String {
+    let own = param.variable();
+    let all = std::iter::once(own.as_str()).chain(param.also.iter().copied());
+    let all: Vec<String> = all.map(|name| format!("`{name}`")).collect();
+    all.join(", ")
+}
+
 fn doc_with_marks(param: &Param) -> String {
     let mut text = param.full_doc();
     for (set, mark) in [
@@ -299,6 +307,9 @@ fn facts(param: &Param) -> String {
         if set {
             marks.push(mark.to_owned());
         }
+    }
+    if !param.also.is_empty() {
+        marks.push(format!("also {}", param.also.join(", ")));
     }
     format!("({})", marks.join("; "))
 }

@@ -1,0 +1,117 @@
+//! `git-sync`: a directory in step with a git reference.
+//!
+//! ```text
+//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs, by gix) ─▶ checkout ─┐
+//!                          │            │  └───▶ local: a repository, a bundle ───────────▶ signers  │
+//!                          │            └───────▶ submodule, sparse                                  ▼
+//!                          └────────────────────────────────────────────────▶ publish: staged ─▶ link turned
+//! ```
+//!
+//! Each repository has a thread that may wait; the admin server and the webhook are on the main one. What decides (protocol
+//! lines, signatures, patterns, names) takes bytes. No program is started: neither git nor ssh is in the image.
+//!
+//! Of gix, packs and objects are used. Its client was weighed and left out: it looks with two requests where one will do, and
+//! wants curl or reqwest for HTTP.
+
+mod checkout;
+mod credentials;
+mod http;
+mod local;
+mod location;
+mod metrics;
+mod params;
+mod service;
+mod signers;
+mod source;
+mod sparse;
+mod store;
+mod submodule;
+#[cfg(test)]
+mod tests;
+mod webhook;
+mod wire;
+mod worker;
+
+use podkit_dataplane::module::Module;
+use podkit_dataplane::net::ListenerLimits;
+use podkit_foundation::params::ParamSet as _;
+use podkit_foundation::surface::{FileUse, Group, ModuleSpec, Need, NeedKind, Port};
+
+use crate::publish::PublishParams;
+
+pub use location::{Location, RefOf, Repo, Revision, Url};
+pub use params::{Params, Submodules};
+
+/// The module, for the registry.
+pub static MODULE: Module = Module {
+    spec: &SPEC,
+    build: service::build,
+};
+
+static SPEC: ModuleSpec = ModuleSpec {
+    name: "git-sync",
+    group: Group::Sidecars,
+    summary: "keep a directory in step with a git ref",
+    about: "Fetches a branch, a tag or a commit, and publishes its files behind one symbolic link: `ROOT/NAME`. A reader sees \
+            the old tree or the new one, never a mixture, whatever happens and whenever this process is killed. `--validate` \
+            runs before anybody sees a version, `--reload` after, and what `--confirm` doesn't confirm goes back to the last \
+            good tree. A version that was refused is not tried again until there is another commit, or SIGHUP.\n\n\
+            A look with nothing new is one small request. A webhook (`--webhook`) makes pushes visible at once. Nothing \
+            that git-sync publishes has a `.git`.\n\n\
+            git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
+            has not; forges take tokens over https instead (`--password-file`, or a GitHub App). http proxies are not used. \
+            The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\
+            kubernetes/git-sync's `GITSYNC_…` variables are understood where they mean the same; others are named in the log. \
+            Other than there, submodules are off unless asked for.",
+    admin_port: 9603,
+    data_path: false,
+    config: None,
+    params: &[
+        Params::PARAMS,
+        PublishParams::PARAMS,
+        ListenerLimits::PARAMS,
+    ],
+    ports: &[Port {
+        param: "webhook",
+        port: None,
+        protocol: "HTTP",
+        doc: "Webhooks of GitHub, GitLab and Gitea.",
+    }],
+    endpoints: &[],
+    files: &[
+        FileUse {
+            name: "ROOT/NAME",
+            doc: "The link to the present tree; with `--in-place` the tree itself.",
+        },
+        FileUse {
+            name: "ROOT/.podkit-git/NAME",
+            doc: "What was fetched, and the trees. It may be removed while git-sync does not run; then all is fetched again.",
+        },
+        FileUse {
+            name: "password-file",
+            doc: "The password or token, one line. Read each time.",
+        },
+        FileUse {
+            name: "github-app-private-key-file",
+            doc: "The GitHub App's private key, PEM. Read for each token.",
+        },
+        FileUse {
+            name: "webhook-secret-file",
+            doc: "The webhook's secret, one line. Read each time.",
+        },
+        FileUse {
+            name: "verify",
+            doc: "Allowed signers (ssh-keygen). Read each time.",
+        },
+        FileUse {
+            name: "sparse",
+            doc: "Patterns of the files that are wanted. Read each time; a change publishes anew.",
+        },
+    ],
+    needs: &[Need {
+        feature: "--chown",
+        doc: "Another owner than one's own needs CAP_CHOWN.",
+        kind: NeedKind::Capability("CHOWN"),
+    }],
+    metrics: metrics::METRICS,
+};

@@ -1,0 +1,455 @@
+//! One repository: what its reference leads to now, and the files of a commit.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use gix_hash::{Kind, ObjectId};
+use gix_object::{CommitRefIter, Kind as ObjectKind};
+use hyper::{Method, StatusCode};
+use tracing::{info, warn};
+
+use super::checkout::{self, Gitlink, Trouble};
+use super::credentials::{Credentials, Door};
+use super::http::{Answer, Client, Request};
+use super::local::{Bundle, Repository};
+use super::location::{Location, Revision, Url};
+use super::params::Submodules;
+use super::signers::Signers;
+use super::sparse::Sparse;
+use super::store::{Objects, Store};
+use super::submodule;
+use super::wire::{self, Reference, Wanted};
+
+/// Submodules in each other at most.
+const NESTED_MAX: usize = 8;
+
+/// What of a repository is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) location: Location,
+    pub(super) revision: Revision,
+    pub(super) depth: u32,
+    pub(super) sparse: Option<PathBuf>,
+    pub(super) submodules: Submodules,
+    pub(super) signers: Option<PathBuf>,
+    pub(super) credentials: Credentials,
+    /// Where the store may be.
+    pub(super) store: PathBuf,
+}
+
+/// A repository, asked again and again.
+pub(super) struct Source {
+    wish: Wish,
+    door: Door,
+    /// The server's address, once it has said that it speaks version 2.
+    greeted: Option<Url>,
+    nested: usize,
+}
+
+/// How objects are had.
+enum Held {
+    /// A repository on this machine: they are where they are.
+    There(Repository),
+    /// In the store.
+    Stored(Store),
+}
+
+impl Source {
+    pub(super) fn new(wish: Wish) -> Self {
+        Self {
+            door: Door::new(wish.credentials.clone()),
+            wish,
+            greeted: None,
+            nested: 0,
+        }
+    }
+
+    /// The commit that the reference leads to now. Of a server this is one small request, once it is known.
+    pub(super) fn look(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+    ) -> Result<ObjectId, String> {
+        if let Revision::Commit(id) = self.wish.revision {
+            return Ok(id);
+        }
+        let names = self.wish.revision.names();
+        let references = match &self.wish.location {
+            Location::Http(_) => self.ask(client, deadline, &names)?,
+            Location::Path(path) if path.is_file() => Bundle::open(path)?.references,
+            Location::Path(path) => {
+                let repository = Repository::open(path)?;
+                let mut references = repository.references(&names)?;
+                let objects =
+                    Objects::open(&repository.objects()).map_err(|error| error.to_string())?;
+                for reference in &mut references {
+                    reference.id = objects
+                        .peel(reference.id)
+                        .map_err(|error| error.to_string())?;
+                }
+                references
+            }
+        };
+        self.wish.revision.choose(&references).ok_or_else(|| {
+            format!(
+                "{} has no branch or tag {}",
+                self.wish.location, self.wish.revision
+            )
+        })
+    }
+
+    /// Writes the files of a commit into an empty directory. A store that is at fault is made anew, once.
+    pub(super) fn fill(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        commit: ObjectId,
+        into: &Path,
+    ) -> Result<(), String> {
+        match self.try_fill(client, deadline, commit, into) {
+            Err(Failed::Store(why)) if self.is_stored() => {
+                warn!(why, "the local store is no good; it is made anew");
+                let store = self.store().map_err(|error| error.to_string())?;
+                store.reset().map_err(|error| error.to_string())?;
+                empty(into).map_err(|error| format!("{}: {error}", into.display()))?;
+                let again = self.try_fill(client, deadline, commit, into);
+                again.map_err(Failed::into_text)
+            }
+            tried => tried.map_err(Failed::into_text),
+        }
+    }
+
+    fn try_fill(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        commit: ObjectId,
+        into: &Path,
+    ) -> Result<(), Failed> {
+        let held = self.hold(client, deadline, commit)?;
+        let objects = match &held {
+            Held::There(repository) => Objects::open(&repository.objects()),
+            Held::Stored(store) => store.objects(),
+        };
+        let objects = objects.map_err(|error| Failed::Store(error.to_string()))?;
+        let commit = objects.peel(commit).map_err(Trouble::from)?;
+        if let Some(signers) = &self.wish.signers {
+            let signers = Signers::read(signers).map_err(Failed::Other)?;
+            verify(&objects, commit, &signers)?;
+        }
+        let tree = checkout::tree_of(&objects, commit).map_err(Trouble::from)?;
+        let sparse = self.wish.sparse.as_deref().map(Sparse::read).transpose();
+        let sparse = sparse.map_err(Failed::Other)?;
+        let links = checkout::write(&objects, tree, into, sparse.as_ref())?;
+        if self.wish.submodules == Submodules::Off {
+            return Ok(());
+        }
+        self.submodules(client, deadline, &links, into)
+            .map_err(Failed::Other)
+    }
+
+    /// Sees to it that the commit's objects are to be had.
+    fn hold(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        commit: ObjectId,
+    ) -> Result<Held, Failed> {
+        let store_failed = |error: io::Error| Failed::Store(error.to_string());
+        match self.wish.location.clone() {
+            Location::Path(path) if !path.is_file() => {
+                Ok(Held::There(Repository::open(&path).map_err(Failed::Other)?))
+            }
+            Location::Path(path) => {
+                let store = self.store().map_err(store_failed)?;
+                let mut bundle = Bundle::open(&path).map_err(Failed::Other)?;
+                if store.have().is_some_and(|(have, _)| have == commit) {
+                    return Ok(Held::Stored(store));
+                }
+                let objects = store.objects().map_err(store_failed)?;
+                if let Some(need) = bundle
+                    .needs
+                    .iter()
+                    .find(|need| objects.peel(**need).is_err())
+                {
+                    let why = format!(
+                        "{} builds on commit {need}, which is not here",
+                        path.display()
+                    );
+                    return Err(Failed::Other(why));
+                }
+                let thin = !bundle.needs.is_empty();
+                let taken = store.take(&mut bundle.pack, thin);
+                taken.map_err(|why| Failed::Other(format!("{}: {why}", path.display())))?;
+                store.note(commit, &[]).map_err(store_failed)?;
+                Ok(Held::Stored(store))
+            }
+            Location::Http(_) => {
+                let store = self.store().map_err(store_failed)?;
+                if store.have().is_some_and(|(have, _)| have == commit) {
+                    return Ok(Held::Stored(store));
+                }
+                if store.is_crowded() {
+                    info!("the local store has many packs; it is made anew");
+                    store.reset().map_err(store_failed)?;
+                }
+                self.fetch(client, deadline, &store, commit)?;
+                Ok(Held::Stored(store))
+            }
+        }
+    }
+
+    fn store(&self) -> io::Result<Store> {
+        let url = format!("{}\ndepth {}\n", self.wish.location, self.wish.depth);
+        Store::open(self.wish.store.clone(), url)
+    }
+
+    fn is_stored(&self) -> bool {
+        match &self.wish.location {
+            Location::Http(_) => true,
+            Location::Path(path) => path.is_file(),
+        }
+    }
+
+    /// Asks a server for references.
+    fn ask(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        names: &[String],
+    ) -> Result<Vec<Reference>, String> {
+        let answer = self.command(client, deadline, wire::ls_refs(names))?;
+        let mut body = answer.body;
+        let references = wire::read_refs(&mut body).map_err(|error| error.to_string())?;
+        // Read to its end the connection can be used again.
+        io::copy(&mut body, &mut io::sink()).map_err(|error| error.to_string())?;
+        Ok(references)
+    }
+
+    fn fetch(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        store: &Store,
+        commit: ObjectId,
+    ) -> Result<(), Failed> {
+        let before = store.have();
+        let (have, mut shallow) = match before {
+            Some((have, shallow)) => (Some(have), shallow),
+            None => (None, Vec::new()),
+        };
+        let wanted = Wanted {
+            want: commit,
+            have,
+            shallow: shallow.clone(),
+            depth: self.wish.depth,
+        };
+        let answer = self
+            .command(client, deadline, wire::fetch(&wanted))
+            .map_err(Failed::Other)?;
+        let other = |error: io::Error| Failed::Other(error.to_string());
+        let (change, mut pack) = wire::read_fetch(answer.body).map_err(other)?;
+        if let Err(why) = store.take(&mut pack, have.is_some()) {
+            return Err(match (pack.broken, have) {
+                // The connection is to blame, or the server: the store is as it was.
+                (Some(broken), _) => Failed::Other(broken),
+                (None, None) => Failed::Other(why),
+                // What deltas build on may be spoilt.
+                (None, Some(_)) => Failed::Store(why),
+            });
+        }
+        pack.read_to_end(&mut Vec::new()).map_err(other)?;
+        shallow.retain(|commit| !change.unshallow.contains(commit));
+        for commit in change.shallow {
+            if !shallow.contains(&commit) {
+                shallow.push(commit);
+            }
+        }
+        store
+            .note(commit, &shallow)
+            .map_err(|error| Failed::Store(error.to_string()))
+    }
+
+    /// Sends a command; first, when the server isn't known yet, the greeting.
+    fn command<'a>(
+        &mut self,
+        client: &'a mut Client,
+        deadline: Instant,
+        body: Vec<u8>,
+    ) -> Result<Answer<'a>, String> {
+        let Location::Http(first) = &self.wish.location else {
+            return Err("is not on a server".to_owned());
+        };
+        let authorization = self.door.authorization(client, deadline)?;
+        let url = match &self.greeted {
+            Some(url) => url.clone(),
+            None => {
+                let request = Request {
+                    method: Method::GET,
+                    path: "/info/refs?service=git-upload-pack",
+                    headers: &[("Git-Protocol", "version=2")],
+                    content_type: None,
+                    body: Vec::new(),
+                    authorization: authorization.clone(),
+                };
+                let answer = client.send(first, request, deadline)?;
+                good(&answer, self.door.credentials()).inspect_err(|_| self.door.forget())?;
+                let mut body = answer.body;
+                let url = answer.url;
+                wire::read_handshake(&mut body).map_err(|error| format!("{url}: {error}"))?;
+                io::copy(&mut body, &mut io::sink()).map_err(|error| error.to_string())?;
+                url
+            }
+        };
+        let moved = (url.tls, &url.host, url.port) != (first.tls, &first.host, first.port);
+        let request = Request {
+            method: Method::POST,
+            path: "/git-upload-pack",
+            headers: &[
+                ("Git-Protocol", "version=2"),
+                ("Accept", "application/x-git-upload-pack-result"),
+            ],
+            content_type: Some("application/x-git-upload-pack-request"),
+            body,
+            // Another host than the one that was named is shown nothing.
+            authorization: authorization.filter(|_| !moved),
+        };
+        self.greeted = None;
+        let answer = client.send(&url, request, deadline)?;
+        good(&answer, self.door.credentials()).inspect_err(|_| self.door.forget())?;
+        self.greeted = Some(url);
+        Ok(answer)
+    }
+
+    fn submodules(
+        &mut self,
+        client: &mut Client,
+        deadline: Instant,
+        links: &[Gitlink],
+        into: &Path,
+    ) -> Result<(), String> {
+        if links.is_empty() {
+            return Ok(());
+        }
+        if self.nested == NESTED_MAX {
+            return Err(format!("more than {NESTED_MAX} submodules in each other"));
+        }
+        let text = fs::read_to_string(into.join(".gitmodules"));
+        let text =
+            text.map_err(|error| format!(".gitmodules, which says where submodules are: {error}"))?;
+        for link in links {
+            let location = submodule::find(&text, &link.path, &self.wish.location)?;
+            let mut source = Self::new(Wish {
+                credentials: match submodule::is_same_host(&location, &self.wish.location) {
+                    true => self.wish.credentials.clone(),
+                    false => Credentials::Nobody,
+                },
+                location,
+                revision: Revision::Commit(link.commit),
+                depth: 1,
+                sparse: None,
+                submodules: match self.wish.submodules {
+                    Submodules::Recursive => Submodules::Recursive,
+                    Submodules::Shallow | Submodules::Off => Submodules::Off,
+                },
+                // The commit that names them is what is signed; it names each by its id.
+                signers: None,
+                store: self
+                    .wish
+                    .store
+                    .join("modules")
+                    .join(submodule::store_name(&link.path)),
+            });
+            source.nested = self.nested + 1;
+            source
+                .fill(client, deadline, link.commit, &into.join(&link.path))
+                .map_err(|why| format!("submodule {}: {why}", link.path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a commit's files can't be had.
+enum Failed {
+    /// The store is at fault: it is worth making it anew.
+    Store(String),
+    Other(String),
+}
+
+impl Failed {
+    fn into_text(self) -> String {
+        match self {
+            Self::Store(why) | Self::Other(why) => why,
+        }
+    }
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Store(missing) => Self::Store(missing.0),
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// Whether a server's answer is one to read, else what is wrong in words that tell what to do.
+fn good(answer: &Answer<'_>, credentials: &Credentials) -> Result<(), String> {
+    let url = &answer.url;
+    let nobody = *credentials == Credentials::Nobody;
+    match answer.status {
+        StatusCode::OK => {
+            let kind = answer.headers.get(hyper::header::CONTENT_TYPE);
+            let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            match kind.starts_with("application/x-git-upload-pack-") {
+                true => Ok(()),
+                false => Err(format!(
+                    "{url} answers with {kind:?}: it is no git repository"
+                )),
+            }
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if nobody => Err(format!(
+            "{url} answers {}: it wants credentials (--password-file, or --github-app-id)",
+            answer.status
+        )),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(format!(
+            "{url} answers {}: the credentials are not right",
+            answer.status
+        )),
+        StatusCode::NOT_FOUND => Err(format!(
+            "{url} answers {}: there is no such repository, or it is not for us to see",
+            answer.status
+        )),
+        status => Err(format!("{url} answers {status}")),
+    }
+}
+
+fn verify(objects: &Objects, commit: ObjectId, signers: &Signers) -> Result<(), Failed> {
+    let mut bytes = Vec::new();
+    let read = objects.read(&commit, ObjectKind::Commit, &mut bytes);
+    read.map_err(Trouble::from)?;
+    let refused =
+        |why: &str| Failed::Other(format!("commit {commit} {why}: it is refused (--verify)"));
+    let found = CommitRefIter::signature(&bytes, Kind::Sha1);
+    let found = found.map_err(|error| refused(&format!("can't be read ({error})")))?;
+    let (signature, signed) = found.ok_or_else(|| refused("is not signed"))?;
+    let signature = String::from_utf8_lossy(signature.as_ref());
+    let by = signers.check(&signed.to_bstring(), &signature);
+    let by = by.map_err(|why| refused(&why))?;
+    info!(%commit, by, "signature is good");
+    Ok(())
+}
+
+/// Removes what is in a directory.
+fn empty(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! Against real git, and byte by byte.
+
+mod repositories;
+mod signatures;
+mod texts;
