@@ -156,10 +156,14 @@ impl Case {
     fn start_on_all_addresses(&self, more: &[&str]) -> Module {
         let port = podkit_testkit::net::free_addr().port();
         let mut args = vec![self.name.clone(), format!("--admin=:{port}")];
+        let door = match self.name.as_str() {
+            "git-sync" => "--webhook=",
+            _ => "--listen=",
+        };
         args.extend(
             self.args
                 .iter()
-                .filter(|arg| !arg.starts_with("--listen"))
+                .filter(|arg| !arg.starts_with(door))
                 .cloned(),
         );
         let listen = podkit_testkit::net::free_addr().to_string();
@@ -171,7 +175,7 @@ impl Case {
                 std::fs::write(&file, text.replace(&self.serves.to_string(), &listen)).unwrap();
                 *arg = format!("--chain-file={file}");
             }
-            None if self.listens => args.push(format!("--listen={listen}")),
+            None if self.listens => args.push(format!("{door}{listen}")),
             None => {
                 let out = args.iter_mut().find(|arg| arg.starts_with("--out="));
                 out.expect("it publishes somewhere").push_str("-other");

@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use podkit_testkit::certs::Authority;
+use podkit_testkit::git;
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::Module;
 use podkit_testkit::tls::Client;
@@ -152,6 +153,20 @@ fn case(surface: &Value) -> Case {
             let args = vec![
                 format!("--source=file:{}", source.display()),
                 format!("--out={}", dir.path().join("out").display()),
+            ];
+            (args, false, false, None, None)
+        }
+        "git-sync" => {
+            let app = git::Repository::new(dir.path(), "app");
+            app.write("index.html", "a");
+            app.publish("first");
+            let secret = dir.path().join("secret");
+            std::fs::write(&secret, "secret").expect("a new file");
+            let args = vec![
+                format!("--repo={}", app.bare.display()),
+                format!("--root={}", dir.path().join("root").display()),
+                format!("--webhook={serves}"),
+                format!("--webhook-secret-file={}", secret.display()),
             ];
             (args, false, false, None, None)
         }
