@@ -35,6 +35,7 @@ mod openmetrics;
 mod probes;
 mod progress;
 mod protection;
+mod push_to_deploy;
 mod registries;
 mod rootless;
 mod runtime;

@@ -52,6 +52,7 @@ const WITHOUT_PODS: &[&str] = &[
     "contract",
     "docs",
     "downgrade",
+    "git_sync",
     "limit",
     "limit_peers",
     "openmetrics",
@@ -159,6 +160,8 @@ const CASES: &[(&str, With)] = cases! {
     chain_example::requests_find_their_application_and_logins_are_limited => Ranges,
     docker::docker_runs_the_image_that_podkit_builds => Root("the Docker Engine that it starts is root's"),
     docker::podkit_runs_what_docker_has => Root("the Docker Engine that it starts is root's"),
+    push_to_deploy::what_is_pushed_is_served => Ranges,
+
     sessions::sessions_stay_and_those_of_a_dead_replica_move => OneId,
 
     protection::a_sidecar_that_runs_wild_does_not_change_answers_or_latency => Root("cgroups of its own, for the limits"),

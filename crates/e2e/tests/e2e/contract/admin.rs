@@ -166,6 +166,10 @@ impl Case {
                 .filter(|arg| !arg.starts_with(door))
                 .cloned(),
         );
+        // A place has one process that publishes to it.
+        if let Some(root) = args.iter_mut().find(|arg| arg.starts_with("--root=")) {
+            root.push_str("/other");
+        }
         let listen = podkit_testkit::net::free_addr().to_string();
         match args.iter_mut().find(|arg| arg.starts_with("--chain-file=")) {
             // Its listeners are in its file.

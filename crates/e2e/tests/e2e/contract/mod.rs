@@ -162,9 +162,14 @@ fn case(surface: &Value) -> Case {
             app.publish("first");
             let secret = dir.path().join("secret");
             std::fs::write(&secret, "secret").expect("a new file");
+            let root = dir.path().join("root");
+            std::fs::create_dir(&root).expect("a new directory");
+            // Whoever runs it writes there.
+            std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777))
+                .expect("it is ours");
             let args = vec![
                 format!("--repo={}", app.bare.display()),
-                format!("--root={}", dir.path().join("root").display()),
+                format!("--root={}", root.display()),
                 format!("--webhook={serves}"),
                 format!("--webhook-secret-file={}", secret.display()),
             ];

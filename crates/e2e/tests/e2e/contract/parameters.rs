@@ -240,8 +240,9 @@ fn s1_every_module_runs_as_nobody_without_capabilities() {
         };
         module.wait_ready();
         let answered = until("an answer", || case.ask(&module).ok());
+        // A webhook is not there to be read.
         assert!(
-            [200, 301, 302].contains(&answered.status),
+            [200, 301, 302, 405].contains(&answered.status),
             "{}: {}",
             case.name,
             answered.status
