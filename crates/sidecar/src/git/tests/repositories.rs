@@ -1,18 +1,26 @@
 //! Real repositories: on this machine, in bundles, behind a server.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use podkit_foundation::params::ParamType as _;
 use podkit_testkit::git::{Repository, Server, command, git};
 use podkit_testkit::process::run;
 use tempfile::TempDir;
 
-use crate::git::credentials::Credentials;
+use crate::git::credentials::{App, Credentials};
 use crate::git::http::Client;
-use crate::git::location::{Location, RefOf};
+use crate::git::location::{Location, RefOf, Url};
 use crate::git::params::Submodules;
 use crate::git::source::{Source, Wish};
 
@@ -324,6 +332,80 @@ fn passwords_are_read_each_time() {
     assert!(why.contains("not right") && !why.contains("wrong"), "{why}");
     fs::write(&file, "secret\n").unwrap();
     ground.sync(&mut source).unwrap();
+}
+
+/// Answers one request for a token of an installation when its proof is signed with the key, then no more.
+fn token_server(key: RsaKeyPair) -> (std::net::SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(
+            head.starts_with("POST /app/installations/7/access_tokens HTTP/1.1\r\n"),
+            "{head}"
+        );
+        let proof = head
+            .lines()
+            .find_map(|line| line.strip_prefix("authorization: Bearer "))
+            .unwrap();
+        let (text, signature) = proof.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key())
+            .verify(text.as_bytes(), &signature)
+            .expect("the app's key signed it");
+        let claims = URL_SAFE_NO_PAD
+            .decode(text.split_once('.').unwrap().1)
+            .unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["iss"], "me");
+        let body = r#"{"token": "t0ken"}"#;
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 201 Created\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .unwrap();
+    });
+    (addr, thread)
+}
+
+#[test]
+fn an_app_asks_for_its_token_once() {
+    let mut ground = Ground::new();
+    let repository = repository(&ground);
+    repository.publish("first");
+    let server = Server::start(ground.path());
+    // x-access-token:t0ken
+    server.want(Some("Basic eC1hY2Nlc3MtdG9rZW46dDBrZW4="));
+    let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let pem = STANDARD.encode(der.as_ref());
+    let key = ground.path().join("app.pem");
+    fs::write(
+        &key,
+        format!("-----BEGIN PRIVATE KEY-----\n{pem}\n-----END PRIVATE KEY-----\n"),
+    )
+    .unwrap();
+    let (addr, thread) = token_server(pair);
+    let mut wish = ground.wish(&server.url("app.git"), "main");
+    wish.credentials = Credentials::App(App {
+        id: "me".to_owned(),
+        installation: 7,
+        key,
+        api: Url::parse(&format!("http://{addr}")).unwrap(),
+    });
+    let mut source = Source::new(wish);
+    ground.sync(&mut source).unwrap();
+    thread.join().unwrap();
+    // The server of tokens is gone: the token is still good.
+    source.look(&mut ground.client, Ground::deadline()).unwrap();
 }
 
 #[test]
