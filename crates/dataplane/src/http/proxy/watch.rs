@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_millis(50);
 /// Whether it is looked at.
 pub(super) enum Watch {
     /// From the end of a while on; and the deadline to which that gives way.
-    Later(Option<Instant>),
+    Later(Instant),
     Now,
     /// It has closed its side, or sent more: it can still read.
     Over,
@@ -24,12 +24,14 @@ pub(super) enum Watch {
 
 impl Watch {
     pub(super) fn new<T: Transport>(conn: &Conn<T>, pump: Option<&Pump>) -> Self {
-        if pump.is_some() || conn.io.is_watched() {
-            return Self::Now;
+        // A deadline that has passed already must stay so.
+        match conn.timer.deadline() {
+            Some(due) if pump.is_none() && !conn.io.is_watched() => {
+                conn.timer.shorten(SOON);
+                Self::Later(due)
+            }
+            _ => Self::Now,
         }
-        let due = conn.timer.deadline();
-        conn.timer.shorten(SOON);
-        Self::Later(due)
     }
 
     /// Begins when it is time to.
@@ -37,10 +39,7 @@ impl Watch {
         if let Self::Later(due) = *self
             && conn.timer.expired(cx)
         {
-            match due {
-                Some(due) => conn.timer.arm(due),
-                None => conn.timer.disarm(),
-            }
+            conn.timer.arm(due);
             *self = Self::Now;
         }
     }
