@@ -30,6 +30,8 @@ pub(super) const MAX_DEPTH: usize = 60;
 
 /// Syntax errors after which reading goes on: each costs a look at the rest of the file.
 const MAX_SLIPS: usize = 100;
+/// An object with fewer keys is looked through for one of the same name.
+const FEW: usize = 24;
 /// What `!!` stands for.
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
@@ -106,7 +108,7 @@ enum Holds {
     Seq(Vec<Node>),
     Map {
         entries: Vec<Entry>,
-        /// Keys seen, with their entry: objects with thousands of keys stay linear.
+        /// The marks of the keys, once there are [`FEW`] of them: objects with thousands of keys stay linear.
         seen: HashMap<String, Mark>,
         /// A key that waits for its value.
         key: Option<(Mark, Key)>,
@@ -267,8 +269,8 @@ impl Reader<'_> {
 
     /// Bounds what a file may hold, an alias with all that it stands for.
     fn count(&mut self, node: &Node, mark: Mark) -> Result<(), Stop> {
-        let mut pending = vec![node];
-        while let Some(node) = pending.pop() {
+        let (mut next, mut pending) = (Some(node), Vec::new());
+        while let Some(node) = next.take().or_else(|| pending.pop()) {
             self.nodes += 1;
             if self.nodes > MAX_NODES || self.text_bytes > MAX_TEXT_BYTES {
                 return Err(Stop {
@@ -367,13 +369,15 @@ impl Reader<'_> {
             None => *key = Some((node.mark, self.key(node)?)),
             Some((mark, Key::Merge)) => merges.push((mark, node)),
             Some((mark, Key::Named(name))) => {
-                if let Some(first) = seen.get(&name) {
+                if let Some(first) = first(entries, seen, &name) {
                     let message = format!("the same key as in line {}", first.line);
                     let (path, place) = (self.path().key(name), self.place(mark));
                     self.findings.add(Severity::Error, place, path, message);
                     return Ok(());
                 }
-                seen.insert(name.clone(), mark);
+                if !seen.is_empty() {
+                    seen.insert(name.clone(), mark);
+                }
                 entries.push(Entry {
                     key: name,
                     mark,
@@ -434,6 +438,18 @@ impl Reader<'_> {
             column: mark.column,
         }
     }
+}
+
+/// Where a key stands already.
+fn first(entries: &[Entry], seen: &mut HashMap<String, Mark>, name: &str) -> Option<Mark> {
+    if entries.len() < FEW {
+        let mut same = entries.iter().filter(|entry| entry.key == name);
+        return same.next().map(|entry| entry.mark);
+    }
+    if seen.is_empty() {
+        seen.extend(entries.iter().map(|entry| (entry.key.clone(), entry.mark)));
+    }
+    seen.get(name).copied()
 }
 
 /// For each line the least indentation of it and all below it, empty lines aside; nothing for a text that ends with a
