@@ -3,9 +3,10 @@
 //! The server's certificate is always verified, against the authorities of `--upstream-ca` or those of the system, and for the name
 //! that was configured: there is no way to turn that off, since whoever needs it wants `--upstream-ca` with the server's own
 //! certificate. Files are watched and reloaded as a server's are: what is no good is refused, with the reason, and what was in
-//! force stays. Sessions are resumed; a change of the files begins anew.
+//! force stays. Sessions are resumed; a change of the files begins anew, and connections that were opened before it get no more requests.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -82,6 +83,8 @@ struct Shared {
     params: UpstreamTlsParams,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<Configs>>,
+    /// How often that has changed.
+    changes: AtomicU64,
     state: Mutex<State>,
     changed: Counter,
     refused: Counter,
@@ -147,6 +150,7 @@ impl UpstreamTls {
             params: params.clone(),
             provider,
             current: RwLock::new(Arc::new(configs)),
+            changes: AtomicU64::new(0),
             state: Mutex::new(State {
                 digest,
                 refusal: None,
@@ -171,6 +175,11 @@ impl UpstreamTls {
             Inside::Http2 => &current.http2,
             Inside::Any => &current.any,
         })
+    }
+
+    /// How often the files have changed. A connection belongs to the count from before it was opened.
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.changes.load(Ordering::Acquire)
     }
 
     /// What is on disk and not in force, and why.
@@ -204,6 +213,7 @@ impl UpstreamTls {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *current = Arc::new(configs);
+        shared.changes.fetch_add(1, Ordering::Release);
         shared.changed.inc();
         shared.generation.add(1);
         tracing::info!("the authorities or the certificate for upstreams changed: in force");

@@ -61,6 +61,8 @@ pub struct Pool {
     metrics: UpstreamMetrics,
     outward: Outward,
     mux: Rc<Mux>,
+    /// Of TLS' files, when the kept connections were opened.
+    generation: Cell<u64>,
     /// It has chosen HTTP/1.1 by ALPN.
     declined: Cell<bool>,
     /// The one that was used last comes last.
@@ -93,6 +95,7 @@ impl Pool {
             metrics,
             outward,
             mux: Rc::default(),
+            generation: Cell::new(0),
             declined: Cell::new(false),
             idle: RefCell::default(),
             pruning: Cell::new(false),
@@ -115,6 +118,10 @@ impl Pool {
 
     /// A kept connection on which nothing has come since: not the end either, as far as epoll has told.
     pub fn take(&self) -> Option<Wire> {
+        let generation = self.tls_generation();
+        if self.generation.replace(generation) != generation {
+            self.clear();
+        }
         if self.multiplexes()
             && let Some(stream) = self.take_stream()
         {
@@ -133,7 +140,7 @@ impl Pool {
 
     /// Keeps a connection on which a whole answer was read, if there is room. `now` is when.
     pub fn keep(&self, socket: Wire, now: Instant) {
-        if !socket.can_be_kept() {
+        if !socket.can_be_kept(self.tls_generation()) {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -187,6 +194,11 @@ impl Pool {
         Ok(wire)
     }
 
+    /// How often TLS' files have changed.
+    fn tls_generation(&self) -> u64 {
+        self.outward.tls.as_ref().map_or(0, UpstreamTls::generation)
+    }
+
     fn offers_http2(&self) -> bool {
         self.outward
             .tls
@@ -231,6 +243,10 @@ impl Pool {
             if !http2 && self.target.is_tls() {
                 self.declined.set(true);
                 return Ok(wire);
+            }
+            // The files changed while hands were shaken.
+            if !wire.can_be_kept(self.tls_generation()) {
+                continue;
             }
             let scheme = match self.target.is_tls() {
                 true => Scheme::HTTPS,
@@ -283,11 +299,13 @@ impl Pool {
                 io::Error::other("an https:// upstream that a file names needs --upstream-ca");
             return Err(ConnectError::Failed(why));
         };
+        let generation = tls.generation();
         let shake = TlsStream::connect(socket, tls.config(inside), name.clone());
         let handshake = shake.await.map_err(ConnectError::Tls)?;
         let http2 = handshake.connection().alpn_protocol() == Some(b"h2");
         let stream = handshake.into_stream().map_err(ConnectError::Tls)?;
-        Ok((Wire::Tls(Box::new(stream)), http2))
+        let stream = Box::new(stream);
+        Ok((Wire::Tls { stream, generation }, http2))
     }
 
     async fn dial(&self) -> Result<Socket, ConnectError> {

@@ -13,7 +13,12 @@ pub enum Wire {
     /// In the clear.
     Plain(Socket),
     /// By TLS.
-    Tls(Box<TlsStream>),
+    Tls {
+        /// The connection.
+        stream: Box<TlsStream>,
+        /// That of the files which it was opened with.
+        generation: u64,
+    },
     /// A stream of HTTP/2, which carries one request.
     Http2(Box<Exchange>),
 }
@@ -30,9 +35,13 @@ impl Wire {
         matches!(self, Self::Http2(exchange) if exchange.is_unprocessed())
     }
 
-    /// It can carry another request.
-    pub(super) fn can_be_kept(&self) -> bool {
-        !matches!(self, Self::Http2(_))
+    /// It can carry another request; `generation` is that of TLS' files in force. What they said before is no more to be relied on.
+    pub(super) fn can_be_kept(&self, generation: u64) -> bool {
+        match self {
+            Self::Plain(_) => true,
+            Self::Tls { generation: of, .. } => *of == generation,
+            Self::Http2(_) => false,
+        }
     }
 }
 
@@ -41,7 +50,7 @@ macro_rules! each {
     ($wire:expr, $io:ident => $call:expr) => {
         match $wire {
             Wire::Plain($io) => $call,
-            Wire::Tls($io) => $call,
+            Wire::Tls { stream: $io, .. } => $call,
             Wire::Http2($io) => $call,
         }
     };
