@@ -7,6 +7,7 @@ pub mod http;
 pub mod http2;
 pub mod module;
 pub mod net;
+pub mod resp;
 pub mod tls;
 pub mod upstream;
 pub mod watch;

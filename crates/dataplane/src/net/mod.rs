@@ -33,7 +33,7 @@ pub(crate) const NEWCOMER: std::time::Duration = std::time::Duration::from_secs(
 #[cfg(test)]
 pub(crate) mod memory;
 
-pub use accept::{Accepted, Acceptor, Serve, accept};
+pub use accept::{Accepted, Acceptor, Guard, Serve, accept};
 pub use buffer::Buf;
 pub(crate) use buffer::SMALL_BYTES;
 pub use by_address::ListenerLimits;

@@ -1,0 +1,377 @@
+//! Clients: their commands are read, sent where they belong, and answered in order.
+//!
+//! ```text
+//!   read ─▶ commands ─▶ Router ─▶ lanes (shared connections)          replies ─▶ outbox ─▶ one write a turn
+//!                  └─▶ what needs a connection of its own: session, private
+//! ```
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use podkit_foundation::params::Size;
+
+use super::commands::{Kind, Words, find};
+use super::join::Join;
+use super::lane::Greeting;
+use super::reply::Outbox;
+use super::route::{Place, Request, Router};
+use super::scan::{Bounds, Commands, Found, put_command};
+use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
+
+/// Commands of one client without a reply before no more are read from it.
+const MOST_WAITING: usize = 4096;
+/// Bytes that a client has not taken before no more are read from it.
+const MOST_UNREAD: usize = 256 * 1024;
+/// A read of so many bytes is one of many: the next gets a large buffer.
+const BUSY_BYTES: usize = 16 * 1024;
+
+podkit_foundation::params! {
+    /// What clients may do.
+    pub struct RespLimits {
+        /// Client connections at most; those past it are closed at once.
+        max_connections: u32 { default: Some("10000"), bounds: Some((1, 10_000_000)) },
+        /// Bytes of a command at most, its values included.
+        max_command_size: Size { default: Some("512Mi"), bounds: Some((1024, 4_294_967_296)) },
+        /// Bytes of replies that a client has not taken, at most; then it is cut.
+        max_reply_size: Size { default: Some("1Gi"), bounds: Some((1024, 17_179_869_184)) },
+        /// How long a client may be silent; 0s: as long as it likes.
+        client_timeout: Duration { default: Some("0s"), bounds: Some((0, 604_800_000)) },
+    }
+}
+
+/// Serves the clients of one worker.
+#[derive(Debug)]
+pub struct Front<R> {
+    pub(super) router: R,
+    limits: RespLimits,
+}
+
+impl<R: Router> Front<R> {
+    /// With what `router` decides.
+    pub fn new(router: R, limits: RespLimits) -> Rc<Self> {
+        Rc::new(Self { router, limits })
+    }
+
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds {
+            command_bytes: usize::try_from(self.limits.max_command_size.0).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl<R: Router> Serve for Front<R> {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            mut socket,
+            peer,
+            worker,
+            guard,
+        } = accepted;
+        if socket.watch().is_err() {
+            return;
+        }
+        let mut client = Client {
+            front: self,
+            socket,
+            timer: worker.clock.timer(),
+            worker,
+            outbox: Rc::default(),
+            input: None,
+            busy: false,
+            scan: Commands::default(),
+            special: false,
+            ending: false,
+            greeting: None,
+            name: Vec::new(),
+            id: 0,
+            _guard: guard,
+        };
+        let ended = client.live().await;
+        client.outbox.close();
+        if let Err(error) = ended
+            && error.kind() == io::ErrorKind::Other
+        {
+            tracing::debug!(%peer, why = %error, "a client was cut");
+        }
+    }
+}
+
+/// A connection of a client.
+pub(super) struct Client<R> {
+    pub(super) front: Rc<Front<R>>,
+    pub(super) socket: Socket,
+    pub(super) worker: Rc<Worker>,
+    timer: Timer,
+    pub(super) outbox: Rc<Outbox>,
+    /// What was read and not understood yet.
+    pub(super) input: Option<Buf>,
+    busy: bool,
+    pub(super) scan: Commands,
+    /// The next command is one that has to be alone.
+    special: bool,
+    /// It is closed when all is answered.
+    pub(super) ending: bool,
+    /// What it has asked for, where that is not what the module says.
+    pub(super) greeting: Option<Greeting>,
+    /// CLIENT SETNAME.
+    pub(super) name: Vec<u8>,
+    /// CLIENT ID, once it was asked for.
+    pub(super) id: u64,
+    _guard: Guard,
+}
+
+/// Why a turn ended.
+enum Turn {
+    /// The first command of the input has to be alone, and nothing is waited for.
+    Special,
+    /// The client is gone, or has been told all.
+    Over,
+}
+
+/// What became of a command.
+enum Outcome {
+    Sent,
+    /// It has to be alone.
+    Special,
+    /// The way is full: later.
+    Later,
+}
+
+impl<R: Router> Client<R> {
+    async fn live(&mut self) -> io::Result<()> {
+        loop {
+            match poll_fn(|cx| self.turn(cx)).await? {
+                Turn::Over => return Ok(()),
+                Turn::Special => self.special().await?,
+            }
+        }
+    }
+
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
+        self.outbox.watch(cx);
+        loop {
+            let flushed = self.flush(cx)?;
+            if self.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
+                return Poll::Ready(Err(io::Error::other(
+                    "it does not take its replies (--max-reply-size)",
+                )));
+            }
+            let waiting = self.outbox.waiting();
+            if self.special && waiting == 0 {
+                self.special = false;
+                return Poll::Ready(Ok(Turn::Special));
+            }
+            if self.ending {
+                return match waiting == 0 && flushed {
+                    true => Poll::Ready(Ok(Turn::Over)),
+                    false => Poll::Pending,
+                };
+            }
+            if self.special || waiting >= MOST_WAITING || self.outbox.bytes() >= MOST_UNREAD {
+                return Poll::Pending;
+            }
+            // What is there first; then what comes.
+            if self.input.is_some() {
+                match self.take(cx) {
+                    Outcome::Later => return Poll::Pending,
+                    Outcome::Special => continue,
+                    Outcome::Sent if self.ending || self.outbox.bytes() > 0 => continue,
+                    Outcome::Sent => {}
+                }
+                if self.outbox.waiting() >= MOST_WAITING {
+                    return Poll::Pending;
+                }
+            }
+            if self.worker.draining() && waiting == 0 && self.input.is_none() {
+                return Poll::Ready(Ok(Turn::Over));
+            }
+            match self.read(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Turn::Over)),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    // Armed only where silence is bounded; it also tells that the process drains.
+                    if self.timer.expired(cx) {
+                        return Poll::Ready(Err(io::Error::other(
+                            "it was silent (--client-timeout)",
+                        )));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Writes what is ready; true when nothing is left.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let socket = &mut self.socket;
+        self.outbox.with(|out| {
+            while let Some(buf) = out {
+                match socket.poll_write(cx, &[IoSlice::new(buf.filled())]) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => buf.consume(count),
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(false),
+                }
+                if buf.is_empty() {
+                    *out = None;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Reads more of the input. 0 is the end.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.socket.poll_readable(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(result) => result?,
+        }
+        let fresh = || match self.busy {
+            true => Buf::large(),
+            false => Buf::small(),
+        };
+        let buf = self.input.get_or_insert_with(fresh);
+        // A value that is larger than the buffer: it grows with what has come.
+        let room = if buf.len() > BUSY_BYTES { buf.len() } else { 1 };
+        buf.reserve(room);
+        let read = self.socket.poll_read(cx, buf);
+        if buf.is_empty() {
+            self.input = None;
+        }
+        if let Poll::Ready(Ok(count)) = read {
+            self.busy = count >= BUSY_BYTES;
+            let silence = self.front.limits.client_timeout;
+            if !silence.is_zero() {
+                self.timer.arm_for(silence);
+            }
+        }
+        read
+    }
+
+    /// Takes the commands that are there.
+    fn take(&mut self, cx: &mut Context<'_>) -> Outcome {
+        let Some(mut buf) = self.input.take() else {
+            return Outcome::Sent;
+        };
+        let bounds = self.front.bounds();
+        let mut taken = 0;
+        let outcome = loop {
+            let bytes = &buf.filled()[taken..];
+            let length = match self.scan.next(bytes, bounds) {
+                Ok(Found::Nothing) => break Outcome::Sent,
+                Ok(Found::Command(length)) => length,
+                Ok(Found::Inline(length, words)) => {
+                    // As any other from here on.
+                    let mut framed = Vec::new();
+                    if !words.is_empty() {
+                        put_command(&mut framed, &words);
+                    }
+                    framed.extend_from_slice(&bytes[length..]);
+                    buf.clear();
+                    buf.put(&framed);
+                    taken = 0;
+                    self.scan.reset();
+                    continue;
+                }
+                Err(why) => {
+                    self.outbox.answer(format!("-{why}\r\n").as_bytes());
+                    self.ending = true;
+                    taken = buf.len();
+                    break Outcome::Sent;
+                }
+            };
+            let request = Request {
+                bytes: &bytes[..length],
+                words: Words::new(bytes, self.scan.args()),
+                command: None,
+            };
+            match self.send(request, cx) {
+                Outcome::Sent => taken += length,
+                other => {
+                    self.scan.reset();
+                    self.special |= matches!(other, Outcome::Special);
+                    break other;
+                }
+            }
+            if self.outbox.waiting() >= MOST_WAITING {
+                break Outcome::Sent;
+            }
+        };
+        buf.consume(taken);
+        if !buf.is_empty() {
+            self.input = Some(buf);
+        }
+        outcome
+    }
+
+    #[inline]
+    fn send(&self, mut request: Request<'_>, cx: &Context<'_>) -> Outcome {
+        let Some(name) = request.words.get(0) else {
+            return Outcome::Sent;
+        };
+        request.command = find(name);
+        if let Some(command) = request.command {
+            if !command.takes(request.words.len()) {
+                let name = command.name;
+                let line = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+                self.outbox.answer(line.as_bytes());
+                return Outcome::Sent;
+            }
+            if is_special(command.kind, &request) {
+                return Outcome::Special;
+            }
+        }
+        let router = &self.front.router;
+        let node = match router.place(&request) {
+            Place::One(node) => node,
+            Place::Any => router.first(),
+            Place::Answer(reply) => {
+                router.taken(&request);
+                self.outbox.answer(&reply);
+                return Outcome::Sent;
+            }
+            Place::Split(parts, merge) => {
+                let lanes: Vec<_> = parts
+                    .iter()
+                    .map(|part| part.node.lane(self.greeting.as_ref()))
+                    .collect();
+                if !lanes.iter().all(|lane| lane.has_room(cx)) {
+                    return Outcome::Later;
+                }
+                router.taken(&request);
+                let join = Join::new(merge, parts.len());
+                let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
+                let tickets = self.outbox.tickets(join, count);
+                for ((part, lane), ticket) in parts.iter().zip(&lanes).zip(tickets) {
+                    lane.send(&part.bytes, ticket);
+                }
+                return Outcome::Sent;
+            }
+        };
+        let lane = node.lane(self.greeting.as_ref());
+        if !lane.has_room(cx) {
+            return Outcome::Later;
+        }
+        router.taken(&request);
+        lane.send(request.bytes, self.outbox.ticket());
+        Outcome::Sent
+    }
+}
+
+/// It needs a connection of its own, or changes what the client's connection is.
+fn is_special(kind: Kind, request: &Request<'_>) -> bool {
+    match kind {
+        Kind::Session | Kind::Subscribe | Kind::Blocks => true,
+        Kind::BlocksRead => {
+            let words = &request.words;
+            (1..words.len()).any(|at| words.is(at, b"block"))
+        }
+        Kind::Read | Kind::Write | Kind::Script | Kind::Other | Kind::Admin => request
+            .command
+            .is_some_and(|command| command.name == "monitor"),
+    }
+}

@@ -1,0 +1,188 @@
+//! One reply out of those of several upstreams.
+
+use std::ops::Range;
+
+use super::scan::{elements, integer, put_line};
+
+/// How parts become one.
+#[derive(Debug)]
+pub enum Merge {
+    /// `+OK` when all say so.
+    Ok,
+    /// Numbers are added.
+    Sum,
+    /// The values of each part, at these places of the whole.
+    Values(Vec<Vec<u32>>),
+    /// The values of all parts, one part after the other.
+    Append,
+    /// What the first part says.
+    First,
+    /// Of numbers of nothing (0) and something (1) at each place: the least (SCRIPT EXISTS).
+    Least,
+}
+
+/// A reply in the making.
+#[derive(Debug)]
+pub(super) struct Join {
+    merge: Merge,
+    parts: Vec<Option<Vec<u8>>>,
+    left: usize,
+}
+
+impl Join {
+    /// Of so many parts.
+    pub(super) fn new(merge: Merge, parts: usize) -> Self {
+        let mut empty = Vec::new();
+        empty.resize_with(parts, || None);
+        Self {
+            merge,
+            parts: empty,
+            left: parts,
+        }
+    }
+
+    /// A part has come.
+    pub(super) fn part(&mut self, part: u32, reply: &[u8]) {
+        if let Some(place @ None) = self.parts.get_mut(part as usize) {
+            *place = Some(reply.to_vec());
+            self.left -= 1;
+        }
+    }
+
+    /// The whole, when all parts are there. An error of any part is that of the whole: half an answer would look like one.
+    pub(super) fn finish(&mut self) -> Option<Vec<u8>> {
+        if self.left > 0 {
+            return None;
+        }
+        let parts: Vec<&[u8]> = self.parts.iter().flatten().map(Vec::as_slice).collect();
+        let error = parts
+            .iter()
+            .find(|part| matches!(part.first(), Some(b'-' | b'!')));
+        if let Some(error) = error {
+            return Some(error.to_vec());
+        }
+        let whole = match &self.merge {
+            Merge::Ok => Some(b"+OK\r\n".to_vec()),
+            Merge::First => parts.first().map(|part| part.to_vec()),
+            Merge::Sum => sum(&parts),
+            Merge::Append => append(&parts),
+            Merge::Values(places) => place(&parts, places),
+            Merge::Least => least(&parts),
+        };
+        let odd = || b"-ERR the shards' replies are not of one form\r\n".to_vec();
+        Some(whole.unwrap_or_else(odd))
+    }
+}
+
+fn sum(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let numbers = parts.iter().map(|part| integer(part));
+    let sum = numbers.sum::<Option<i64>>()?;
+    Some(format!(":{sum}\r\n").into_bytes())
+}
+
+fn append(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let found: Option<Vec<Vec<Range<usize>>>> = parts.iter().map(|part| elements(part)).collect();
+    let found = found?;
+    let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    let kind = *parts.first()?.first()?;
+    put_line(&mut out, kind, found.iter().map(Vec::len).sum());
+    for (part, ranges) in parts.iter().zip(&found) {
+        if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+            out.extend_from_slice(&part[first.start..last.end]);
+        }
+    }
+    Some(out)
+}
+
+fn place(parts: &[&[u8]], places: &[Vec<u32>]) -> Option<Vec<u8>> {
+    let count = places.iter().map(Vec::len).sum();
+    let mut values: Vec<&[u8]> = vec![&[]; count];
+    for (part, places) in parts.iter().zip(places) {
+        let ranges = elements(part)?;
+        if ranges.len() != places.len() {
+            return None;
+        }
+        for (range, place) in ranges.into_iter().zip(places) {
+            *values.get_mut(*place as usize)? = &part[range];
+        }
+    }
+    let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
+    put_line(&mut out, b'*', count);
+    values.iter().for_each(|value| out.extend_from_slice(value));
+    Some(out)
+}
+
+fn least(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let mut least: Option<Vec<i64>> = None;
+    for part in parts {
+        let numbers: Option<Vec<i64>> = elements(part)?
+            .into_iter()
+            .map(|range| integer(&part[range]))
+            .collect();
+        let numbers = numbers?;
+        least = Some(match least {
+            None => numbers,
+            Some(known) if known.len() == numbers.len() => {
+                known.iter().zip(&numbers).map(|(a, b)| *a.min(b)).collect()
+            }
+            Some(_) => return None,
+        });
+    }
+    let least = least?;
+    let mut out = Vec::new();
+    put_line(&mut out, b'*', least.len());
+    least
+        .iter()
+        .for_each(|number| out.extend_from_slice(format!(":{number}\r\n").as_bytes()));
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn join(merge: Merge, parts: &[&str]) -> String {
+        let mut join = Join::new(merge, parts.len());
+        for (at, part) in parts.iter().enumerate() {
+            assert!(join.finish().is_none());
+            join.part(at as u32, part.as_bytes());
+        }
+        String::from_utf8(join.finish().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn parts_become_what_one_server_would_say() {
+        assert_eq!(join(Merge::Sum, &[":2\r\n", ":40\r\n"]), ":42\r\n");
+        assert_eq!(join(Merge::Ok, &["+OK\r\n", "+OK\r\n"]), "+OK\r\n");
+        assert_eq!(
+            join(
+                Merge::Append,
+                &["*1\r\n$1\r\na\r\n", "*0\r\n", "*1\r\n$1\r\nb\r\n"]
+            ),
+            "*2\r\n$1\r\na\r\n$1\r\nb\r\n"
+        );
+        let places = vec![vec![0, 2], vec![1]];
+        let whole = join(
+            Merge::Values(places),
+            &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$1\r\nb\r\n"],
+        );
+        assert_eq!(whole, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
+        assert_eq!(
+            join(Merge::Least, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"]),
+            "*2\r\n:1\r\n:0\r\n"
+        );
+    }
+
+    #[test]
+    fn an_error_of_one_is_that_of_all() {
+        assert_eq!(join(Merge::Sum, &[":2\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
+        assert!(join(Merge::Sum, &[":2\r\n", "+OK\r\n"]).starts_with("-ERR the shards"));
+        assert!(
+            join(
+                Merge::Values(vec![vec![0], vec![1]]),
+                &["*0\r\n", "*1\r\n:1\r\n"]
+            )
+            .starts_with("-ERR")
+        );
+    }
+}

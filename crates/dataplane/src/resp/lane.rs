@@ -1,0 +1,477 @@
+//! A connection to a server that the commands of many clients share.
+//!
+//! ```text
+//!   client ─ command ─▶ ┐                     ┌─▶ ticket ─▶ outbox of its client
+//!   client ─ command ─▶ ├ one write a turn ─▶ │ replies, in order
+//!   client ─ command ─▶ ┘                     └─▶ ticket ─▶ …
+//! ```
+//!
+//! It is dialled when a command comes, and again after it was lost: what was provably not sent is sent then, and what was sent and not
+//! answered gets an error that says so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::reply::Ticket;
+use super::scan::{Replies, Shape, put_command};
+use crate::net::{Buf, Transport};
+use crate::upstream::{Pool, Wire};
+
+/// Bytes that wait to be sent before clients have to wait with theirs.
+const MOST_BYTES: usize = 4 << 20;
+/// Commands without a reply before clients have to wait with theirs.
+const MOST_WAITING: usize = 64 * 1024;
+/// Room that is kept when all was sent.
+const KEPT_BYTES: usize = 256 * 1024;
+/// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// What a connection begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Greeting {
+    /// The user's name (empty: the default one) and password.
+    pub auth: Option<(Vec<u8>, Vec<u8>)>,
+    /// RESP3 is spoken.
+    pub resp3: bool,
+    /// The database.
+    pub database: u32,
+}
+
+impl Greeting {
+    /// The commands.
+    pub fn commands(&self) -> Vec<Vec<u8>> {
+        let mut commands = Vec::new();
+        let mut add = |words: &[&[u8]]| {
+            let mut command = Vec::new();
+            put_command(&mut command, words);
+            commands.push(command);
+        };
+        match &self.auth {
+            Some((user, password)) if user.is_empty() => add(&[b"AUTH", password]),
+            Some((user, password)) => add(&[b"AUTH", user, password]),
+            None => {}
+        }
+        if self.resp3 {
+            add(&[b"HELLO", b"3"]);
+        }
+        if self.database > 0 {
+            add(&[b"SELECT", self.database.to_string().as_bytes()]);
+        }
+        commands
+    }
+}
+
+/// A shared connection. Not shared with other threads.
+#[derive(Debug)]
+pub struct Lane {
+    /// Of the server, for messages.
+    name: Rc<str>,
+    pool: Rc<Pool>,
+    greeting: Greeting,
+    /// How long nothing may come while something is waited for.
+    patience: Duration,
+    state: RefCell<State>,
+    /// Nobody may use it any more: it ends when all is answered.
+    closing: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Commands, of which the first `written` bytes were sent.
+    out: Vec<u8>,
+    written: usize,
+    /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
+    before: u64,
+    waiting: VecDeque<Waiting>,
+    task: Option<Waker>,
+    /// Clients that wait for room.
+    crowd: Vec<Waker>,
+    /// The last dial failed; not again before then.
+    failed: Option<(Instant, String)>,
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    /// Where its command begins.
+    start: u64,
+}
+
+impl State {
+    fn watch(&mut self, cx: &Context<'_>) {
+        if !self
+            .task
+            .as_ref()
+            .is_some_and(|task| task.will_wake(cx.waker()))
+        {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    /// How much of the stream was sent.
+    fn sent(&self) -> u64 {
+        self.before + self.written as u64
+    }
+}
+
+impl Lane {
+    /// To the server of `pool`. Spawns the task that carries it.
+    pub fn new(name: Rc<str>, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+        let lane = Rc::new(Self {
+            name,
+            pool,
+            greeting,
+            patience,
+            state: RefCell::default(),
+            closing: Cell::new(false),
+        });
+        drop(tokio::task::spawn_local(Rc::clone(&lane).live()));
+        lane
+    }
+
+    /// There is room for another command. Otherwise the task of `cx` is woken when there is.
+    pub fn has_room(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.borrow_mut();
+        let full =
+            state.out.len() - state.written >= MOST_BYTES || state.waiting.len() >= MOST_WAITING;
+        if full {
+            state.crowd.push(cx.waker().clone());
+        }
+        !full
+    }
+
+    /// Sends a command (or several whose replies are one's: then the ticket is the last one's).
+    #[inline]
+    pub fn send(&self, command: &[u8], ticket: Ticket) {
+        let state = &mut *self.state.borrow_mut();
+        if let Some((until, why)) = &state.failed {
+            if Instant::now() < *until {
+                let line = format!("-ERR {}\r\n", why);
+                return ticket.reply(line.as_bytes());
+            }
+            state.failed = None;
+        }
+        let start = state.before + state.out.len() as u64;
+        state.out.extend_from_slice(command);
+        state.waiting.push_back(Waiting { ticket, start });
+        // Whoever carries it is awake while something waits to be sent.
+        if state.out.len() - state.written == command.len()
+            && let Some(task) = &state.task
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Ends it when all that waits is answered.
+    pub fn close(&self) {
+        self.closing.set(true);
+        if let Some(task) = &self.state.borrow().task {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Commands that wait for a reply.
+    pub fn waiting(&self) -> usize {
+        self.state.borrow().waiting.len()
+    }
+
+    async fn live(self: Rc<Self>) {
+        while poll_fn(|cx| self.poll_work(cx)).await {
+            match open(&self.pool, &self.greeting).await {
+                Ok(wire) => {
+                    self.state.borrow_mut().pause = Duration::ZERO;
+                    let why = self.carry(wire).await;
+                    self.lost(&why);
+                }
+                Err(why) => self.unreachable(&why),
+            }
+        }
+    }
+
+    /// Ready when there is something to send; false when there never will be.
+    fn poll_work(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.state.borrow_mut();
+        state.watch(cx);
+        if !state.waiting.is_empty() {
+            return Poll::Ready(true);
+        }
+        match self.closing.get() {
+            true => Poll::Ready(false),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Moves commands and replies until the connection ends; says why it did.
+    async fn carry(&self, mut wire: Wire) -> String {
+        let (mut input, mut scan) = (None, Replies::default());
+        let mut silence = Silence::new(self.patience);
+        poll_fn(|cx| {
+            self.state.borrow_mut().watch(cx);
+            let moved = self
+                .write(&mut wire, cx)
+                .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));
+            let heard = match moved {
+                Ok(heard) => heard,
+                Err(why) => return Poll::Ready(why),
+            };
+            let waits = self.waiting() > 0;
+            if !waits && self.closing.get() {
+                return Poll::Ready("it is not needed any more".to_owned());
+            }
+            match silence.is_over(cx, waits, heard) {
+                true => Poll::Ready(format!("no reply for {} ms", self.patience.as_millis())),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn write(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
+        let state = &mut *self.state.borrow_mut();
+        while state.written < state.out.len() {
+            let part = [IoSlice::new(&state.out[state.written..])];
+            match wire.poll_write(cx, &part) {
+                Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
+                Poll::Ready(Ok(count)) => state.written += count,
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Pending => break,
+            }
+        }
+        if state.written == state.out.len() && state.written > 0 {
+            state.before += state.written as u64;
+            state.written = 0;
+            state.out.clear();
+            if state.out.capacity() > KEPT_BYTES {
+                state.out.shrink_to(KEPT_BYTES);
+            }
+            if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+                return Err(error.to_string());
+            }
+        }
+        if !state.crowd.is_empty()
+            && state.out.len() - state.written < MOST_BYTES / 2
+            && state.waiting.len() < MOST_WAITING / 2
+        {
+            state.crowd.drain(..).for_each(Waker::wake);
+        }
+        Ok(())
+    }
+
+    /// Hands out the replies that are there. True when there were some.
+    fn read(
+        &self,
+        wire: &mut Wire,
+        input: &mut Option<Buf>,
+        scan: &mut Replies,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, String> {
+        let mut some = false;
+        loop {
+            match wire.poll_readable(cx) {
+                Poll::Pending => return Ok(some),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+            let buf = input.get_or_insert_with(Buf::large);
+            buf.reserve(1);
+            let read = wire.poll_read(cx, buf);
+            match read {
+                Poll::Pending => {}
+                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
+                Poll::Ready(Ok(_)) => {
+                    some = true;
+                    self.hand_out(buf, scan)?;
+                }
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+            if buf.is_empty() {
+                *input = None;
+            }
+            if read.is_pending() {
+                return Ok(some);
+            }
+        }
+    }
+
+    fn hand_out(&self, buf: &mut Buf, scan: &mut Replies) -> Result<(), String> {
+        let state = &mut *self.state.borrow_mut();
+        let mut taken = 0;
+        let bytes = buf.filled();
+        while taken < bytes.len()
+            && let Some((length, shape)) = scan.next(&bytes[taken..])?
+        {
+            let reply = &bytes[taken..taken + length];
+            taken += length;
+            if shape == Shape::Push {
+                continue;
+            }
+            match state.waiting.pop_front() {
+                Some(waiting) => waiting.ticket.reply(reply),
+                None => return Err("it replied to nothing".to_owned()),
+            }
+        }
+        buf.consume(taken);
+        Ok(())
+    }
+
+    /// The connection ended: what was sent gets an error, what was not is kept for the next one.
+    fn lost(&self, why: &str) {
+        let state = &mut *self.state.borrow_mut();
+        let sent = state.sent();
+        let mut answered = 0;
+        while let Some(first) = state.waiting.front()
+            && first.start < sent
+        {
+            let waiting = state.waiting.pop_front().expect("it was looked at");
+            let line = format!(
+                "-ERR the connection to {} ended before it replied ({why}): what the command does may have been done\r\n",
+                self.name
+            );
+            waiting.ticket.reply(line.as_bytes());
+            answered += 1;
+        }
+        // From the first command of which nothing was sent.
+        let from = state
+            .waiting
+            .front()
+            .map_or(state.before + state.out.len() as u64, |first| first.start);
+        let skip = usize::try_from(from - state.before).unwrap_or(state.out.len());
+        state.out.drain(..skip);
+        state.before = from;
+        state.written = 0;
+        if answered > 0 {
+            tracing::warn!(
+                server = &*self.name,
+                why,
+                answered,
+                "a connection ended with commands on it"
+            );
+        }
+    }
+
+    /// It can't be dialled.
+    fn unreachable(&self, why: &str) {
+        let state = &mut *self.state.borrow_mut();
+        let why = format!("{} can't be reached: {why}", self.name);
+        state.pause = (state.pause * 2).clamp(PAUSE.0, PAUSE.1);
+        if state.failed.is_none() && state.pause == PAUSE.0 {
+            tracing::warn!("{why}");
+        }
+        state.failed = Some((Instant::now() + state.pause, why.clone()));
+        let line = format!("-ERR {why}\r\n");
+        state
+            .waiting
+            .drain(..)
+            .for_each(|waiting| waiting.ticket.reply(line.as_bytes()));
+        state.before += state.out.len() as u64;
+        state.written = 0;
+        state.out.clear();
+        state.crowd.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// How long nothing has come though something is waited for. One sleep serves many waits: it is set anew only when it ends too early.
+struct Silence {
+    patience: Duration,
+    /// None while nothing is waited for.
+    since: Option<Instant>,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Silence {
+    fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            since: None,
+            sleep: Box::pin(tokio::time::sleep(patience)),
+        }
+    }
+
+    fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
+        if !waits {
+            self.since = None;
+            return false;
+        }
+        if heard || self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let until = self
+                .since
+                .map_or_else(Instant::now, |since| since + self.patience);
+            if until <= Instant::now() {
+                return true;
+            }
+            self.sleep.as_mut().reset(until);
+        }
+        false
+    }
+}
+
+/// Opens a connection of its own, greeted. The error is one line.
+pub(super) async fn open(pool: &Pool, greeting: &Greeting) -> Result<Wire, String> {
+    let mut wire = pool
+        .connect_alone(None)
+        .await
+        .map_err(|error| error.to_string())?;
+    for command in greeting.commands() {
+        let reply = ask(&mut wire, &command, pool.limits().connect_timeout).await?;
+        if reply.first() == Some(&b'-') {
+            let line = String::from_utf8_lossy(&reply[1..]);
+            return Err(line.trim_end().to_owned());
+        }
+    }
+    Ok(wire)
+}
+
+/// Sends a command and waits for its reply, on a connection that nothing else is on.
+pub(super) async fn ask(
+    wire: &mut Wire,
+    command: &[u8],
+    patience: Duration,
+) -> Result<Vec<u8>, String> {
+    let say = |error: &dyn Display| error.to_string();
+    let exchange = async {
+        let mut sent = 0;
+        while sent < command.len() {
+            let part = [IoSlice::new(&command[sent..])];
+            sent += poll_fn(|cx| wire.poll_write(cx, &part))
+                .await
+                .map_err(|error| say(&error))?;
+        }
+        poll_fn(|cx| wire.poll_flush(cx))
+            .await
+            .map_err(|error| say(&error))?;
+        let (mut buf, mut scan) = (Buf::small(), Replies::default());
+        loop {
+            buf.reserve(1);
+            let count = poll_fn(|cx| wire.poll_read(cx, &mut buf))
+                .await
+                .map_err(|error| say(&error))?;
+            if count == 0 {
+                return Err("it closed the connection".to_owned());
+            }
+            while let Some((length, shape)) = scan.next(buf.filled())? {
+                let reply = buf.filled()[..length].to_vec();
+                buf.consume(length);
+                if shape != Shape::Push {
+                    return Ok(reply);
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no reply for {} ms", patience.as_millis())),
+    }
+}

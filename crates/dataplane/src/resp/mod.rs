@@ -1,0 +1,28 @@
+//! Redis' protocol: clients whose commands share connections to servers.
+//!
+//! ```text
+//!   Front ── a client's commands ─▶ Router (of the module) ─▶ Node ─▶ Lane ── one connection for all ─▶ server
+//!     ▲                                                                │
+//!     └──────────── Outbox: replies in order ◀── Ticket ◀──────────────┘
+//! ```
+//!
+//! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared;
+//! `session` and `private` do what a client needs a connection of its own for. All of a client stays on one thread.
+
+mod commands;
+mod front;
+mod join;
+mod lane;
+mod node;
+mod private;
+mod reply;
+mod route;
+pub mod scan;
+mod session;
+
+pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
+pub use front::{Front, RespLimits};
+pub use join::Merge;
+pub use lane::Greeting;
+pub use node::Node;
+pub use route::{Part, Place, Request, Router};

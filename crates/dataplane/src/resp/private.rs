@@ -1,0 +1,277 @@
+//! Commands that need a connection of the client's own for a while: transactions (MULTI, WATCH), and those that wait (BLPOP).
+//!
+//! A transaction goes to the server of its first key; one whose keys are on several is refused as Redis Cluster does, and EXEC
+//! fails then. The connection is given up when nothing on it is left that the next command could depend on.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::commands::Kind;
+use super::front::Client;
+use super::node::Node;
+use super::reply::Ticket;
+use super::route::{Request, Router};
+use super::scan::{Replies, Shape};
+use super::session::Taken;
+use crate::net::{Buf, Transport};
+use crate::upstream::Wire;
+
+const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
+const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+
+/// A connection of the client's own, and what is on it.
+#[derive(Default)]
+struct Private {
+    node: Option<Rc<Node>>,
+    wire: Option<Wire>,
+    /// To be sent.
+    out: Vec<u8>,
+    /// Who waits for the replies; None: nobody.
+    waiting: VecDeque<Option<Ticket>>,
+    input: Option<Buf>,
+    scan: Replies,
+    multi: bool,
+    watching: bool,
+    /// A command of the transaction was refused here.
+    aborted: bool,
+}
+
+/// Why a turn ended.
+enum Turn {
+    /// Commands of the client are there.
+    Input,
+    /// Nothing is left on it.
+    Done,
+    /// The client is gone.
+    Gone,
+    /// The server is.
+    Lost(String),
+}
+
+impl Private {
+    /// It has to be kept for the next command.
+    fn is_held(&self) -> bool {
+        self.multi || self.watching
+    }
+}
+
+impl<R: Router> Client<R> {
+    /// Does `first`, and what belongs to it.
+    pub(super) async fn private(&mut self, first: Taken) -> io::Result<()> {
+        let mut private = Private::default();
+        self.add(&mut private, &first).await;
+        loop {
+            // What has come already is read before anything is waited for.
+            while private.is_held() {
+                match self.next() {
+                    Ok(Some(taken)) => self.add(&mut private, &taken).await,
+                    Ok(None) => break,
+                    Err(why) => {
+                        self.outbox.answer(format!("-{why}\r\n").as_bytes());
+                        self.ending = true;
+                        return Ok(());
+                    }
+                }
+            }
+            match poll_fn(|cx| self.private_turn(&mut private, cx)).await? {
+                Turn::Input => {}
+                Turn::Done => return Ok(()),
+                Turn::Gone => {
+                    self.ending = true;
+                    return Ok(());
+                }
+                Turn::Lost(why) => {
+                    let name = private.node.as_ref().map_or("", |node| node.name());
+                    let line = format!(
+                        "-ERR the connection to {name} ended before it replied ({why}): what the command does may have been done\r\n"
+                    );
+                    private
+                        .waiting
+                        .drain(..)
+                        .flatten()
+                        .for_each(|ticket| ticket.reply(line.as_bytes()));
+                    // Redis would have forgotten it too.
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Puts a command on the connection, or answers it here.
+    async fn add(&mut self, private: &mut Private, taken: &Taken) {
+        let request = taken.request();
+        let name = request.command.map_or("", |command| command.name);
+        match name {
+            "quit" | "reset" => {
+                *private = Private::default();
+                if name == "quit" {
+                    self.ending = true;
+                    return self.outbox.answer(b"+OK\r\n");
+                }
+                self.greeting = None;
+                self.name.clear();
+                return self.outbox.answer(b"+RESET\r\n");
+            }
+            "multi" if private.multi => {
+                return self
+                    .outbox
+                    .answer(b"-ERR MULTI calls can not be nested\r\n");
+            }
+            "multi" => {
+                private.multi = true;
+                if private.node.is_none() {
+                    // Where it goes is known with its first key.
+                    return self.outbox.answer(b"+OK\r\n");
+                }
+            }
+            "exec" | "discard" if !private.multi => {
+                let line = format!("-ERR {} without MULTI\r\n", name.to_uppercase());
+                return self.outbox.answer(line.as_bytes());
+            }
+            "exec" | "discard" => return self.end(private, name, taken),
+            "watch" if private.multi => {
+                return self
+                    .outbox
+                    .answer(b"-ERR WATCH inside MULTI is not allowed\r\n");
+            }
+            "watch" => private.watching = true,
+            "unwatch" => private.watching = false,
+            _ => {}
+        }
+        let alone = request
+            .command
+            .is_some_and(|command| matches!(command.kind, Kind::Session | Kind::Subscribe));
+        let belongs = matches!(name, "multi" | "watch" | "unwatch");
+        if alone && !belongs {
+            private.aborted = private.multi;
+            let line = format!("-ERR {name} can't be done within a transaction\r\n");
+            return self.outbox.answer(line.as_bytes());
+        }
+        if let Err(reply) = self.choose(private, &request).await {
+            private.aborted = private.multi;
+            private.watching &= name != "watch";
+            return self.outbox.answer(&reply);
+        }
+        private.out.extend_from_slice(&taken.bytes);
+        private.waiting.push_back(Some(self.outbox.ticket()));
+    }
+
+    /// Makes sure of a connection to where the command belongs.
+    async fn choose(
+        &mut self,
+        private: &mut Private,
+        request: &Request<'_>,
+    ) -> Result<(), Vec<u8>> {
+        let router = &self.front.router;
+        let wanted = router.stays(request)?;
+        if let Some(node) = &private.node {
+            return match wanted {
+                Some(wanted) if !Rc::ptr_eq(&wanted, node) => {
+                    Err(b"-CROSSSLOT Keys in request don't hash to the same shard\r\n".to_vec())
+                }
+                _ => Ok(()),
+            };
+        }
+        let node = wanted.unwrap_or_else(|| router.first());
+        let opened = node.open(self.greeting.as_ref()).await;
+        let wire = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
+        (private.node, private.wire) = (Some(node), Some(wire));
+        // The client has its +OK.
+        if private.multi {
+            private.out.extend_from_slice(MULTI);
+            private.waiting.push_back(None);
+        }
+        Ok(())
+    }
+
+    /// EXEC and DISCARD.
+    fn end(&mut self, private: &mut Private, name: &str, taken: &Taken) {
+        let aborted = std::mem::take(&mut private.aborted) && name == "exec";
+        (private.multi, private.watching) = (false, false);
+        const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
+        match (private.node.is_some(), aborted) {
+            (false, true) => self.outbox.answer(ABORTED),
+            (false, false) if name == "exec" => self.outbox.answer(b"*0\r\n"),
+            (false, false) => self.outbox.answer(b"+OK\r\n"),
+            (true, true) => {
+                private.out.extend_from_slice(DISCARD);
+                private.waiting.push_back(None);
+                self.outbox.answer(ABORTED);
+            }
+            (true, false) => {
+                private.out.extend_from_slice(&taken.bytes);
+                private.waiting.push_back(Some(self.outbox.ticket()));
+            }
+        }
+    }
+
+    fn private_turn(
+        &mut self,
+        private: &mut Private,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Turn>> {
+        self.outbox.watch(cx);
+        if let Err(why) = private.carry(cx) {
+            return Poll::Ready(Ok(Turn::Lost(why)));
+        }
+        self.flush(cx)?;
+        if private.waiting.is_empty() && !private.is_held() {
+            return Poll::Ready(Ok(Turn::Done));
+        }
+        // A client that waits can still go away, and one with a transaction goes on with it.
+        match self.read(cx) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Turn::Gone)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Turn::Input)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl Private {
+    /// Moves what can be moved without waiting.
+    fn carry(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(());
+        };
+        while !self.out.is_empty() {
+            match wire.poll_write(cx, &[IoSlice::new(&self.out)]) {
+                Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
+                Poll::Ready(Ok(count)) => drop(self.out.drain(..count)),
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
+            return Err(error.to_string());
+        }
+        loop {
+            let buf = self.input.get_or_insert_with(Buf::small);
+            buf.reserve(1);
+            match wire.poll_read(cx, buf) {
+                Poll::Pending => {
+                    if buf.is_empty() {
+                        self.input = None;
+                    }
+                    return Ok(());
+                }
+                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+            while let Some((length, shape)) = self.scan.next(buf.filled())? {
+                if shape != Shape::Push {
+                    match self.waiting.pop_front() {
+                        Some(Some(ticket)) => ticket.reply(&buf.filled()[..length]),
+                        Some(None) => {}
+                        None => return Err("it replied to nothing".to_owned()),
+                    }
+                }
+                buf.consume(length);
+            }
+        }
+    }
+}

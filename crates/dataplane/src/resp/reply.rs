@@ -1,0 +1,237 @@
+//! The replies that a client waits for, in the order of its commands, wherever they come from.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use super::join::Join;
+use crate::net::Buf;
+
+/// What a client is to be sent. Shared by its own task, which writes it, and the lanes, which bring it.
+#[derive(Debug, Default)]
+pub(super) struct Outbox(RefCell<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Ready to be written.
+    out: Option<Buf>,
+    /// One for each command that has no place in `out` yet, oldest first.
+    slots: VecDeque<Slot>,
+    /// The number of the oldest.
+    first: u64,
+    waker: Option<Waker>,
+    /// The client is gone: what comes is of no use.
+    gone: bool,
+}
+
+#[derive(Debug)]
+enum Slot {
+    Waiting,
+    Ready(Vec<u8>),
+    Joined(Box<Join>),
+}
+
+/// A command that waits for its reply, or for a part of it.
+#[derive(Debug)]
+pub struct Ticket {
+    outbox: Rc<Outbox>,
+    number: u64,
+    /// Which part, where several make one reply.
+    part: u32,
+}
+
+impl Outbox {
+    /// The next command's reply comes from one place.
+    #[inline]
+    pub(super) fn ticket(self: &Rc<Self>) -> Ticket {
+        Ticket {
+            outbox: Rc::clone(self),
+            number: self.open(Slot::Waiting),
+            part: 0,
+        }
+    }
+
+    /// The next command's reply is made of `parts`.
+    pub(super) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
+        let number = self.open(Slot::Joined(Box::new(join)));
+        let outbox = Rc::clone(self);
+        (0..parts).map(move |part| Ticket {
+            outbox: Rc::clone(&outbox),
+            number,
+            part,
+        })
+    }
+
+    fn open(&self, slot: Slot) -> u64 {
+        let mut state = self.0.borrow_mut();
+        let number = state.first + state.slots.len() as u64;
+        state.slots.push_back(slot);
+        number
+    }
+
+    /// The next command's reply is known.
+    pub(super) fn answer(&self, reply: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        if state.slots.is_empty() {
+            state.put(reply);
+        } else {
+            state.slots.push_back(Slot::Ready(reply.to_vec()));
+        }
+    }
+
+    /// Commands that have no reply yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.borrow().slots.len()
+    }
+
+    /// Bytes that wait to be written.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.borrow().out.as_ref().map_or(0, Buf::len)
+    }
+
+    /// Calls `write` with what is ready to be written.
+    pub(super) fn with<R>(&self, write: impl FnOnce(&mut Option<Buf>) -> R) -> R {
+        write(&mut self.0.borrow_mut().out)
+    }
+
+    /// Who is woken when something is ready.
+    pub(super) fn watch(&self, cx: &Context<'_>) {
+        let mut state = self.0.borrow_mut();
+        if !state
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            state.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Nobody reads it any more.
+    pub(super) fn close(&self) {
+        let mut state = self.0.borrow_mut();
+        *state = State {
+            gone: true,
+            ..State::default()
+        };
+    }
+}
+
+impl State {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.out.get_or_insert_with(Buf::small).put(bytes);
+    }
+
+    /// Moves on what is ready at the front.
+    fn settle(&mut self) {
+        while let Some(slot) = self.slots.front_mut() {
+            let reply = match slot {
+                Slot::Waiting => return,
+                Slot::Ready(reply) => std::mem::take(reply),
+                Slot::Joined(join) => match join.finish() {
+                    Some(reply) => reply,
+                    None => return,
+                },
+            };
+            self.slots.pop_front();
+            self.first += 1;
+            self.put(&reply);
+        }
+    }
+}
+
+impl Ticket {
+    /// Hands in the reply.
+    #[inline]
+    pub fn reply(self, bytes: &[u8]) {
+        let state = &mut *self.outbox.0.borrow_mut();
+        if state.gone {
+            return;
+        }
+        let at = usize::try_from(self.number - state.first).unwrap_or(usize::MAX);
+        match state.slots.get_mut(at) {
+            Some(Slot::Waiting) if at == 0 => {
+                state.slots.pop_front();
+                state.first += 1;
+                state.put(bytes);
+                if !state.slots.is_empty() {
+                    state.settle();
+                }
+            }
+            Some(slot @ Slot::Waiting) => *slot = Slot::Ready(bytes.to_vec()),
+            Some(Slot::Joined(join)) => {
+                join.part(self.part, bytes);
+                if at == 0 {
+                    state.settle();
+                }
+            }
+            Some(Slot::Ready(_)) | None => {}
+        }
+        if state.out.is_some()
+            && let Some(waker) = &state.waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub fn is_void(&self) -> bool {
+        self.outbox.0.borrow().gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::join::Merge;
+
+    fn ready(outbox: &Outbox) -> String {
+        outbox.with(|out| {
+            let text = out.as_ref().map_or(String::new(), |out| {
+                String::from_utf8_lossy(out.filled()).into_owned()
+            });
+            *out = None;
+            text
+        })
+    }
+
+    #[test]
+    fn replies_leave_in_the_order_of_the_commands() {
+        let outbox = Rc::new(Outbox::default());
+        let (first, second) = (outbox.ticket(), outbox.ticket());
+        outbox.answer(b"+3\r\n");
+        let fourth = outbox.ticket();
+        second.reply(b"+2\r\n");
+        assert_eq!(ready(&outbox), "");
+        first.reply(b"+1\r\n");
+        assert_eq!(ready(&outbox), "+1\r\n+2\r\n+3\r\n");
+        assert_eq!(outbox.waiting(), 1);
+        fourth.reply(b"+4\r\n");
+        outbox.answer(b"+5\r\n");
+        assert_eq!(ready(&outbox), "+4\r\n+5\r\n");
+    }
+
+    #[test]
+    fn parts_make_one_reply() {
+        let outbox = Rc::new(Outbox::default());
+        let parts: Vec<Ticket> = outbox.tickets(Join::new(Merge::Sum, 2), 2).collect();
+        let last = outbox.ticket();
+        last.reply(b"+after\r\n");
+        for part in parts {
+            assert_eq!(ready(&outbox), "");
+            part.reply(b":2\r\n");
+        }
+        assert_eq!(ready(&outbox), ":4\r\n+after\r\n");
+    }
+
+    #[test]
+    fn what_comes_for_one_who_is_gone_is_dropped() {
+        let outbox = Rc::new(Outbox::default());
+        let ticket = outbox.ticket();
+        outbox.close();
+        assert!(ticket.is_void());
+        ticket.reply(b"+1\r\n");
+        assert_eq!(ready(&outbox), "");
+    }
+}

@@ -1,0 +1,365 @@
+//! Commands about the connection itself: who the client is, what it speaks, which database it wants.
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::commands::{Words, find};
+use super::front::Client;
+use super::lane::{Greeting, ask};
+use super::node::Node;
+use super::route::{Request, Router};
+use super::scan::{Found, put_bulk};
+use crate::net::{Transport, tunnel};
+
+/// CLIENT ID, over all workers.
+static IDS: AtomicU64 = AtomicU64::new(1);
+
+/// A command that was taken out of the input.
+pub(super) struct Taken {
+    pub(super) bytes: Vec<u8>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Taken {
+    pub(super) fn request(&self) -> Request<'_> {
+        let words = Words::new(&self.bytes, &self.ranges);
+        Request {
+            bytes: &self.bytes,
+            words,
+            command: words.get(0).and_then(find),
+        }
+    }
+}
+
+impl<R: Router> Client<R> {
+    /// The next command of the input, if all of it is there.
+    pub(super) fn next(&mut self) -> Result<Option<Taken>, &'static str> {
+        let Some(buf) = &mut self.input else {
+            return Ok(None);
+        };
+        let taken = match self.scan.next(buf.filled(), self.front.bounds())? {
+            Found::Nothing => return Ok(None),
+            Found::Command(length) => {
+                let taken = Taken {
+                    bytes: buf.filled()[..length].to_vec(),
+                    ranges: self.scan.args().to_vec(),
+                };
+                buf.consume(length);
+                taken
+            }
+            Found::Inline(length, words) => {
+                let mut bytes = Vec::new();
+                super::scan::put_command(&mut bytes, &words);
+                buf.consume(length);
+                let mut scan = super::scan::Commands::default();
+                scan.next(&bytes, self.front.bounds())?;
+                Taken {
+                    ranges: scan.args().to_vec(),
+                    bytes,
+                }
+            }
+        };
+        self.scan.reset();
+        if buf.is_empty() {
+            self.input = None;
+        }
+        Ok(Some(taken))
+    }
+
+    /// Does the first command of the input, which has to be alone; nothing is waited for.
+    pub(super) async fn special(&mut self) -> io::Result<()> {
+        let Ok(Some(taken)) = self.next() else {
+            return Ok(());
+        };
+        let request = taken.request();
+        self.front.router.taken(&request);
+        let words = request.words;
+        let name = request.command.map_or("", |command| command.name);
+        match name {
+            "quit" => {
+                self.outbox.answer(b"+OK\r\n");
+                self.ending = true;
+            }
+            "reset" => {
+                self.greeting = None;
+                self.name.clear();
+                self.outbox.answer(b"+RESET\r\n");
+            }
+            "select" => self.select(&request).await,
+            "auth" => self.auth(&request).await,
+            "hello" => self.hello(&request).await,
+            "client" => return self.client(&taken).await,
+            "readonly" | "readwrite" | "asking" => {
+                self.outbox
+                    .answer(b"-ERR This instance has cluster support disabled\r\n");
+            }
+            "unwatch" => self.outbox.answer(b"+OK\r\n"),
+            "exec" => self.outbox.answer(b"-ERR EXEC without MULTI\r\n"),
+            "discard" => self.outbox.answer(b"-ERR DISCARD without MULTI\r\n"),
+            "subscribe" | "psubscribe" | "ssubscribe" | "monitor" => {
+                return self.stay(&taken).await;
+            }
+            "unsubscribe" | "punsubscribe" | "sunsubscribe" => self.unsubscribed(name, &words),
+            _ => return self.private(taken).await,
+        }
+        Ok(())
+    }
+
+    /// The client's connection becomes one to a server, for good: messages come on it whenever they like.
+    async fn stay(&mut self, taken: &Taken) -> io::Result<()> {
+        let request = taken.request();
+        let router = &self.front.router;
+        let name = request.command.map_or("", |command| command.name);
+        let resp3 = self
+            .greeting
+            .as_ref()
+            .is_some_and(|greeting| greeting.resp3);
+        if !router.is_single() && (name == "monitor" || name == "client" || resp3) {
+            let why = "can't be done over several shards";
+            let what = match resp3 && name != "monitor" {
+                true => format!("{name} with RESP3"),
+                false => name.to_owned(),
+            };
+            let line = format!("-ERR {what} {why}\r\n");
+            self.outbox.answer(line.as_bytes());
+            return Ok(());
+        }
+        let node = match router.stays(&request) {
+            Ok(node) => node.unwrap_or_else(|| router.first()),
+            Err(reply) => {
+                self.outbox.answer(&reply);
+                return Ok(());
+            }
+        };
+        let mut wire = match node.open(self.greeting.as_ref()).await {
+            Ok(wire) => wire,
+            Err(why) => {
+                self.outbox.answer(format!("-ERR {why}\r\n").as_bytes());
+                return Ok(());
+            }
+        };
+        let mut ahead = crate::net::Buf::small();
+        ahead.put(&taken.bytes);
+        if let Some(rest) = self.input.take() {
+            ahead.put(rest.filled());
+        }
+        let forever = std::time::Duration::from_secs(365 * 24 * 3600);
+        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(self.flush(cx))).await);
+        let passed = tunnel(
+            &mut self.socket,
+            Some(ahead),
+            &mut wire,
+            None,
+            &self.worker,
+            forever,
+        );
+        let ended = passed.await;
+        wire.abort();
+        self.ending = true;
+        ended.map(drop)
+    }
+
+    /// There is nothing to unsubscribe from: a client that has subscribed does not come here any more.
+    fn unsubscribed(&mut self, name: &str, words: &Words<'_>) {
+        let resp3 = self
+            .greeting
+            .as_ref()
+            .is_some_and(|greeting| greeting.resp3);
+        let mut out = Vec::new();
+        let mut one = |channel: Option<&[u8]>| {
+            out.extend_from_slice(if resp3 { b">3\r\n" } else { b"*3\r\n" });
+            put_bulk(&mut out, name.as_bytes());
+            match channel {
+                Some(channel) => put_bulk(&mut out, channel),
+                None => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" }),
+            }
+            out.extend_from_slice(b":0\r\n");
+        };
+        if words.len() == 1 {
+            one(None);
+        }
+        words.iter().skip(1).for_each(|channel| one(Some(channel)));
+        self.outbox.answer(&out);
+    }
+
+    fn node(&self) -> Rc<Node> {
+        self.front.router.first()
+    }
+
+    /// What connections for this client begin with now.
+    fn greeted(&self) -> Greeting {
+        let module = || self.node().greeting().clone();
+        self.greeting.clone().unwrap_or_else(module)
+    }
+
+    /// Asks the server itself, on a connection that begins with `greeting`; the reply is the client's. True when it is no error.
+    async fn try_out(&mut self, greeting: &Greeting, request: &Request<'_>) -> bool {
+        let node = self.node();
+        let asked = async {
+            let mut wire = node.open(Some(greeting)).await?;
+            ask(&mut wire, request.bytes, node.patience()).await
+        };
+        match asked.await {
+            Ok(reply) => {
+                self.outbox.answer(&reply);
+                !matches!(reply.first(), Some(b'-' | b'!'))
+            }
+            Err(why) => {
+                self.outbox.answer(format!("-ERR {why}\r\n").as_bytes());
+                false
+            }
+        }
+    }
+
+    async fn select(&mut self, request: &Request<'_>) {
+        let greeting = self.greeted();
+        let number = request
+            .words
+            .get(1)
+            .and_then(|word| std::str::from_utf8(word).ok()?.parse::<u32>().ok());
+        if number == Some(greeting.database) {
+            return self.outbox.answer(b"+OK\r\n");
+        }
+        if self.try_out(&greeting, request).await
+            && let Some(database) = number
+        {
+            self.greeting = Some(Greeting {
+                database,
+                ..greeting
+            });
+        }
+    }
+
+    async fn auth(&mut self, request: &Request<'_>) {
+        let words = request.words;
+        let Some(auth) = credentials(&words, 1) else {
+            return self.outbox.answer(b"-ERR syntax error\r\n");
+        };
+        let greeting = Greeting {
+            auth: None,
+            ..self.greeted()
+        };
+        let bare = Greeting::default();
+        if self.try_out(&bare, request).await {
+            self.greeting = Some(Greeting {
+                auth: Some(auth),
+                ..greeting
+            });
+        }
+    }
+
+    async fn hello(&mut self, request: &Request<'_>) {
+        let words = request.words;
+        let version = match words.get(1) {
+            None => None,
+            Some(b"2") => Some(false),
+            Some(b"3") => Some(true),
+            Some(_) => {
+                return self
+                    .outbox
+                    .answer(b"-NOPROTO unsupported protocol version\r\n");
+            }
+        };
+        let mut greeting = self.greeted();
+        let mut at = 2;
+        let mut name = None;
+        let mut given = None;
+        while at < words.len() {
+            if words.is(at, b"auth") && at + 2 < words.len() {
+                given = Some((
+                    words.get(at + 1).unwrap_or_default().to_vec(),
+                    words.get(at + 2).unwrap_or_default().to_vec(),
+                ));
+                at += 3;
+            } else if words.is(at, b"setname") && at + 1 < words.len() {
+                name = words.get(at + 1).map(<[u8]>::to_vec);
+                at += 2;
+            } else {
+                let option =
+                    String::from_utf8_lossy(words.get(at).unwrap_or_default()).into_owned();
+                let line = format!("-ERR Syntax error in HELLO option '{option}'\r\n");
+                return self.outbox.answer(line.as_bytes());
+            }
+        }
+        let before = match &given {
+            Some(_) => Greeting::default(),
+            None => Greeting {
+                database: 0,
+                ..greeting.clone()
+            },
+        };
+        if self.try_out(&before, request).await {
+            if let Some(resp3) = version {
+                greeting.resp3 = resp3;
+            }
+            if given.is_some() {
+                greeting.auth = given;
+            }
+            if let Some(name) = name {
+                self.name = name;
+            }
+            self.greeting = Some(greeting);
+        }
+    }
+
+    async fn client(&mut self, taken: &Taken) -> io::Result<()> {
+        let request = taken.request();
+        let words = request.words;
+        if words.is(1, b"setname") && words.len() == 3 {
+            let name = words.get(2).unwrap_or_default();
+            if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
+                self.outbox.answer(
+                    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
+                );
+            } else {
+                self.name = name.to_vec();
+                self.outbox.answer(b"+OK\r\n");
+            }
+        } else if words.is(1, b"getname") && words.len() == 2 {
+            let resp3 = self
+                .greeting
+                .as_ref()
+                .is_some_and(|greeting| greeting.resp3);
+            let mut out = Vec::new();
+            match (self.name.is_empty(), resp3) {
+                (false, _) => put_bulk(&mut out, &self.name),
+                (true, true) => out.extend_from_slice(b"_\r\n"),
+                (true, false) => out.extend_from_slice(b"$-1\r\n"),
+            }
+            self.outbox.answer(&out);
+        } else if words.is(1, b"setinfo") && words.len() == 4 {
+            // The name and version of the client's library: for CLIENT LIST of the server, where our own connections stand.
+            self.outbox.answer(b"+OK\r\n");
+        } else if words.is(1, b"id") && words.len() == 2 {
+            if self.id == 0 {
+                self.id = IDS.fetch_add(1, Ordering::Relaxed);
+            }
+            let id = self.id;
+            self.outbox.answer(format!(":{id}\r\n").as_bytes());
+        } else if words.is(1, b"reply")
+            || words.is(1, b"tracking")
+            || words.is(1, b"caching")
+            || words.is(1, b"no-evict")
+            || words.is(1, b"no-touch")
+        {
+            return self.stay(taken).await;
+        } else {
+            let node = self.node();
+            let lane = node.lane(self.greeting.as_ref());
+            lane.send(request.bytes, self.outbox.ticket());
+        }
+        Ok(())
+    }
+}
+
+/// User and password, or the password alone, from word `at` on.
+fn credentials(words: &Words<'_>, at: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+    let word = |at: usize| words.get(at).map(<[u8]>::to_vec);
+    match words.len() - at {
+        1 => Some((Vec::new(), word(at)?)),
+        2 => Some((word(at)?, word(at + 1)?)),
+        _ => None,
+    }
+}
