@@ -1,0 +1,3 @@
+//! Ambassadors: containers that stand between the application and the world, so that it sees one simple local service.
+
+pub mod shard;
