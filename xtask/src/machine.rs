@@ -30,6 +30,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("busybox", "busybox-static"),
     ("pip3", "python3-pip"),
     ("etcd", "etcd-server"),
+    ("redis-server", "redis-server"),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.
@@ -56,6 +57,9 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("tar", "tar"),
     ("sha256sum", "coreutils"),
     ("taskset", "util-linux"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("nutcracker", "nutcracker"),
 ];
 
 /// Puts the Python package of the schema test into target/. Without pip, or without an index of packages, that test is skipped.

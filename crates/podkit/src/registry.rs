@@ -9,6 +9,7 @@ pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::config::MODULE,
     &podkit_sidecar::git::MODULE,
     &podkit_sidecar::topz::MODULE,
+    &podkit_ambassador::shard::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
     &podkit_serving::chain::MODULE,
@@ -50,7 +51,7 @@ pub(crate) const COMMANDS: &[&str] = &[
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
 pub(crate) const NOT_YET: &[&str] = &[
-    "shard", "redis", "broker", "split", "metrics", "collect", "health", "cache",
+    "redis", "broker", "split", "metrics", "collect", "health", "cache",
 ];
 
 #[cfg(test)]

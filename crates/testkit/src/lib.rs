@@ -15,6 +15,7 @@ pub mod net;
 pub mod peers;
 pub mod podkit;
 pub mod process;
+pub mod redis;
 pub mod reference;
 pub mod stats;
 pub mod tls;

@@ -18,6 +18,17 @@ pub fn cpu_time(pid: u32) -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// The time on a core of a process's living threads, in ns (`/proc/PID/task/TID/schedstat`, the first field).
+pub fn cpu_nanos(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let of = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        let first = text.split_whitespace().next().unwrap_or("0");
+        first.parse::<u64>().expect("a number")
+    };
+    tasks.flatten().map(of).sum()
+}
+
 /// The same for a process and all below it that live: a server with a master and workers.
 pub fn cpu_time_tree(pid: u32) -> Duration {
     tree(pid).into_iter().map(cpu_time).sum()

@@ -7,6 +7,7 @@ mod check;
 mod http;
 mod image;
 mod pod;
+mod redis;
 mod report;
 mod size;
 mod tls;
@@ -53,6 +54,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         "check" => check::run(&binary, effort),
         "image" => image::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
+        "redis" => redis::run(&binary, effort),
         "topz" => topz::run(&binary, effort),
         "size" => size::run(&binary, effort),
         "all" => {
@@ -61,10 +63,13 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             topz::run(&binary, effort)?;
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
+            redis::run(&binary, effort)?;
             http::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
-        _ => bail!("\"{name}\" is not a benchmark: check, http, image, pod, tls, topz, size, all"),
+        _ => bail!(
+            "\"{name}\" is not a benchmark: check, http, image, pod, redis, tls, topz, size, all"
+        ),
     }
 }
 

@@ -1,5 +1,102 @@
-//! `shard`: one local endpoint in front of many shards.
+//! `podkit shard`: one local endpoint in front of many shards.
+//!
+//! ```text
+//!   client ─▶ :6379 ─▶ worker ─▶ command ─▶ keys ─▶ place: ring ─▶ shard a
+//!                                   │                        └───▶ shard b     one connection each, shared by all clients
+//!                                   └─ MGET, DEL, SCAN …: split, and the replies joined
+//!   --shards-file ── watch ─▶ the list in force
+//! ```
+//!
+//! Ready when it listens: a shard that is away is the trouble of its keys only, and its clients are told.
 //!
 //! - [`place`]: which shard has a key, and what moves when the shards change.
 
 pub mod place;
+
+mod params;
+mod router;
+mod service;
+
+use podkit_dataplane::module::Module;
+use podkit_dataplane::net::{ListenerLimits, Worker};
+use podkit_dataplane::resp::RespLimits;
+use podkit_dataplane::upstream::UpstreamMetrics;
+use podkit_foundation::params::ParamSet as _;
+use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
+
+pub use params::{Params, Shards};
+
+/// The module.
+pub const MODULE: Module = Module {
+    spec: &SPEC,
+    build: service::build,
+};
+
+static SPEC: ModuleSpec = ModuleSpec {
+    name: "shard",
+    group: Group::Ambassadors,
+    summary: "one local endpoint, many shards (redis)",
+    about: "Stands for several Redis servers as if they were one: each key belongs to one of them, found by consistent hashing of the shard's name. \
+            An application that knows of one Redis on localhost can use many.\n\n\
+            Commands of all clients share one connection to each shard (for each worker), so that they travel together. MGET, MSET, DEL, UNLINK, EXISTS and \
+            TOUCH are split and their replies joined; DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB, SCRIPT, FUNCTION and CONFIG SET are for all shards; \
+            what names keys of several shards otherwise is refused with CROSSSLOT, as Redis Cluster does. MSET over several shards is not atomic. \
+            MULTI, WATCH and what waits (BLPOP) get a connection of their own, to the shard of their first key. PUBLISH and SUBSCRIBE go to the first shard, so that \
+            they meet. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
+            SELECT are as with Redis.\n\n\
+            With `--twemproxy nutcracker.yml` keys are placed as twemproxy places them, to the byte, so that it can be taken for it without moving data.",
+    admin_port: 9611,
+    data_path: true,
+    config: None,
+    params: &[Params::PARAMS, ListenerLimits::PARAMS, RespLimits::PARAMS],
+    ports: &[Port {
+        param: "listen",
+        port: Some(6379),
+        protocol: "Redis",
+        doc: "What clients come to.",
+    }],
+    endpoints: &[],
+    files: &[
+        FileUse {
+            name: "shards-file",
+            doc: "The shards, one a line. Watched.",
+        },
+        FileUse {
+            name: "twemproxy",
+            doc: "A configuration of twemproxy.",
+        },
+        FileUse {
+            name: "password-file",
+            doc: "The password that shards are told.",
+        },
+    ],
+    needs: &[],
+    metrics: &METRICS,
+};
+
+const COMMANDS: Metric = Metric {
+    name: "podkit_shard_commands_total",
+    kind: "counter",
+    labels: &["shard"],
+    doc: "Commands, or parts of them, that a shard was sent.",
+};
+const REFUSED: Metric = Metric {
+    name: "podkit_shard_refused_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Commands that were refused since they can't be done over several shards.",
+};
+const RELOADS: Metric = Metric {
+    name: "podkit_shard_reloads_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Changes of --shards-file: changed (now in force) or refused (the former shards stay).",
+};
+
+const SETS: [&[Metric]; 3] = [
+    &[COMMANDS, REFUSED, RELOADS],
+    Worker::METRICS,
+    UpstreamMetrics::METRICS,
+];
+
+static METRICS: [Metric; count(&SETS)] = join(&SETS);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::scan::{elements, integer, put_line};
+use super::scan::{elements, integer, put_bulk, put_line, text};
 
 /// How parts become one.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub enum Merge {
     Append,
     /// What the first part says.
     First,
+    /// What the first part says that has something.
+    Some,
+    /// A cursor and values of this shard of so many: the cursor goes on with the next shard when it has ended in this one.
+    Cursor(u64, u64),
     /// Of numbers of nothing (0) and something (1) at each place: the least (SCRIPT EXISTS).
     Least,
 }
@@ -64,6 +68,14 @@ impl Join {
         let whole = match &self.merge {
             Merge::Ok => Some(b"+OK\r\n".to_vec()),
             Merge::First => parts.first().map(|part| part.to_vec()),
+            Merge::Some => {
+                let nothing = |part: &&&[u8]| !matches!(**part, b"$-1\r\n" | b"_\r\n");
+                let found = parts.iter().find(nothing).or(parts.first());
+                found.map(|part| part.to_vec())
+            }
+            Merge::Cursor(shard, shards) => {
+                parts.first().and_then(|part| cursor(part, *shard, *shards))
+            }
             Merge::Sum => sum(&parts),
             Merge::Append => append(&parts),
             Merge::Values(places) => place(&parts, places),
@@ -109,6 +121,26 @@ fn place(parts: &[&[u8]], places: &[Vec<u32>]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
     put_line(&mut out, b'*', count);
     values.iter().for_each(|value| out.extend_from_slice(value));
+    Some(out)
+}
+
+fn cursor(part: &[u8], shard: u64, shards: u64) -> Option<Vec<u8>> {
+    let ranges = elements(part)?;
+    let [inner, values] = ranges.as_slice() else {
+        return None;
+    };
+    let inner: u64 = std::str::from_utf8(text(&part[inner.clone()])?)
+        .ok()?
+        .parse()
+        .ok()?;
+    let whole = match inner {
+        0 if shard + 1 == shards => 0,
+        0 => shard + 1,
+        inner => inner.checked_mul(shards)?.checked_add(shard)?,
+    };
+    let mut out = b"*2\r\n".to_vec();
+    put_bulk(&mut out, whole.to_string().as_bytes());
+    out.extend_from_slice(&part[values.clone()]);
     Some(out)
 }
 
@@ -167,6 +199,19 @@ mod tests {
             &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$1\r\nb\r\n"],
         );
         assert_eq!(whole, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
+        let scan = |shard, next: &str| {
+            join(
+                Merge::Cursor(shard, 3),
+                &[&format!("*2\r\n${}\r\n{next}\r\n*0\r\n", next.len())],
+            )
+        };
+        assert_eq!(scan(0, "5"), "*2\r\n$2\r\n15\r\n*0\r\n");
+        assert_eq!(scan(1, "0"), "*2\r\n$1\r\n2\r\n*0\r\n");
+        assert_eq!(scan(2, "0"), "*2\r\n$1\r\n0\r\n*0\r\n");
+        assert_eq!(
+            join(Merge::Some, &["$-1\r\n", "$1\r\na\r\n"]),
+            "$1\r\na\r\n"
+        );
         assert_eq!(
             join(Merge::Least, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"]),
             "*2\r\n:1\r\n:0\r\n"

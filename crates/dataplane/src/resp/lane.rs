@@ -35,11 +35,14 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// A user's name (empty: the default one) and password.
+pub type Credentials = (Vec<u8>, Vec<u8>);
+
 /// What a connection begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Greeting {
-    /// The user's name (empty: the default one) and password.
-    pub auth: Option<(Vec<u8>, Vec<u8>)>,
+    /// Who the server is told.
+    pub auth: Option<Credentials>,
     /// RESP3 is spoken.
     pub resp3: bool,
     /// The database.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::commands::{Words, find};
 use super::front::Client;
-use super::lane::{Greeting, ask};
+use super::lane::{Credentials, Greeting, ask};
 use super::node::Node;
 use super::route::{Request, Router};
 use super::scan::{Found, put_bulk};
@@ -355,7 +355,7 @@ impl<R: Router> Client<R> {
 }
 
 /// User and password, or the password alone, from word `at` on.
-fn credentials(words: &Words<'_>, at: usize) -> Option<(Vec<u8>, Vec<u8>)> {
+fn credentials(words: &Words<'_>, at: usize) -> Option<Credentials> {
     let word = |at: usize| words.get(at).map(<[u8]>::to_vec);
     match words.len() - at {
         1 => Some((Vec::new(), word(at)?)),

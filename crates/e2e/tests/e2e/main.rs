@@ -41,6 +41,7 @@ mod rootless;
 mod runtime;
 mod schema;
 mod sessions;
+mod shard;
 mod takeover;
 mod topz;
 mod unpacked;

@@ -180,10 +180,10 @@ impl Case {
                 *arg = format!("--chain-file={file}");
             }
             None if self.listens => args.push(format!("{door}{listen}")),
-            None => {
-                let out = args.iter_mut().find(|arg| arg.starts_with("--out="));
-                out.expect("it publishes somewhere").push_str("-other");
-            }
+            None => match args.iter_mut().find(|arg| arg.starts_with("--out=")) {
+                Some(out) => out.push_str("-other"),
+                None => args.push(format!("{door}{listen}")),
+            },
         }
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();

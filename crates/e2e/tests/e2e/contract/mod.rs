@@ -28,7 +28,7 @@ struct Case {
     args: Vec<String>,
     /// Where it serves, and how it is asked there.
     serves: SocketAddr,
-    /// It serves there; otherwise it has its admin server only, which is asked instead.
+    /// It serves HTTP there; otherwise its admin server is asked instead.
     listens: bool,
     tls: bool,
     /// Whether a request takes [`DELAY`], so that it can be in flight.
@@ -119,7 +119,7 @@ fn case(surface: &Value) -> Case {
     let serves = free_addr();
     let listen = format!("--listen={serves}");
     let turn = Turn::shared();
-    let listens = name != "config";
+    let listens = name != "config" && name != "shard";
     let (args, tls, slow, reloads, upstream) = match name.as_str() {
         "echo" => (
             vec![listen, format!("--delay={DELAY}")],
@@ -173,6 +173,10 @@ fn case(surface: &Value) -> Case {
                 format!("--webhook={serves}"),
                 format!("--webhook-secret-file={}", secret.display()),
             ];
+            (args, false, false, None, None)
+        }
+        "shard" => {
+            let args = vec![listen, "--shard=a=127.0.0.1:1".to_owned()];
             (args, false, false, None, None)
         }
         "topz" => (vec![listen], false, false, None, None),

@@ -1,0 +1,388 @@
+//! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podkit_dataplane::resp::Credentials;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
+
+use super::place::nutcracker::{self, Pool};
+use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
+
+podkit_foundation::choices! {
+    /// `--protocol`.
+    pub enum Protocol {
+        /// That of Redis and Valkey.
+        Redis = "redis",
+    }
+}
+
+/// `--shard`: NAME=ADDR[;weight=N].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardSaid {
+    /// What it is placed by, whatever its address is.
+    pub name: String,
+    /// Where it is.
+    pub addr: Addr,
+    /// Its share.
+    pub weight: u32,
+}
+
+impl ParamType for ShardSaid {
+    const TYPE_NAME: &'static str = "shard";
+    const EXPECTED: &'static str = "NAME=host:port or NAME=unix:/path, then ;weight=N";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (place, options) = match text.split_once(';') {
+            Some((place, options)) => (place, Some(options)),
+            None => (text, None),
+        };
+        let (name, addr) = place.split_once('=').ok_or_else(String::new)?;
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
+        if name.is_empty() || !name.bytes().all(plain) {
+            return Err(format!("{name:?} is no name: letters, digits and -_.: are"));
+        }
+        let addr = Addr::parse(addr)?;
+        let weight = match options {
+            None => 1,
+            Some(options) => {
+                let number = options.strip_prefix("weight=");
+                let number = number
+                    .ok_or_else(|| format!("{options:?} is no option of a shard; weight=N is"))?;
+                let weight = number
+                    .parse()
+                    .ok()
+                    .filter(|weight| (1..=10_000).contains(weight));
+                weight.ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            addr,
+            weight,
+        })
+    }
+}
+
+impl fmt::Display for ShardSaid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.addr)?;
+        match self.weight {
+            1 => Ok(()),
+            weight => write!(f, ";weight={weight}"),
+        }
+    }
+}
+
+podkit_foundation::params! {
+    /// The parameters of `shard`.
+    pub struct Params {
+        /// What clients and shards speak.
+        protocol: Protocol { default: Some("redis") },
+        /// Where clients come; repeatable. With --twemproxy that of its pool unless given.
+        listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
+        /// A shard: NAME=host:port or NAME=unix:/path, then `;weight=N` (1); repeatable.
+        ///
+        /// Keys are placed by the names, so that a shard may move to another address with all its keys.
+        shard: Vec<ShardSaid> {},
+        /// The shards in a file, one a line as --shard has them; `#` begins a comment. Watched.
+        ///
+        /// A file with a mistake is refused and the former shards stay. Clients keep their connections; what was sent to a shard that is no
+        /// longer named is still answered.
+        shards_file: Option<PathBuf> { live: true },
+        /// A configuration of twemproxy (nutcracker.yml), whose place podkit takes: keys stay where they are, to the byte.
+        ///
+        /// What is taken from it: listen, servers, hash, hash_tag, distribution, redis_auth, redis_db and timeout.
+        twemproxy: Option<PathBuf> {},
+        /// Which pool of --twemproxy; needed where it has several.
+        twemproxy_pool: Option<String> {},
+        /// How a key finds its shard.
+        ///
+        /// `rendezvous`: even, and a shard that comes takes its share from the others and nothing else moves; its cost grows with the shards.
+        /// `maglev`: even and fast; about twice what must move does. `jump`: by the shards' order; they come and go at the end only. `crc16`:
+        /// Redis Cluster's slots, shared out in the shards' order. `ketama`, `modula` and `random` are twemproxy's; its functions put keys that are
+        /// nearly alike near each other, so that shares are uneven with few keys.
+        hash: Distribution { default: Some("rendezvous") },
+        /// The number of a key; fnv1a_64 unless given, as twemproxy has it. With --hash crc16 it is crc16.
+        hash_function: Option<HashFunction> {},
+        /// Two characters between which the part of a key stands that counts for its place, such as {}, Redis Cluster's.
+        ///
+        /// Keys that have the same part stay together: then they may be in one command or transaction.
+        hash_tag: Option<HashTag> {},
+        /// The user that shards are told (ACL); the default one unless given. Needs --password-file.
+        user: Option<String> {},
+        /// The password that shards are told, in a file. A client may give its own by AUTH or HELLO.
+        password_file: Option<PathBuf> {},
+        /// The database of the shards that a client begins with.
+        database: u32 { default: Some("0"), bounds: Some((0, 1_000_000)) },
+        /// To connect to a shard, resolving its name included.
+        connect_timeout: Duration { default: Some("1s"), bounds: Some((1, 3_600_000)) },
+        /// Longest silence of a shard that owes a reply; then its connection is given up, and what it owes are errors.
+        response_timeout: Duration { default: Some("5s"), bounds: Some((1, 86_400_000)) },
+    }
+}
+
+/// Shards and where keys are placed among them.
+#[derive(Debug)]
+pub struct Shards {
+    /// In the order in which they were given.
+    pub all: Vec<ShardSaid>,
+    /// Where keys are.
+    pub ring: Ring,
+}
+
+impl Shards {
+    /// Those of the parameters, and of the files that they name.
+    pub fn of(params: &Params) -> Result<Self, Failure> {
+        if let Some(path) = &params.twemproxy {
+            return Self::of_pool(&params.pool(path)?)
+                .map_err(|why| Failure::from(ParamError::new("twemproxy", why)));
+        }
+        let (field, all) = match &params.shards_file {
+            None => ("shard", params.shard.clone()),
+            Some(path) => {
+                let shards =
+                    read(path).map_err(|why| Failure::from(ParamError::new("shards_file", why)))?;
+                ("shards_file", shards)
+            }
+        };
+        Self::new(params, all).map_err(|why| ParamError::new(field, why).into())
+    }
+
+    /// These, placed as the parameters say.
+    fn new(params: &Params, all: Vec<ShardSaid>) -> Result<Self, String> {
+        if all.is_empty() {
+            return Err(format!("names no shard; expected {}", ShardSaid::EXPECTED));
+        }
+        let ring = Ring::new(
+            params.hash,
+            params.hash_function,
+            params.hash_tag,
+            &places(&all),
+        )?;
+        Ok(Self { all, ring })
+    }
+
+    fn of_pool(pool: &Pool) -> Result<Self, String> {
+        let said = |server: &nutcracker::Server| ShardSaid {
+            name: server.shard.name.clone(),
+            addr: server.addr.clone(),
+            weight: server.shard.weight,
+        };
+        Ok(Self {
+            all: pool.servers.iter().map(said).collect(),
+            ring: pool.ring()?,
+        })
+    }
+}
+
+/// Said by a flag or a variable.
+fn given(values: &Values, field: &str) -> bool {
+    let mut shown = values.shown();
+    shown.any(|(param, raws)| {
+        param.field == field && raws.iter().any(|raw| raw.origin != Origin::Default)
+    })
+}
+
+fn places(all: &[ShardSaid]) -> Vec<Shard> {
+    let place = |one: &ShardSaid| Shard {
+        name: one.name.clone(),
+        weight: one.weight,
+    };
+    all.iter().map(place).collect()
+}
+
+/// The shards of a file. The error is one line with the file, and the line in it.
+pub(super) fn read(path: &std::path::Path) -> Result<Vec<ShardSaid>, String> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{shown} can't be read ({error})"))?;
+    let mut all = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let line = line
+            .split_once('#')
+            .map_or(line, |(before, _)| before)
+            .trim();
+        if line.is_empty() {
+            continue;
+        }
+        let shard = ShardSaid::parse(line).map_err(|why| {
+            let why = if why.is_empty() {
+                String::new()
+            } else {
+                format!("{why}; ")
+            };
+            format!(
+                "{shown}:{}: {line:?}: {why}expected {}",
+                at + 1,
+                ShardSaid::EXPECTED
+            )
+        })?;
+        all.push(shard);
+    }
+    match all.is_empty() {
+        true => Err(format!(
+            "{shown} names no shard; expected a line each of {}",
+            ShardSaid::EXPECTED
+        )),
+        false => Ok(all),
+    }
+}
+
+impl Params {
+    /// The typed parameters, checked against each other.
+    pub fn checked(values: &Values) -> Result<Self, Failure> {
+        let mut params = Self::from_values(values)?;
+        let wrong = |field: &str, why: &str| Failure::from(ParamError::new(field, why));
+        let sources = [
+            ("shard", !params.shard.is_empty()),
+            ("shards_file", params.shards_file.is_some()),
+            ("twemproxy", params.twemproxy.is_some()),
+        ];
+        let named: Vec<&str> = sources
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(name, _)| *name)
+            .collect();
+        match named.as_slice() {
+            [] => {
+                return Err(wrong(
+                    "shard",
+                    "is required (or --shards-file, or --twemproxy); expected NAME=host:port, once for each shard",
+                ));
+            }
+            [_] => {}
+            [_, second, ..] => return Err(wrong(second, "can't go with another list of shards")),
+        }
+        if params.twemproxy.is_none() && params.twemproxy_pool.is_some() {
+            return Err(wrong("twemproxy_pool", "needs --twemproxy"));
+        }
+        if params.user.is_some() && params.password_file.is_none() {
+            return Err(wrong("user", "needs --password-file"));
+        }
+        if params.listen.is_empty() {
+            return Err(wrong(
+                "listen",
+                "names no address; expected host:port, :port or unix:/path",
+            ));
+        }
+        if let Some(path) = &params.twemproxy {
+            let places = [
+                ("hash", given(values, "hash")),
+                ("hash_function", params.hash_function.is_some()),
+                ("hash_tag", params.hash_tag.is_some()),
+            ];
+            if let Some((field, _)) = places.iter().find(|(_, given)| *given) {
+                return Err(wrong(field, "is what --twemproxy says; give one of them"));
+            }
+            let pool = params.pool(path)?;
+            if !pool.redis {
+                let why = format!(
+                    "the pool {} speaks memcached (redis: true is missing), which is not supported yet",
+                    pool.name
+                );
+                return Err(wrong("twemproxy", &why));
+            }
+            if pool.ejection.is_some() {
+                let why = format!(
+                    "the pool {} has auto_eject_hosts: true, which is not supported yet: set it to false, and keys of a shard that is away get errors",
+                    pool.name
+                );
+                return Err(wrong("twemproxy", &why));
+            }
+            if !given(values, "listen") {
+                params.listen = vec![pool.listen.clone()];
+            }
+            if !given(values, "database") {
+                params.database = pool.db;
+            }
+            if let (Some(timeout), false) = (pool.timeout, given(values, "response_timeout")) {
+                params.response_timeout = timeout;
+            }
+        }
+        Ok(params)
+    }
+
+    /// The pool of --twemproxy.
+    pub(super) fn pool(&self, path: &std::path::Path) -> Result<Pool, Failure> {
+        let wrong = |why: String| Failure::from(ParamError::new("twemproxy", why));
+        let shown = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| wrong(format!("{shown} can't be read ({error})")))?;
+        let (pools, findings) = nutcracker::parse(&shown, &text);
+        if findings.has_errors() {
+            return Err(wrong(format!("can't be used:\n{findings}")));
+        }
+        nutcracker::choose(pools, self.twemproxy_pool.as_deref())
+            .map_err(|why| wrong(format!("{shown}: {why}")))
+    }
+
+    /// User and password for the shards, where there are some.
+    pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
+        if let Some(path) = &self.password_file {
+            let wrong = |why: String| Failure::from(ParamError::new("password_file", why));
+            let mut bytes = std::fs::read(path)
+                .map_err(|error| wrong(format!("{} can't be read ({error})", path.display())))?;
+            while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+                bytes.pop();
+            }
+            if bytes.is_empty() {
+                return Err(wrong(format!("{} is empty", path.display())));
+            }
+            let user = self.user.clone().unwrap_or_default();
+            return Ok(Some((user.into_bytes(), bytes)));
+        }
+        let Some(path) = &self.twemproxy else {
+            return Ok(None);
+        };
+        let pool = self.pool(path)?;
+        Ok(pool
+            .auth
+            .map(|password| (Vec::new(), password.reveal().as_bytes().to_vec())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_read_as_they_are_shown() {
+        for text in [
+            "a=127.0.0.1:6379",
+            "a:1=redis.example:6379;weight=3",
+            "c=unix:/run/redis.sock",
+        ] {
+            assert_eq!(ShardSaid::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "127.0.0.1:6379",
+            "=:1",
+            "a=",
+            "a=:1;weight=0",
+            "a=:1;wait=1",
+            "a b=:1",
+        ] {
+            assert!(ShardSaid::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_mistake_names_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shards");
+        std::fs::write(&path, "# mine\na=:1\n\nb=:2;weight=2 # more\n").unwrap();
+        let all = read(&path).unwrap();
+        assert_eq!(
+            all.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["a=:1", "b=:2;weight=2"]
+        );
+        std::fs::write(&path, "a=:1\nb:2\n").unwrap();
+        let line = read(&path).unwrap_err();
+        assert!(line.contains("shards:2: \"b:2\": expected NAME="), "{line}");
+        std::fs::write(&path, "#\n").unwrap();
+        assert!(read(&path).unwrap_err().contains("names no shard"));
+    }
+}

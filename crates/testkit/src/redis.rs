@@ -1,0 +1,174 @@
+//! A real Redis, and a client that shows replies as they are.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::net::free_addr;
+use crate::peers::{Server, directory, launch, pinned};
+use crate::program;
+
+/// A server on a port of its own.
+#[derive(Debug)]
+pub struct Redis {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its process.
+    pub server: Server,
+}
+
+impl Redis {
+    /// Starts one that keeps nothing on disk, with these arguments more.
+    pub fn start(args: &[&str]) -> Self {
+        Self::start_on(free_addr(), args, None)
+    }
+
+    /// The same at an address, on a core.
+    pub fn start_on(addr: SocketAddr, args: &[&str], core: Option<usize>) -> Self {
+        let found = program("redis-server").expect("redis-server is installed");
+        let dir = directory(None);
+        let mut command = pinned(core, &found);
+        command
+            .args([
+                "--port",
+                &addr.port().to_string(),
+                "--bind",
+                &addr.ip().to_string(),
+            ])
+            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .arg(dir.path())
+            .args(args);
+        let server = launch("redis-server", dir, &mut command, addr);
+        Self { addr, server }
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+}
+
+/// A reply, of RESP2 or RESP3.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// `$-1`, `*-1` or `_`.
+    Nothing,
+    /// `+`.
+    Simple(String),
+    /// `-` or `!`.
+    Error(String),
+    /// `:`.
+    Integer(i64),
+    /// `$` or `=`; other bytes than UTF-8 are replaced.
+    Bulk(String),
+    /// `*`, `~` or `>`.
+    Array(Vec<Reply>),
+    /// `%`: keys and values in turn.
+    Map(Vec<Reply>),
+    /// Any other line, as it came.
+    Other(String),
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |f: &mut fmt::Formatter<'_>, all: &[Self]| {
+            f.write_str("[")?;
+            for (at, one) in all.iter().enumerate() {
+                write!(f, "{}{one}", if at == 0 { "" } else { " " })?;
+            }
+            f.write_str("]")
+        };
+        match self {
+            Self::Nothing => f.write_str("nil"),
+            Self::Simple(text) | Self::Bulk(text) | Self::Other(text) => f.write_str(text),
+            Self::Error(text) => write!(f, "-{text}"),
+            Self::Integer(number) => write!(f, ":{number}"),
+            Self::Array(all) | Self::Map(all) => list(f, all),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Opens one; a reply that takes longer than 20 s fails the test.
+    pub fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("it listens");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a duration");
+        stream.set_nodelay(true).expect("a TCP socket");
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.reader
+            .get_mut()
+            .write_all(bytes)
+            .expect("it takes bytes");
+    }
+
+    /// Sends a command.
+    pub fn send(&mut self, words: &[&str]) {
+        let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+        for word in words {
+            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        self.send_bytes(&bytes);
+    }
+
+    /// The next reply; None when the connection has ended.
+    pub fn reply(&mut self) -> Option<Reply> {
+        let mut line = String::new();
+        let count = self.reader.read_line(&mut line).ok()?;
+        if count == 0 {
+            return None;
+        }
+        let line = line.trim_end();
+        let rest = &line[1..];
+        let number = || rest.parse::<i64>().expect("a number");
+        Some(match line.as_bytes()[0] {
+            b'+' => Reply::Simple(rest.to_owned()),
+            b'-' => Reply::Error(rest.to_owned()),
+            b':' => Reply::Integer(number()),
+            b'_' => Reply::Nothing,
+            b'$' | b'=' | b'!' => match usize::try_from(number()) {
+                Err(_) => Reply::Nothing,
+                Ok(length) => {
+                    let mut bytes = vec![0; length + 2];
+                    self.reader.read_exact(&mut bytes).ok()?;
+                    Reply::Bulk(String::from_utf8_lossy(&bytes[..length]).into_owned())
+                }
+            },
+            b'*' | b'~' | b'>' => match usize::try_from(number()) {
+                Err(_) => Reply::Nothing,
+                Ok(count) => Reply::Array((0..count).map(|_| self.reply()).collect::<Option<_>>()?),
+            },
+            b'%' => {
+                let count = 2 * usize::try_from(number()).expect("a length");
+                Reply::Map((0..count).map(|_| self.reply()).collect::<Option<_>>()?)
+            }
+            _ => Reply::Other(line.to_owned()),
+        })
+    }
+
+    /// The reply to a command.
+    pub fn ask(&mut self, words: &[&str]) -> Reply {
+        self.send(words);
+        self.reply().expect("a reply")
+    }
+
+    /// The same, as a line.
+    pub fn line(&mut self, command: &str) -> String {
+        let words: Vec<&str> = command.split(' ').collect();
+        self.ask(&words).to_string()
+    }
+}

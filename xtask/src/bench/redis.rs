@@ -1,0 +1,372 @@
+//! `podkit shard` against nutcracker (twemproxy): one worker each, in front of the same Redis servers, which share a core with
+//! redis-benchmark.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use podkit_testkit::machine::{cpu_nanos, rss_kib};
+use podkit_testkit::net::free_addr;
+use podkit_testkit::peers::{self, Server, directory, launch};
+use podkit_testkit::process::{Process, run as run_command};
+use podkit_testkit::redis::{Client, Redis};
+use podkit_testkit::{http, program, stats, until};
+
+use super::report::{Goal, Report, figure, rounds};
+use super::{Effort, LOAD_CORE, SERVER_CORE, pin_this_thread, size};
+use crate::machine::require;
+
+/// Servers behind each proxy.
+const SHARDS: usize = 4;
+/// Clients of redis-benchmark.
+const CLIENTS: usize = 50;
+/// Clients for the resident memory.
+const MANY_CLIENTS: usize = 1000;
+
+/// What is asked.
+struct Case {
+    name: &'static str,
+    command: &'static str,
+    pipeline: usize,
+    /// Operations in a second of the effort.
+    count: usize,
+    /// podkit's share of the best peer's operations per CPU second that is the goal.
+    goal: f64,
+}
+
+const CASES: [Case; 5] = [
+    Case {
+        name: "GET, -P 1",
+        command: "get",
+        pipeline: 1,
+        count: 20_000,
+        goal: 1.3,
+    },
+    Case {
+        name: "SET, -P 1",
+        command: "set",
+        pipeline: 1,
+        count: 20_000,
+        goal: 1.3,
+    },
+    Case {
+        name: "GET, -P 16",
+        command: "get",
+        pipeline: 16,
+        count: 100_000,
+        goal: 2.0,
+    },
+    Case {
+        name: "SET, -P 16",
+        command: "set",
+        pipeline: 16,
+        count: 100_000,
+        goal: 2.0,
+    },
+    Case {
+        name: "MGET of 100 keys",
+        command: "mget",
+        pipeline: 1,
+        count: 2_000,
+        goal: 2.0,
+    },
+];
+
+/// A proxy that is measured.
+struct Peer {
+    name: &'static str,
+    addr: SocketAddr,
+    pid: u32,
+    _server: Running,
+    /// Operations per CPU second, per case and round.
+    per_cpu: [Vec<f64>; CASES.len()],
+    /// p99 in ms, likewise.
+    p99: [Vec<f64>; CASES.len()],
+    /// µs more than directly, at the median of one client.
+    added: Vec<f64>,
+    many_kib: u64,
+}
+
+#[expect(dead_code, reason = "held so that they run")]
+enum Running {
+    Peer(Server),
+    Podkit(Process),
+}
+
+pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
+    require(&["redis-server", "redis-benchmark", "nutcracker", "taskset"])?;
+    let servers: Vec<Redis> = (0..SHARDS)
+        .map(|_| Redis::start_on(free_addr(), &[], Some(LOAD_CORE)))
+        .collect();
+    let addrs: Vec<SocketAddr> = servers.iter().map(|server| server.addr).collect();
+    let mut all = [podkit(binary, &addrs)?, nutcracker(&addrs)?];
+    pin_this_thread()?;
+    for peer in &all {
+        // What MGET and GET find.
+        let mut client = Client::connect(peer.addr);
+        for at in 0..1000 {
+            let value = "x".repeat(64);
+            client.ask(&["SET", &format!("key:{at:012}"), &value]);
+        }
+    }
+    for round in 0..effort.rounds {
+        eprintln!("round {} of {}", round + 1, effort.rounds);
+        for (at, case) in CASES.iter().enumerate() {
+            for peer in &mut all {
+                let (per_cpu, p99) = measure(peer, case, effort)?;
+                peer.per_cpu[at].push(per_cpu);
+                peer.p99[at].push(p99);
+            }
+        }
+        // One key, one shard: the same server directly.
+        let direct = latency(addrs[0])?;
+        for peer in &mut all {
+            let through = latency(peer.addr)?;
+            peer.added.push(through - direct);
+        }
+    }
+    for peer in &mut all {
+        let clients: Vec<Client> = (0..MANY_CLIENTS)
+            .map(|_| {
+                let mut client = Client::connect(peer.addr);
+                client.ask(&["GET", "key:000000000001"]);
+                client
+            })
+            .collect();
+        peer.many_kib = rss_kib(peer.pid);
+        drop(clients);
+    }
+    report(&all, binary, effort)
+}
+
+fn podkit(binary: &Path, shards: &[SocketAddr]) -> Result<Peer> {
+    let (addr, admin) = (free_addr(), free_addr());
+    let mut command = peers::pinned(Some(SERVER_CORE), binary);
+    command
+        .args(["shard", "--workers", "1", "--log-level", "warn"])
+        .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()]);
+    for (at, shard) in shards.iter().enumerate() {
+        command.arg(format!("--shard=s{at}={shard}"));
+    }
+    let process = Process::spawn("podkit shard", &mut command);
+    until("podkit shard", || {
+        assert!(!process.has_ended(), "{}", process.shown());
+        http::get(admin, "/readyz")
+            .ok()
+            .filter(|answer| answer.status == 200)
+    });
+    Ok(peer(
+        "podkit",
+        addr,
+        process.pid(),
+        Running::Podkit(process),
+    ))
+}
+
+fn nutcracker(shards: &[SocketAddr]) -> Result<Peer> {
+    let (addr, stats_addr) = (free_addr(), free_addr());
+    let dir = directory(None);
+    let servers: String = shards
+        .iter()
+        .map(|shard| format!("   - {shard}:1\n"))
+        .collect();
+    let config = format!(
+        "pool:\n  listen: {addr}\n  hash: fnv1a_64\n  distribution: ketama\n  redis: true\n  servers:\n{servers}"
+    );
+    let file = dir.path().join("nutcracker.yml");
+    std::fs::write(&file, config)?;
+    let found = program("nutcracker").context("nutcracker is not installed")?;
+    let mut command = peers::pinned(Some(SERVER_CORE), &found);
+    command
+        .arg("-c")
+        .arg(&file)
+        .args([
+            "-s",
+            &stats_addr.port().to_string(),
+            "-a",
+            "127.0.0.1",
+            "-o",
+        ])
+        .arg(dir.path().join("log"));
+    let server = launch("nutcracker", dir, &mut command, addr);
+    let pid = server.process.pid();
+    Ok(peer("nutcracker", addr, pid, Running::Peer(server)))
+}
+
+fn peer(name: &'static str, addr: SocketAddr, pid: u32, server: Running) -> Peer {
+    Peer {
+        name,
+        addr,
+        pid,
+        _server: server,
+        per_cpu: Default::default(),
+        p99: Default::default(),
+        added: Vec::new(),
+        many_kib: 0,
+    }
+}
+
+/// Operations per CPU second, and p99 in ms.
+fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<(f64, f64)> {
+    let count = case.count * usize::try_from(effort.seconds)?;
+    let mut command = peers::pinned(
+        Some(LOAD_CORE),
+        &program("redis-benchmark").context("redis-benchmark")?,
+    );
+    command
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &peer.addr.port().to_string(),
+            "--csv",
+            "-d",
+            "64",
+            "-r",
+            "1000",
+        ])
+        .args([
+            "-c",
+            &CLIENTS.to_string(),
+            "-n",
+            &count.to_string(),
+            "-P",
+            &case.pipeline.to_string(),
+        ]);
+    match case.command {
+        "mget" => {
+            command.arg("mget");
+            command.args((0..100).map(|at| format!("key:{:012}", at * 7 % 1000)));
+        }
+        name => {
+            command.args(["-t", name]);
+        }
+    }
+    let before = cpu_nanos(peer.pid);
+    let finished = run_command("redis-benchmark", &mut command);
+    let cpu = cpu_nanos(peer.pid) - before;
+    let line = finished
+        .out
+        .lines()
+        .rfind(|line| line.starts_with('"') && !line.starts_with("\"test\""));
+    let fields: Vec<f64> = line
+        .unwrap_or_default()
+        .split(',')
+        .skip(1)
+        .filter_map(|field| field.trim_matches('"').parse().ok())
+        .collect();
+    // rps, avg, min, p50, p95, p99, max
+    let [_, _, _, _, _, p99, _] = fields.as_slice() else {
+        bail!(
+            "{}: redis-benchmark says {}{}",
+            peer.name,
+            finished.out,
+            finished.err
+        );
+    };
+    #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
+    Ok((count as f64 * 1e9 / cpu as f64, *p99))
+}
+
+/// µs of a GET by one client, the median of many.
+fn latency(addr: SocketAddr) -> Result<f64> {
+    let mut client = Client::connect(addr);
+    let mut micros = Vec::new();
+    for _ in 0..3000 {
+        let begun = Instant::now();
+        client.ask(&["GET", "key:000000000001"]);
+        micros.push(begun.elapsed().as_secs_f64() * 1e6);
+    }
+    Ok(stats::median(&micros))
+}
+
+fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
+    let mut versions = size::peers(binary, &[]);
+    versions.push(("nutcracker", first_line("nutcracker", &["--version"])));
+    versions.push(("redis-server", first_line("redis-server", &["--version"])));
+    let mut report = Report::new("redis", "Shards of Redis", &versions, effort);
+    report.paragraph(&format!(
+        "{SHARDS} redis-servers and redis-benchmark ({CLIENTS} clients, values of 64 bytes, 1,000 keys) on one core, each proxy with one worker on the other. \
+         Operations per second of the proxy's CPU time."
+    ));
+    let columns = [
+        "",
+        "podkit",
+        "nutcracker",
+        "podkit / nutcracker",
+        "p99 ms, podkit",
+        "p99 ms, nutcracker",
+    ];
+    let mut goals = Vec::new();
+    let mut rows = Vec::new();
+    for (at, case) in CASES.iter().enumerate() {
+        let [ours, theirs] = [0, 1].map(|peer| stats::median(&all[peer].per_cpu[at]));
+        rows.push(vec![
+            case.name.to_owned(),
+            rounds(&all[0].per_cpu[at]),
+            rounds(&all[1].per_cpu[at]),
+            figure(ours / theirs),
+            rounds(&all[0].p99[at]),
+            rounds(&all[1].p99[at]),
+        ]);
+        goals.push(Goal {
+            what: format!("{}: operations per CPU second, of nutcracker's", case.name),
+            measured: ours / theirs,
+            bound: case.goal,
+            below: false,
+            note: "",
+        });
+    }
+    report.table("Operations per CPU second", &columns, &rows);
+    #[expect(clippy::cast_precision_loss, reason = "a size")]
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|peer| {
+            vec![
+                peer.name.to_owned(),
+                rounds(&peer.added),
+                figure(peer.many_kib as f64 / 1024.0),
+            ]
+        })
+        .collect();
+    report.table(
+        "Latency and memory",
+        &[
+            "",
+            "µs added to a GET, median",
+            "MiB resident with 1,000 clients",
+        ],
+        &rows,
+    );
+    goals.push(Goal {
+        what: "µs added to a GET of one client".to_owned(),
+        measured: stats::median(&all[0].added),
+        bound: 60.0,
+        below: true,
+        note: "",
+    });
+    #[expect(clippy::cast_precision_loss, reason = "a size")]
+    goals.push(Goal {
+        what: format!("MiB resident with {MANY_CLIENTS} clients"),
+        measured: all[0].many_kib as f64 / 1024.0,
+        bound: 8.0,
+        below: true,
+        note: "",
+    });
+    report.goals(&goals);
+    report.finish(effort)
+}
+
+fn first_line(name: &str, args: &[&str]) -> String {
+    let Some(found) = program(name) else {
+        return "not installed".to_owned();
+    };
+    let finished = run_command(name, Command::new(found).args(args));
+    let text = [finished.out, finished.err].concat();
+    text.lines()
+        .find(|line| !line.is_empty())
+        .unwrap_or("?")
+        .to_owned()
+}
