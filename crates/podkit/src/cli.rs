@@ -151,6 +151,11 @@ fn root() -> Command {
                     .help(format!("The same as --{flag}")),
             );
         }
+        if spec.name == "shard" {
+            command = command
+                .subcommand(crate::shard::plan_command())
+                .args_conflicts_with_subcommands(true);
+        }
         root = root.subcommand(command);
     }
     root

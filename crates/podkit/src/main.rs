@@ -13,6 +13,7 @@ mod pods;
 mod progress;
 mod registry;
 mod run;
+mod shard;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,10 @@ fn command() -> Result<ExitCode, Failure> {
         "image" => image::image(matches),
         "install" => install::install(matches),
         "agent" => agent::agent(matches),
+        "shard" if matches.subcommand_name() == Some("plan") => {
+            let (_, matches) = matches.subcommand().expect("it has a name");
+            shard::shard_plan(matches)
+        }
         name if pods::find(name).is_some() => {
             let command = pods::find(name).expect("it was found");
             (command.run)(matches)

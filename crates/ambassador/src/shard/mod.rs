@@ -24,7 +24,8 @@ use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
 
-pub use params::{Params, Shards};
+use params::Params;
+pub use params::ring_of_file;
 
 /// The module.
 pub const MODULE: Module = Module {

@@ -1,7 +1,7 @@
 //! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use podkit_dataplane::resp::Credentials;
@@ -13,7 +13,7 @@ use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
 
 podkit_foundation::choices! {
     /// `--protocol`.
-    pub enum Protocol {
+    pub(super) enum Protocol {
         /// That of Redis and Valkey.
         Redis = "redis",
     }
@@ -21,13 +21,13 @@ podkit_foundation::choices! {
 
 /// `--shard`: NAME=ADDR[;weight=N].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardSaid {
+pub(super) struct ShardSaid {
     /// What it is placed by, whatever its address is.
-    pub name: String,
+    pub(super) name: String,
     /// Where it is.
-    pub addr: Addr,
+    pub(super) addr: Addr,
     /// Its share.
-    pub weight: u32,
+    pub(super) weight: u32,
 }
 
 impl ParamType for ShardSaid {
@@ -78,7 +78,7 @@ impl fmt::Display for ShardSaid {
 
 podkit_foundation::params! {
     /// The parameters of `shard`.
-    pub struct Params {
+    pub(super) struct Params {
         /// What clients and shards speak.
         protocol: Protocol { default: Some("redis") },
         /// Where clients come; repeatable. With --twemproxy that of its pool unless given.
@@ -126,16 +126,16 @@ podkit_foundation::params! {
 
 /// Shards and where keys are placed among them.
 #[derive(Debug)]
-pub struct Shards {
+pub(super) struct Shards {
     /// In the order in which they were given.
-    pub all: Vec<ShardSaid>,
+    pub(super) all: Vec<ShardSaid>,
     /// Where keys are.
-    pub ring: Ring,
+    pub(super) ring: Ring,
 }
 
 impl Shards {
     /// Those of the parameters, and of the files that they name.
-    pub fn of(params: &Params) -> Result<Self, Failure> {
+    pub(super) fn of(params: &Params) -> Result<Self, Failure> {
         if let Some(path) = &params.twemproxy {
             return Self::of_pool(&params.pool(path)?)
                 .map_err(|why| Failure::from(ParamError::new("twemproxy", why)));
@@ -186,6 +186,43 @@ fn given(values: &Values, field: &str) -> bool {
     })
 }
 
+/// The ring of a list of shards: a file as `--shards-file` has it, or, when its name ends so, a nutcracker.yml, whose pool may
+/// follow (`FILE.yml:POOL`). The error is one line, or the findings of the file.
+pub fn ring_of_file(
+    path: &FilePath,
+    hash: Distribution,
+    function: Option<HashFunction>,
+    tag: Option<HashTag>,
+) -> Result<Ring, String> {
+    let text = path.display().to_string();
+    let (file, pool) = match text.rsplit_once(':') {
+        Some((file, pool)) if is_yaml(file) => (file, Some(pool)),
+        _ => (text.as_str(), None),
+    };
+    if is_yaml(file) {
+        return read_pool(FilePath::new(file), pool)?.ring();
+    }
+    let all = read(path)?;
+    Ring::new(hash, function, tag, &places(&all)).map_err(|why| format!("{text}: {why}"))
+}
+
+fn is_yaml(name: &str) -> bool {
+    let ending = FilePath::new(name).extension();
+    ending.is_some_and(|ending| ending == "yml" || ending == "yaml")
+}
+
+/// A pool of a nutcracker.yml.
+fn read_pool(path: &FilePath, pool: Option<&str>) -> Result<Pool, String> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{shown} can't be read ({error})"))?;
+    let (pools, findings) = nutcracker::parse(&shown, &text);
+    if findings.has_errors() {
+        return Err(format!("can't be used:\n{findings}"));
+    }
+    nutcracker::choose(pools, pool).map_err(|why| format!("{shown}: {why}"))
+}
+
 fn places(all: &[ShardSaid]) -> Vec<Shard> {
     let place = |one: &ShardSaid| Shard {
         name: one.name.clone(),
@@ -195,7 +232,7 @@ fn places(all: &[ShardSaid]) -> Vec<Shard> {
 }
 
 /// The shards of a file. The error is one line with the file, and the line in it.
-pub(super) fn read(path: &std::path::Path) -> Result<Vec<ShardSaid>, String> {
+pub(super) fn read(path: &FilePath) -> Result<Vec<ShardSaid>, String> {
     let shown = path.display();
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{shown} can't be read ({error})"))?;
@@ -233,7 +270,7 @@ pub(super) fn read(path: &std::path::Path) -> Result<Vec<ShardSaid>, String> {
 
 impl Params {
     /// The typed parameters, checked against each other.
-    pub fn checked(values: &Values) -> Result<Self, Failure> {
+    pub(super) fn checked(values: &Values) -> Result<Self, Failure> {
         let mut params = Self::from_values(values)?;
         let wrong = |field: &str, why: &str| Failure::from(ParamError::new(field, why));
         let sources = [
@@ -306,17 +343,9 @@ impl Params {
     }
 
     /// The pool of --twemproxy.
-    pub(super) fn pool(&self, path: &std::path::Path) -> Result<Pool, Failure> {
-        let wrong = |why: String| Failure::from(ParamError::new("twemproxy", why));
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| wrong(format!("{shown} can't be read ({error})")))?;
-        let (pools, findings) = nutcracker::parse(&shown, &text);
-        if findings.has_errors() {
-            return Err(wrong(format!("can't be used:\n{findings}")));
-        }
-        nutcracker::choose(pools, self.twemproxy_pool.as_deref())
-            .map_err(|why| wrong(format!("{shown}: {why}")))
+    pub(super) fn pool(&self, path: &FilePath) -> Result<Pool, Failure> {
+        let pool = read_pool(path, self.twemproxy_pool.as_deref());
+        pool.map_err(|why| ParamError::new("twemproxy", why).into())
     }
 
     /// User and password for the shards, where there are some.

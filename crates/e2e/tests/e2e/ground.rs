@@ -17,6 +17,7 @@ const PODS: &[&str] = &[
     "host-nginx",
     "sessions",
     "chain",
+    "redis-shards",
 ];
 
 /// Whether this is a plain user's run of the case (see `rootless`).

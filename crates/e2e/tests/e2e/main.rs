@@ -42,6 +42,7 @@ mod runtime;
 mod schema;
 mod sessions;
 mod shard;
+mod shard_example;
 mod takeover;
 mod topz;
 mod unpacked;

@@ -60,6 +60,7 @@ const WITHOUT_PODS: &[&str] = &[
     "schema",
     "takeover",
     "topz",
+    "shard",
 ];
 
 macro_rules! cases {
@@ -161,6 +162,7 @@ const CASES: &[(&str, With)] = cases! {
     docker::docker_runs_the_image_that_podkit_builds => Root("the Docker Engine that it starts is root's"),
     docker::podkit_runs_what_docker_has => Root("the Docker Engine that it starts is root's"),
     push_to_deploy::what_is_pushed_is_served => Ranges,
+    shard_example::the_example_is_as_its_readme_says => Ranges,
 
     sessions::sessions_stay_and_those_of_a_dead_replica_move => OneId,
 

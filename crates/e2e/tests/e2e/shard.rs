@@ -453,3 +453,42 @@ fn what_can_not_be_is_one_line() {
     let both = refused(&["shard", "--shard=a=:1", "--twemproxy=nutcracker.yml"]);
     assert!(both.contains("another list"), "{both}");
 }
+
+#[test]
+fn a_plan_says_what_would_move() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let old = file("old", "a=:1\nb=:2\nc=:3\n");
+    let new = file("new", "a=:1\nb=:2\nc=:3\nd=:4\n");
+    let finished = podkit(&["shard", "plan", &old, &new, "-o", "json"]);
+    assert_eq!(finished.code, Some(0), "{}", finished.err);
+    let plan: serde_json::Value = serde_json::from_str(&finished.out).unwrap();
+    let share = plan["share"].as_f64().unwrap();
+    assert!((0.23..0.27).contains(&share), "{share}");
+    assert_eq!(plan["shards"][3]["leaving"], 0);
+    let keys = file("keys", "one\ntwo\n");
+    let text = podkit(&["shard", "plan", &old, &old, "--keys", &keys]);
+    assert!(
+        text.out.starts_with("0 of 2 keys move (0.00 %)"),
+        "{}{}",
+        text.out,
+        text.err
+    );
+    let pool = "p:\n  listen: 127.0.0.1:22121\n  hash: fnv1a_64\n  distribution: ketama\n  redis: true\n  servers:\n   - 127.0.0.1:6379:1 a\n";
+    let yml = file("nutcracker.yml", pool);
+    assert_eq!(
+        podkit(&["shard", "plan", &yml, &format!("{yml}:p")]).code,
+        Some(0)
+    );
+    let wrong = podkit(&["shard", "plan", &yml, &format!("{yml}:q")]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(
+        wrong.err.contains("no pool is named \"q\""),
+        "{}",
+        wrong.err
+    );
+}
