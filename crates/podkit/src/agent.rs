@@ -6,9 +6,17 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::ParamSet as _;
+use podkit_pod::check::Wrapper;
 use podkit_sidecar::agent::{self, AgentParams};
 
 use crate::cli;
+
+/// As `podkit check` looks at it in a container.
+pub(crate) const WRAPPER: Wrapper = Wrapper {
+    name: "agent",
+    params: AgentParams::PARAMS,
+    check: |values| AgentParams::from_values(values).map(drop),
+};
 
 pub(crate) fn command() -> Command {
     cli::with_params(Command::new("agent"), AgentParams::PARAMS)

@@ -13,7 +13,7 @@ use podkit_pod::check::{Commands, Report, check as check_files};
 use podkit_pod::plan::Options;
 use podkit_pod::runner::{self, NameSeed, OutputFormat, RunOptions};
 
-use crate::{cli, progress, registry};
+use crate::{agent, cli, progress, registry};
 
 podkit_foundation::choices! {
     /// The form of the output.
@@ -155,6 +155,7 @@ pub(crate) fn check(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let commands = Commands {
         modules: &modules,
         others: registry::COMMANDS,
+        wrappers: &[agent::WRAPPER],
     };
     let (chains, manifests) = chains(files(matches));
     let mut report = match manifests.is_empty() && !chains.is_empty() {

@@ -6,6 +6,7 @@
 mod modules;
 mod network;
 mod report;
+mod wrappers;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::Pod;
+use podkit_foundation::params::{Param, ParamError, Values};
 use podkit_foundation::surface::ModuleSpec;
 
 pub use report::Report;
@@ -29,6 +31,19 @@ pub struct Commands<'a> {
     pub modules: &'a [&'a ModuleSpec],
     /// Other words of the command line that a container may run.
     pub others: &'a [&'a str],
+    /// Those of them that run an application: `podkit NAME FLAGS -- CMD`.
+    pub wrappers: &'a [Wrapper],
+}
+
+/// A command of podkit's that is the first process of an application's container, in an image of any kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Wrapper {
+    /// The word of the command line.
+    pub name: &'static str,
+    /// Its flags.
+    pub params: &'static [Param],
+    /// What it says of their values.
+    pub check: fn(&Values) -> Result<(), ParamError>,
 }
 
 /// Checks files as `podkit run` would with the same options; `-` is standard input.
@@ -54,6 +69,7 @@ fn judge(
             let notes = &mut Notes::new(&pod.source, &mut findings);
             images(&subject, notes);
             modules::check(&subject, commands, notes);
+            wrappers::check(&subject, commands, notes);
             network::check(&subject, commands, notes);
         }
     }

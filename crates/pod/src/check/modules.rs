@@ -43,7 +43,7 @@ pub(super) fn values(module: &ModuleSpec, field: &str, container: &ContainerPlan
     let flags = Flags::read(&params, container.args.get(1..).unwrap_or_default());
     let mut flag: Vec<&str> = flags.of(param).collect();
     if module.config.is_some_and(|config| config.param == field) {
-        flag.extend(flags.bare.first());
+        flag.extend(flags.bare.first().map(|(_, word)| *word));
     }
     let variable = container
         .env
@@ -66,20 +66,20 @@ pub(super) fn values(module: &ModuleSpec, field: &str, container: &ContainerPlan
 }
 
 /// The flags of a command line, as the binary reads them: `--flag value`, `--flag=value`, switches without a value.
-struct Flags<'a> {
+pub(super) struct Flags<'a> {
     /// Position, parameter's field (none: unknown) and value.
-    given: Vec<(usize, Option<&'static str>, &'a str)>,
-    /// Words that belong to no flag.
-    bare: Vec<&'a str>,
+    pub(super) given: Vec<(usize, Option<&'static str>, &'a str)>,
+    /// Position of the words that belong to no flag, and they.
+    pub(super) bare: Vec<(usize, &'a str)>,
 }
 
 impl<'a> Flags<'a> {
-    fn read(params: &[Param], args: &'a [String]) -> Self {
+    pub(super) fn read(params: &[Param], args: &'a [String]) -> Self {
         let (mut given, mut bare) = (Vec::new(), Vec::new());
         let mut words = args.iter().enumerate();
         while let Some((at, word)) = words.next() {
             let Some(flag) = word.strip_prefix('-').filter(|flag| !flag.is_empty()) else {
-                bare.push(word.as_str());
+                bare.push((at, word.as_str()));
                 continue;
             };
             let (name, value) = match flag.split_once('=') {
@@ -103,7 +103,7 @@ impl<'a> Flags<'a> {
         Self { given, bare }
     }
 
-    fn of(&self, param: &Param) -> impl Iterator<Item = &'a str> {
+    pub(super) fn of(&self, param: &Param) -> impl Iterator<Item = &'a str> {
         let field = param.field;
         let given = self
             .given
@@ -117,31 +117,9 @@ fn command_line(module: &ModuleSpec, container: &ContainerPlan, at: &Path, notes
     let params = module.all_params();
     let args = container.args.get(1..).unwrap_or_default();
     let flags = Flags::read(&params, args);
-    for (i, known, _) in &flags.given {
-        if known.is_some() || matches!(args[*i].as_str(), "--help" | "-h") {
-            continue;
-        }
-        let word = args[*i].split('=').next().unwrap_or_default();
-        let names: Vec<String> = params
-            .iter()
-            .map(|param| format!("--{}", param.flag()))
-            .collect();
-        let hint = nearest(word, names.iter().map(String::as_str))
-            .map(|near| format!("; did you mean {near}?"))
-            .unwrap_or_default();
-        let message = format!("{} has no flag {word}{hint}", module.name);
-        notes.error(&at.key("args").index(i + 1), message);
-    }
-    let names = container.env.iter().map(|(name, _)| name.clone());
-    for (name, near) in unknown_variables(params.iter(), names) {
-        let hint = near
-            .map(|near| format!("; did you mean {near}?"))
-            .unwrap_or_default();
-        notes.warning(
-            &at.key("env"),
-            format!("{} has no parameter {name}{hint}", module.name),
-        );
-    }
+    let place = |i: usize| at.key("args").index(i + 1);
+    unknown(module.name, &params, args, &flags, place, notes);
+    variables(module.name, &params, container, at, notes);
     for param in &params {
         let given = values(module, param.field, container);
         if given.is_empty() && !param.optional && param.default.is_none() && !param.many {
@@ -172,6 +150,51 @@ fn command_line(module: &ModuleSpec, container: &ContainerPlan, at: &Path, notes
     }
 }
 
+/// Flags that the command `name` has not.
+pub(super) fn unknown(
+    name: &str,
+    params: &[Param],
+    args: &[String],
+    flags: &Flags<'_>,
+    place: impl Fn(usize) -> Path,
+    notes: &mut Notes<'_>,
+) {
+    for (i, known, _) in &flags.given {
+        if known.is_some() || matches!(args[*i].as_str(), "--help" | "-h") {
+            continue;
+        }
+        let word = args[*i].split('=').next().unwrap_or_default();
+        let names: Vec<String> = params
+            .iter()
+            .map(|param| format!("--{}", param.flag()))
+            .collect();
+        let hint = nearest(word, names.iter().map(String::as_str))
+            .map(|near| format!("; did you mean {near}?"))
+            .unwrap_or_default();
+        notes.error(&place(*i), format!("{name} has no flag {word}{hint}"));
+    }
+}
+
+/// Variables of podkit's that the command `name` does not read.
+pub(super) fn variables(
+    name: &str,
+    params: &[Param],
+    container: &ContainerPlan,
+    at: &Path,
+    notes: &mut Notes<'_>,
+) {
+    let names = container.env.iter().map(|(name, _)| name.clone());
+    for (variable, near) in unknown_variables(params.iter(), names) {
+        let hint = near
+            .map(|near| format!("; did you mean {near}?"))
+            .unwrap_or_default();
+        notes.warning(
+            &at.key("env"),
+            format!("{name} has no parameter {variable}{hint}"),
+        );
+    }
+}
+
 /// What a feature needs and the pod doesn't give.
 fn needs(
     module: &ModuleSpec,
@@ -181,6 +204,9 @@ fn needs(
     notes: &mut Notes<'_>,
 ) {
     for need in module.needs {
+        if !is_used(module, need.feature, container) {
+            continue;
+        }
         let (met, remedy) = match need.kind {
             NeedKind::SharedPid => (
                 pod.share_process_namespace,
@@ -214,6 +240,20 @@ fn needs(
             );
         }
     }
+}
+
+/// A feature that begins with a flag's name is used when the flag or its variable is given.
+fn is_used(module: &ModuleSpec, feature: &str, container: &ContainerPlan) -> bool {
+    let first = feature.split_whitespace().next();
+    let Some(flag) = first.and_then(|word| word.strip_prefix("--")) else {
+        return true;
+    };
+    let params = module.all_params();
+    let Some(param) = params.iter().find(|param| param.flag() == flag) else {
+        return true;
+    };
+    let default: Vec<&str> = param.default.into_iter().collect();
+    values(module, param.field, container) != default
 }
 
 /// In effect: a user other than root has none of those that only bound it.

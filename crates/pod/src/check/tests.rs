@@ -2,7 +2,7 @@
 
 use podkit_foundation::surface::{ConfigFile, Group, ModuleSpec, Need, NeedKind, Port};
 
-use super::{Commands, Report, judge};
+use super::{Commands, Report, Wrapper, judge};
 use crate::manifest::{Severity, parse};
 use crate::plan::Options;
 
@@ -61,6 +61,16 @@ static TOPZ: ModuleSpec = spec(
     ],
 );
 
+static OWN: ModuleSpec = spec(
+    "own",
+    9605,
+    &[Need {
+        feature: "--mode other than one's own",
+        doc: "CAP_CHOWN",
+        kind: NeedKind::Capability("CHOWN"),
+    }],
+);
+
 static CHAIN: ModuleSpec = ModuleSpec {
     config: Some(ConfigFile {
         param: "upstream",
@@ -69,11 +79,28 @@ static CHAIN: ModuleSpec = ModuleSpec {
     ..spec("chain", 9641, &[])
 };
 
+podkit_foundation::params! {
+    /// What the fake wrapper takes.
+    pub(super) struct Around {
+        /// How many.
+        most: u32 { default: Some("4"), bounds: Some((1, 9)) },
+        /// Which.
+        allow_uid: Vec<u32> {},
+    }
+}
+
+static WRAPPERS: &[Wrapper] = &[Wrapper {
+    name: "agent",
+    params: Around::PARAMS,
+    check: |values| Around::from_values(values).map(drop),
+}];
+
 fn report(text: &str) -> Report {
     let (documents, findings) = parse("f", text.as_bytes());
     let commands = Commands {
-        modules: &[&TLS, &TOPZ, &CHAIN],
-        others: &["install"],
+        modules: &[&TLS, &TOPZ, &OWN, &CHAIN],
+        others: &["install", "agent"],
+        wrappers: WRAPPERS,
     };
     judge(&documents, findings, &Options::default(), commands)
 }
@@ -180,6 +207,52 @@ fn command_lines() {
 }
 
 #[test]
+fn what_runs_an_application() {
+    let check = |container: &str, expected: &[&str]| {
+        assert_eq!(found(&pod(&[container], "")), expected, "{container}");
+    };
+    let podkit = "command: [/tools/podkit, agent";
+    check(&format!("name: a, {podkit}, --most=3, --, nginx]"), &[]);
+    check(
+        &format!("name: a, {podkit}, --most, '3'], args: [--allow-uid=1, --, nginx, --most=0]"),
+        &[],
+    );
+    check("name: a, args: [agent, --, nginx]", &[]);
+    check(&format!("name: a, {podkit}, --help]"), &[]);
+    check("name: a, command: [sh, agent]", &[]);
+    check(
+        &format!(
+            "name: a, {podkit}, --mots=3], args: [--most=10, --allow-uid, x, --allow-uid, z, --, b]"
+        ),
+        &[
+            "6:68: spec.containers[0].command[2]: agent has no flag --mots; did you mean --most?",
+            "6:86: spec.containers[0].args[0]: --most of agent: \"10\" is not right (out of range); expected a whole number from 1 to 9",
+            "6:97: spec.containers[0].args[1]: --allow-uid of agent: \"x\" is not right; expected a whole number",
+            "6:113: spec.containers[0].args[3]: --allow-uid of agent: \"z\" is not right; expected a whole number",
+        ],
+    );
+    let missing =
+        "6:5: spec.containers[0]: agent needs the application and its arguments behind --";
+    check(&format!("name: a, {podkit}]"), &[missing]);
+    check(&format!("name: a, {podkit}, --most=3, --]"), &[missing]);
+    check(
+        "name: a, args: [agent, nginx]",
+        &[
+            "6:50: spec.containers[0].args[1]: agent takes no \"nginx\" here; the application follows --",
+        ],
+    );
+    check(
+        &format!(
+            "name: a, {podkit}, --, nginx], env: [{{name: PODKIT_MOST, value: '0'}}, {{name: PODKIT_MOTS, value: '1'}}]"
+        ),
+        &[
+            "6:80: spec.containers[0].env: --most of agent: \"0\" is not right (out of range); expected a whole number from 1 to 9",
+            "6:80: warning: spec.containers[0].env: agent has no parameter PODKIT_MOTS; did you mean PODKIT_MOST?",
+        ],
+    );
+}
+
+#[test]
 fn ports_declared_twice_and_probes_of_nothing() {
     let text = pod(
         &[
@@ -224,6 +297,18 @@ fn needs() {
         "  shareProcessNamespace: true\n",
     );
     assert!(found(&text).is_empty());
+    // What only a flag needs is not needed without it.
+    let given = |args: &str| {
+        found(&pod(
+            &[&format!(
+                "name: a, args: [own{args}], securityContext: {{runAsUser: 7}}"
+            )],
+            "",
+        ))
+        .join("\n")
+    };
+    assert_eq!(given(", --upstream, x"), "");
+    assert!(given(", --upstream, x, --mode, slow").contains("add the capability CHOWN"));
 }
 
 #[test]
