@@ -96,7 +96,7 @@ pub(super) fn render(
             String::from_utf8(text).map_err(|_| format!("the template {name} is not UTF-8"))?;
         let text = jinja
             .render_named_str(&name, &text, context.clone())
-            .map_err(|error| format!("the template {error}"))?;
+            .map_err(|error| format!("the template can't be rendered: {error}"))?;
         let file = File {
             bytes: text.into_bytes(),
             mode,

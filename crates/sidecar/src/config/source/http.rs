@@ -28,8 +28,20 @@ pub(in crate::config) struct HttpSource {
     token_file: Option<PathBuf>,
     period: Duration,
     etag: Option<String>,
-    /// The server holds requests: there is no need to wait before the next.
+    /// The server has held the last request that it could hold.
     holds: bool,
+    next: Next,
+}
+
+/// When the server is asked again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It holds requests, or has not been asked yet for what it could hold.
+    AtOnce,
+    /// It had news without holding this one: it may have news all the time.
+    Soon,
+    /// It does not hold requests.
+    Period,
 }
 
 impl HttpSource {
@@ -44,6 +56,7 @@ impl HttpSource {
             period: reading.period,
             etag: None,
             holds: false,
+            next: Next::Period,
         }
     }
 
@@ -61,7 +74,7 @@ impl HttpSource {
         let asked = asked
             .unwrap_or_else(|_| Err(format!("gave no answer within {} s", patience.as_secs())));
         asked.map_err(|why| {
-            self.holds = false;
+            (self.holds, self.next) = (false, Next::Period);
             format!("{shown} {why}")
         })
     }
@@ -87,13 +100,20 @@ impl HttpSource {
             .client
             .send("GET", &self.url, &fields, Vec::new())
             .await?;
-        self.holds = self.etag.is_some() && begun.elapsed() >= HELD;
+        let held = begun.elapsed() >= HELD;
         let status = answer.status().as_u16();
         let field = |name: &str| {
             let value = answer.headers().get(name)?.to_str().ok()?;
             Some(value.to_owned())
         };
         let (etag, kind, to) = (field("etag"), field("content-type"), field("location"));
+        (self.holds, self.next) = match (self.etag.is_some(), status) {
+            (true, _) if held => (true, Next::AtOnce),
+            // It may have had news just now; twice in a row it hasn't held either.
+            (true, 200) if self.holds || self.next == Next::AtOnce => (self.holds, Next::Soon),
+            (false, 200) if etag.is_some() => (self.holds, Next::AtOnce),
+            _ => (false, Next::Period),
+        };
         match status {
             200 => {}
             304 => return Ok(None),
@@ -122,8 +142,10 @@ impl HttpSource {
     }
 
     pub(super) async fn changed(&mut self) {
-        if !self.holds {
-            tokio::time::sleep(spread(self.period)).await;
+        match self.next {
+            Next::AtOnce => {}
+            Next::Soon => tokio::time::sleep(HELD).await,
+            Next::Period => tokio::time::sleep(spread(self.period)).await,
         }
     }
 }
