@@ -285,7 +285,22 @@ fn a_bad_commit_never_stays() {
     assert_eq!(ground.seen("state").as_deref(), Some("good 1"));
     // Refused once is refused: the application isn't reloaded at every period.
     assert_eq!(fs::read_to_string(&reloads).unwrap(), "good 1bad 2good 1");
-    assert!(module.admin("/").text().contains("confirm"), "{bad}");
+    let said = module.admin("/").text();
+    assert!(
+        said.contains(&format!("{bad}: confirm: not within 300 ms")) && said.contains("is back"),
+        "{bad}: {said}"
+    );
+    assert!(
+        module.process.shown().contains(" is back)"),
+        "{}",
+        module.process.shown()
+    );
+    for sample in [
+        "podkit_git_refused_total{repo=\"app\",step=\"confirm\"}",
+        "podkit_git_rolled_back_total{repo=\"app\"}",
+    ] {
+        assert_eq!(module.metric(sample), Some(1.0), "{sample}");
+    }
     assert_eq!(module.admin("/readyz").status, 200);
     ground.app.write("state", "good 3");
     ground.app.publish("good again");

@@ -405,14 +405,7 @@ impl Work {
             Err(refused) => {
                 counts.refused(refused.step.word()).inc();
                 let why = refused.to_string();
-                let after = match &refused.back {
-                    Back::Unseen => "refused; what is published stays".to_owned(),
-                    Back::RolledBack(old) => format!("refused; {old} is back"),
-                    Back::Withdrawn => "refused; nothing is published".to_owned(),
-                    Back::Failed(why) => {
-                        format!("refused, and the former version is not back: {why}")
-                    }
-                };
+                let after = refused.back.to_string();
                 if refused.back != Back::Unseen {
                     counts.rolled_back.inc();
                 }

@@ -6,12 +6,15 @@ use podkit_foundation::surface::Metric;
 use podkit_foundation::telemetry::metrics::{Encoder, Kind};
 
 use super::worker::Seen;
+use crate::publish::Step;
 
 const REPO: &[&str] = &["repo"];
 
 /// The metrics, as documented.
 pub(super) const METRICS: &[Metric] = &[
     metric(SYNCS, "counter", &["repo", "result"], SYNCS_DOC),
+    metric(REFUSED, "counter", &["repo", "step"], REFUSED_DOC),
+    metric(ROLLED_BACK, "counter", REPO, ROLLED_BACK_DOC),
     metric(SUCCESS, "gauge", REPO, SUCCESS_DOC),
     metric(AGE, "gauge", REPO, AGE_DOC),
     metric(PUBLISHED, "gauge", REPO, PUBLISHED_DOC),
@@ -23,6 +26,11 @@ pub(super) const METRICS: &[Metric] = &[
 const SYNCS: &str = "podkit_git_syncs_total";
 const SYNCS_DOC: &str = "Looks at a repository: published, unchanged, failed (the repository could not be read) or refused \
                          (its tree was not to be published).";
+const REFUSED: &str = "podkit_git_refused_total";
+const REFUSED_DOC: &str =
+    "Commits refused, each once: by guard, validate, write, reload or confirm.";
+const ROLLED_BACK: &str = "podkit_git_rolled_back_total";
+const ROLLED_BACK_DOC: &str = "Commits that were published and taken back.";
 const SUCCESS: &str = "podkit_git_last_success_timestamp_seconds";
 const SUCCESS_DOC: &str =
     "Unix time of the last look after which what is published was what is wanted.";
@@ -74,6 +82,21 @@ pub(super) fn encode(encoder: &mut Encoder, all: &[(String, Seen)]) {
         for (result, count) in results {
             encoder.sample(SYNCS, &[("repo", repo), ("result", result)], count as f64);
         }
+    }
+    encoder.family(REFUSED, Kind::Counter, REFUSED_DOC);
+    for (repo, seen) in all {
+        for step in Step::ALL {
+            let count = seen.steps.get(&step).copied().unwrap_or(0);
+            encoder.sample(
+                REFUSED,
+                &[("repo", repo), ("step", step.word())],
+                count as f64,
+            );
+        }
+    }
+    encoder.family(ROLLED_BACK, Kind::Counter, ROLLED_BACK_DOC);
+    for (repo, seen) in all {
+        encoder.sample(ROLLED_BACK, &[("repo", repo)], seen.rolled_back as f64);
     }
     let gauges: [(&str, &str, Value); 4] = [
         (SUCCESS, SUCCESS_DOC, |seen| seen.success_at.map(unix)),

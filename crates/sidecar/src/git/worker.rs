@@ -1,5 +1,6 @@
 //! One repository's thread: looks, publishes, waits. Everything that it does blocks.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, info, warn};
 
-use crate::publish::{Engine, Published, Refused, Step};
+use crate::publish::{Back, Engine, Published, Refused, Step};
 
 use super::http::Client;
 use super::source::Source;
@@ -31,6 +32,10 @@ pub(super) struct Seen {
     pub(super) unchanged: u64,
     pub(super) failed: u64,
     pub(super) refused: u64,
+    /// Commits by the step that refused them; looks at them again do not count.
+    pub(super) steps: BTreeMap<Step, u64>,
+    /// Commits that were published and taken back.
+    pub(super) rolled_back: u64,
     /// How long the last look took.
     pub(super) seconds: f64,
 }
@@ -98,8 +103,8 @@ enum Look {
 enum Failed {
     /// The source.
     Source(String),
-    /// The engine.
-    Refused(Refused),
+    /// The engine: which version, and why.
+    Refused(String, Refused),
 }
 
 impl Worker {
@@ -178,18 +183,14 @@ impl Worker {
                 seen.failed += 1;
                 why
             }
-            Err(Failed::Refused(refused)) => {
+            Err(Failed::Refused(version, refused)) => {
                 seen.refused += 1;
-                refused.to_string()
+                format!("{version}: {refused} ({})", refused.back)
             }
         };
         match seen.trouble.as_ref() == Some(&outcome) {
             true => debug!(repo, why = outcome, "still not published"),
-            false => warn!(
-                repo,
-                why = outcome,
-                "not published; the last good tree stays"
-            ),
+            false => warn!(repo, why = outcome, "not published"),
         }
         seen.trouble = Some(outcome.clone());
         Err(outcome)
@@ -223,9 +224,10 @@ impl Worker {
         if let Some((refused, why)) = &state.refused
             && *refused == version
         {
-            return Err(Failed::Refused(why.clone()));
+            return Err(Failed::Refused(version, why.clone()));
         }
-        let staged = self.engine.stage().map_err(Failed::Refused)?;
+        let staged = self.engine.stage();
+        let staged = staged.map_err(|refused| Failed::Refused(version.clone(), refused))?;
         self.source
             .fill(client, deadline, commit, staged.path())
             .map_err(Failed::Source)?;
@@ -235,11 +237,15 @@ impl Worker {
                 Ok(Look::Published(published))
             }
             Err(refused) => {
+                let mut seen = self.shared.lock();
+                *seen.steps.entry(refused.step).or_default() += 1;
+                seen.rolled_back += u64::from(refused.back != Back::Unseen);
+                drop(seen);
                 // A full disk has room again some day.
                 if refused.step != Step::Write {
-                    state.refused = Some((version, refused.clone()));
+                    state.refused = Some((version.clone(), refused.clone()));
                 }
-                Err(Failed::Refused(refused))
+                Err(Failed::Refused(version, refused))
             }
         }
     }

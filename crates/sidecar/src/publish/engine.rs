@@ -1,5 +1,6 @@
 //! The engine: one place, its versions, and the way of a new one into force.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -70,7 +71,7 @@ pub struct Published {
 }
 
 /// The step that refused a version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// It is empty, lost too much, or there is something in its way.
     Guard,
@@ -117,6 +118,17 @@ pub enum Back {
     Withdrawn,
     /// That failed too.
     Failed(String),
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unseen => f.write_str("refused; what is published stays"),
+            Self::RolledBack(old) => write!(f, "refused; {old} is back"),
+            Self::Withdrawn => f.write_str("refused; nothing is published"),
+            Self::Failed(why) => write!(f, "refused, and the former version is not back: {why}"),
+        }
+    }
 }
 
 /// Why a version is not in force.
