@@ -242,18 +242,28 @@ fn needs(
     }
 }
 
-/// A feature that begins with a flag's name is used when the flag or its variable is given.
+/// A feature that begins with a flag's name is used when the flag or its variable is given; one that goes on with a form of its
+/// values, such as `--reload signal:SIG:PROCESS`, when one of them begins so.
 fn is_used(module: &ModuleSpec, feature: &str, container: &ContainerPlan) -> bool {
-    let first = feature.split_whitespace().next();
-    let Some(flag) = first.and_then(|word| word.strip_prefix("--")) else {
+    let mut words = feature.split_whitespace();
+    let Some(flag) = words.next().and_then(|word| word.strip_prefix("--")) else {
         return true;
     };
     let params = module.all_params();
     let Some(param) = params.iter().find(|param| param.flag() == flag) else {
         return true;
     };
-    let default: Vec<&str> = param.default.into_iter().collect();
-    values(module, param.field, container) != default
+    let given = values(module, param.field, container);
+    match words.next().and_then(|form| form.split_once(':')) {
+        Some((begin, _)) => given.iter().any(|text| {
+            text.strip_prefix(begin)
+                .is_some_and(|rest| rest.starts_with(':'))
+        }),
+        None => {
+            let default: Vec<&str> = param.default.into_iter().collect();
+            given != default
+        }
+    }
 }
 
 /// In effect: a user other than root has none of those that only bound it.

@@ -64,11 +64,18 @@ static TOPZ: ModuleSpec = spec(
 static OWN: ModuleSpec = spec(
     "own",
     9605,
-    &[Need {
-        feature: "--mode other than one's own",
-        doc: "CAP_CHOWN",
-        kind: NeedKind::Capability("CHOWN"),
-    }],
+    &[
+        Need {
+            feature: "--mode other than one's own",
+            doc: "CAP_CHOWN",
+            kind: NeedKind::Capability("CHOWN"),
+        },
+        Need {
+            feature: "--upstream signal:NAME",
+            doc: "a shared PID namespace",
+            kind: NeedKind::SharedPid,
+        },
+    ],
 );
 
 static CHAIN: ModuleSpec = ModuleSpec {
@@ -309,6 +316,8 @@ fn needs() {
     };
     assert_eq!(given(", --upstream, x"), "");
     assert!(given(", --upstream, x, --mode, slow").contains("add the capability CHOWN"));
+    assert!(given(", --upstream, 'signal:x'").contains("set shareProcessNamespace: true"));
+    assert_eq!(given(", --upstream, signals"), "");
 }
 
 #[test]

@@ -19,9 +19,9 @@ mod template;
 
 use podkit_dataplane::module::Module;
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{FileUse, Group, ModuleSpec, Need, NeedKind};
+use podkit_foundation::surface::{FileUse, Group, ModuleSpec};
 
-use crate::publish::PublishParams;
+use crate::publish::{NEEDS, PublishParams};
 
 pub use params::{Params, Publish};
 pub use source::{Form, SourceSpec};
@@ -73,10 +73,6 @@ static SPEC: ModuleSpec = ModuleSpec {
             doc: "PEM certificates of authorities. Read when it is first needed.",
         },
     ],
-    needs: &[Need {
-        feature: "--chown to another user or group",
-        doc: "CAP_CHOWN.",
-        kind: NeedKind::Words,
-    }],
+    needs: NEEDS,
     metrics: metrics::METRICS,
 };

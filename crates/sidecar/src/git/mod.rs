@@ -35,9 +35,9 @@ mod worker;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::ListenerLimits;
 use podkit_foundation::params::ParamSet as _;
-use podkit_foundation::surface::{FileUse, Group, ModuleSpec, Need, NeedKind, Port};
+use podkit_foundation::surface::{FileUse, Group, ModuleSpec, Port};
 
-use crate::publish::PublishParams;
+use crate::publish::{NEEDS, PublishParams};
 
 pub use location::{Location, RefOf, Repo, Revision, Url};
 pub use params::{Params, Submodules};
@@ -108,10 +108,6 @@ static SPEC: ModuleSpec = ModuleSpec {
             doc: "Patterns of the files that are wanted. Read each time; a change publishes anew.",
         },
     ],
-    needs: &[Need {
-        feature: "--chown",
-        doc: "Another owner than one's own needs CAP_CHOWN.",
-        kind: NeedKind::Capability("CHOWN"),
-    }],
+    needs: NEEDS,
     metrics: metrics::METRICS,
 };

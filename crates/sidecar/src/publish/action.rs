@@ -113,7 +113,8 @@ impl Action {
                 agent::run_words(context.agent, words, Some(context.tree), context.timeout)
             }
             Self::Signal(signal, process) => {
-                signal::send(*signal, process).map_err(|why| format!("{self}: {why}"))
+                let sent = signal::send(*signal, process, context.timeout);
+                sent.map_err(|why| format!("{self}: {why}"))
             }
             Self::Http(method, url) => {
                 Client::default().expect_success(method, url, context.timeout)

@@ -114,6 +114,8 @@ pub enum Back {
     Unseen,
     /// The former version is in force, and was reloaded.
     RolledBack(String),
+    /// The former version is in force, and its reload failed: an application that does not run gets it when it starts.
+    NotReloaded(String, String),
     /// There was none: nothing is published.
     Withdrawn,
     /// That failed too.
@@ -125,6 +127,9 @@ impl fmt::Display for Back {
         match self {
             Self::Unseen => f.write_str("refused; what is published stays"),
             Self::RolledBack(old) => write!(f, "refused; {old} is back"),
+            Self::NotReloaded(old, why) => {
+                write!(f, "refused; {old} is back, its reload failed: {why}")
+            }
             Self::Withdrawn => f.write_str("refused; nothing is published"),
             Self::Failed(why) => write!(f, "refused, and the former version is not back: {why}"),
         }
@@ -312,7 +317,11 @@ impl Engine {
         }
         staged.kept = true;
         if let Err((step, why)) = self.taken(&id) {
-            let back = self.back(&id, old.as_deref());
+            let back = match self.back(&id, old.as_deref()) {
+                // It reached the application neither time: that has the former version.
+                Back::NotReloaded(old, again) if again == why => Back::RolledBack(old),
+                back => back,
+            };
             return Err(Refused { step, why, back });
         }
         self.forget().map_err(write)?;
@@ -438,14 +447,13 @@ impl Engine {
             .and_then(|()| self.forget())
             .map_err(|error| error.to_string());
         self.clean();
-        let done = done.and_then(|()| match old {
-            Some(old) => self.reload(&self.settings.place.files(old)),
-            None => Ok(()),
-        });
         match (done, old) {
-            (Ok(()), Some(old)) => Back::RolledBack(old.to_owned()),
-            (Ok(()), None) => Back::Withdrawn,
             (Err(why), _) => Back::Failed(why),
+            (Ok(()), None) => Back::Withdrawn,
+            (Ok(()), Some(old)) => match self.reload(&self.settings.place.files(old)) {
+                Ok(()) => Back::RolledBack(old.to_owned()),
+                Err(why) => Back::NotReloaded(old.to_owned(), why),
+            },
         }
     }
 

@@ -32,5 +32,5 @@ pub use action::{Action, Context, check_validations};
 pub use client::{Client, Url, collect};
 pub use engine::{Back, Engine, PublishSettings, Published, Refused, Staged, Step};
 pub use owner::{Mode, Owner};
-pub use params::PublishParams;
+pub use params::{NEEDS, PublishParams};
 pub use place::Place;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use podkit_foundation::params;
 use podkit_foundation::params::{ParamError, Percent};
+use podkit_foundation::surface::{Need, NeedKind};
 
 use super::action::{Action, check_validations};
 use super::owner::{Mode, Owner};
@@ -21,7 +22,8 @@ params! {
         /// What tells the application that there is a new version: `exec:CMD`, `agent:CMD`, `http:POST:URL`, `signal:SIG:PROCESS`.
         ///
         /// `{}` in a command is the published directory. A process is found by name in the PID namespace that the pod shares;
-        /// of several with that name the one above the others is meant. Repeatable, in order. When one fails the former version comes
+        /// of several with that name the one above the others is meant. KILL, for a restart policy to restart it, is done when
+        /// the process has ended. Repeatable, in order. When one fails the former version comes
         /// back, and is reloaded.
         reload: Vec<Action> { commas: false },
         /// How it is known that the application took it: `http:URL` (a 2xx answer), `tcp:ADDR`, `exec:CMD`.
@@ -52,6 +54,25 @@ params! {
         in_place: bool { default: Some("false") },
     }
 }
+
+/// What publishing needs of the pod.
+pub const NEEDS: &[Need] = &[
+    Need {
+        feature: "--chown to another user or group",
+        doc: "CAP_CHOWN.",
+        kind: NeedKind::Capability("CHOWN"),
+    },
+    Need {
+        feature: "--reload signal:SIG:PROCESS",
+        doc: "A shared PID namespace.",
+        kind: NeedKind::SharedPid,
+    },
+    Need {
+        feature: "--reload signal:SIG:PROCESS to a process of another user",
+        doc: "Root with CAP_KILL.",
+        kind: NeedKind::Words,
+    },
+];
 
 impl PublishParams {
     /// Two parameters that don't fit.

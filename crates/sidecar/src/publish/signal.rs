@@ -3,12 +3,16 @@
 //! A process has the name when its `comm` is it (the kernel keeps 15 bytes of it) or the file name of its `argv[0]`. Workers
 //! mostly bear the name of their master: of several, the one above them all is meant, the one that no other with the
 //! name is an ancestor of. Two of those are two applications, and neither is signalled. A pidfd makes sure that the
-//! process that was found is the one that gets the signal.
+//! process that was found is the one that gets the signal. KILL is done when the process has ended: until then it could still
+//! answer a `--confirm` that asks about the next one.
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_signal};
 
@@ -52,12 +56,9 @@ pub(super) fn name(signal: Signal) -> &'static str {
     found.map_or("?", |(name, _)| name)
 }
 
-/// Sends it to the process of that name.
-pub(super) fn send(signal: Signal, process: &str) -> Result<(), String> {
-    send_below(Path::new("/proc"), signal, process)
-}
-
-fn send_below(proc: &Path, signal: Signal, process: &str) -> Result<(), String> {
+/// Sends it to the process of that name. Blocks, with KILL until the process has ended.
+pub(super) fn send(signal: Signal, process: &str, timeout: Duration) -> Result<(), String> {
+    let proc = Path::new("/proc");
     let pid = topmost(&all(proc), process)?;
     let gone = || format!("{process} (process {pid}) has just ended");
     let id = Pid::from_raw(pid).ok_or_else(gone)?;
@@ -67,17 +68,41 @@ fn send_below(proc: &Path, signal: Signal, process: &str) -> Result<(), String> 
         return Err(gone());
     }
     match pidfd_send_signal(&handle, signal) {
+        Ok(()) if signal == Signal::KILL => match has_ended(&handle, timeout) {
+            true => Ok(()),
+            false => Err(format!(
+                "{process} (process {pid}) has not ended within {} ms",
+                timeout.as_millis()
+            )),
+        },
         Ok(()) => Ok(()),
         Err(Errno::SRCH) => Err(gone()),
         Err(Errno::PERM) => {
             let (own, its) = (geteuid().as_raw(), owner(proc, pid));
             let its = its.map_or("another user".to_owned(), |uid| format!("user {uid}"));
+            // Of a user other than root a capability that a container is given has no effect.
+            let remedy = match own {
+                0 => "the capability KILL",
+                _ => "root for this one, with the capability KILL",
+            };
             Err(format!(
-                "{process} (process {pid}) runs as {its} and this as user {own}: run both as the same user, or add the \
-                 capability KILL"
+                "{process} (process {pid}) runs as {its} and this as user {own}; expected the same user for both, or {remedy}"
             ))
         }
         Err(error) => Err(format!("{process} (process {pid}): {error}")),
+    }
+}
+
+fn has_ended(process: &OwnedFd, longest: Duration) -> bool {
+    let end = Instant::now() + longest;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        // A pidfd is readable when its process has ended. (pidfd_open(2))
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            ready => return ready.is_ok_and(|count| count > 0),
+        }
     }
 }
 
@@ -239,9 +264,12 @@ mod tests {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        send(Signal::USR1, "podkit-test-slp").unwrap();
-        assert_eq!(child.wait().unwrap().signal(), Some(10));
-        let why = send(Signal::USR1, "podkit-test-slp").unwrap_err();
+        let send = |signal| send(signal, "podkit-test-slp", Duration::from_secs(10));
+        send(Signal::CONT).unwrap();
+        send(Signal::KILL).unwrap();
+        // It has ended already.
+        assert_eq!(child.try_wait().unwrap().unwrap().signal(), Some(9));
+        let why = send(Signal::USR1).unwrap_err();
         assert!(why.contains("no process here is named"), "{why}");
     }
 }
