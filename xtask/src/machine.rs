@@ -12,7 +12,8 @@ use crate::build::run;
 pub(crate) type Wanted = (&'static str, &'static str);
 
 /// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
-/// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image, a store of configuration.
+/// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image, a store of configuration,
+/// and what examples are made of: Python, Node.js, git.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -29,6 +30,9 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),
     ("pip3", "python3-pip"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("git", "git"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
 ];

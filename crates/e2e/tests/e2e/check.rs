@@ -127,3 +127,61 @@ fn the_machine_is_not_given_away_without_a_word() {
     );
     refused(&spec, &["--allow-privileged"]);
 }
+
+#[test]
+fn every_example_is_sound() {
+    let examples = podkit_testkit::repository().join("examples");
+    let files = std::fs::read_dir(examples).unwrap();
+    let files = files.map(|entry| entry.unwrap().path().join("pod.yaml"));
+    let files: Vec<_> = files.filter(|file| file.exists()).collect();
+    assert!(files.len() >= 8, "{files:?}");
+    for file in files {
+        let checked = podkit(&["check", "-o", "json", file.to_str().unwrap()]);
+        let report: serde_json::Value = serde_json::from_str(&checked.out).unwrap();
+        let findings = report["findings"].as_array().unwrap();
+        // That it reads files of this machine is a risk, and meant.
+        let wrong: Vec<_> = findings
+            .iter()
+            .filter(|one| one["severity"] != "risk")
+            .collect();
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", file.display());
+    }
+}
+
+#[test]
+fn a_wrong_flag_of_the_agent_is_named_with_its_line() {
+    let text = manifest(
+        "\
+containers:
+- name: app
+  image: example/nginx:1
+  command:
+  - /tools/podkit
+  - agent
+  - --allow=nginx* -t
+  - --alow=true
+  - --
+  - nginx
+",
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pod.yaml");
+    std::fs::write(&file, &text).unwrap();
+    let checked = podkit(&["check", file.to_str().unwrap()]);
+    assert_eq!(checked.code, Some(2), "{}", checked.out);
+    for (mark, part) in [
+        (
+            "nginx* -t",
+            "--allow of agent: \"nginx* -t\" is not right (\"nginx*\": a * is a whole word)",
+        ),
+        ("--alow", "agent has no flag --alow; did you mean --allow?"),
+    ] {
+        let place = format!("pod.yaml:{}:", line_of(&text, mark));
+        let line = checked.out.lines().find(|line| line.contains(&place));
+        assert!(
+            line.is_some_and(|line| line.contains(part)),
+            "{}",
+            checked.out
+        );
+    }
+}

@@ -18,6 +18,9 @@ const PODS: &[&str] = &[
     "sessions",
     "chain",
     "redis-shards",
+    "push-to-deploy",
+    "node-paas",
+    "dynamic-config",
 ];
 
 /// Whether this is a plain user's run of the case (see `rootless`).

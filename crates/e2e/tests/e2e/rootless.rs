@@ -163,6 +163,12 @@ const CASES: &[(&str, With)] = cases! {
     docker::podkit_runs_what_docker_has => Root("the Docker Engine that it starts is root's"),
     push_to_deploy::what_is_pushed_is_served => Ranges,
     shard_example::the_example_is_as_its_readme_says => Ranges,
+    node_paas::a_push_runs_and_one_that_breaks_the_program_is_taken_back => Ranges,
+    dynamic_config::a_bad_configuration_never_reaches_nginx => Ranges,
+
+    reloads::a_process_is_told_by_its_name => Ranges,
+    reloads::a_killed_application_starts_with_what_is_published => OneId,
+    reloads::another_users_process_is_told_by_who_may => Ranges,
 
     sessions::sessions_stay_and_those_of_a_dead_replica_move => OneId,
 
