@@ -45,6 +45,14 @@ impl Agent {
     }
 }
 
+/// An agent around a shell script that can be asked.
+pub(crate) fn around(socket: &Path, rule: &str, script: &str) -> Process {
+    let mut command = command(&["agent", "--socket", socket.to_str().unwrap(), rule]);
+    let process = Process::spawn("podkit agent", command.args(["--", "sh", "-c", script]));
+    until("the agent", || UnixStream::connect(socket).ok());
+    process
+}
+
 fn send(socket: &Path, timeout_ms: u64, words: &[&str]) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
     let line = json!({"words": words, "timeout-ms": timeout_ms});

@@ -208,6 +208,28 @@ fn a_first_version_waits_for_the_application() {
 }
 
 #[test]
+fn a_version_waits_for_an_agent_that_is_away() {
+    let _turn = Turn::shared();
+    let ground = Ground::new(&[("a", "1")]);
+    let socket = ground.dir.path().join("agent.sock");
+    let agent = || crate::agent::around(&socket, "--allow=test -f *", "sleep 60");
+    let mut first = agent();
+    let module = ground.start(&[
+        "--validate=agent:test -f {}/a",
+        &format!("--agent-socket={}", socket.display()),
+    ]);
+    first.stop();
+    ground.write("a", "2");
+    module
+        .process
+        .wait_line("the reason", |line| line.contains("validate: no agent at "));
+    let _again = agent();
+    ground.wait("a", "2");
+    let count = r#"podkit_config_refused_total{step="validate"}"#;
+    assert_eq!(module.metric(count), Some(1.0));
+}
+
+#[test]
 fn a_source_that_is_away_takes_nothing() {
     let _turn = Turn::shared();
     let ground = Ground::new(&[("a", "1")]);

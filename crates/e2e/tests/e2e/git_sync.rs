@@ -51,9 +51,15 @@ impl Ground {
     }
 
     fn start(&self, more: &[&str]) -> Module {
+        let module = self.spawn(more);
+        module.wait_ready();
+        module
+    }
+
+    fn spawn(&self, more: &[&str]) -> Module {
         let args = self.args(more);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Module::start("git-sync", &args, &[])
+        Module::spawn("git-sync", &args, &[])
     }
 
     fn seen(&self, file: &str) -> Option<String> {
@@ -305,6 +311,26 @@ fn a_bad_commit_never_stays() {
     ground.app.write("state", "good 3");
     ground.app.publish("good again");
     ground.wait("state", "good 3");
+}
+
+#[test]
+fn a_commit_waits_for_an_agent_that_is_away() {
+    let ground = Ground::new();
+    ground.app.write("state", "good 1");
+    ground.app.publish("good");
+    let socket = ground.dir.path().join("agent.sock");
+    let module = ground.spawn(&[
+        "--period=100ms",
+        "--validate=agent:test -f {}/state",
+        &format!("--agent-socket={}", socket.display()),
+    ]);
+    module
+        .process
+        .wait_line("the reason", |line| line.contains("validate: no agent at "));
+    let _agent = crate::agent::around(&socket, "--allow=test -f *", "sleep 60");
+    ground.wait("state", "good 1");
+    let count = "podkit_git_refused_total{repo=\"app\",step=\"validate\"}";
+    assert_eq!(module.metric(count), Some(1.0));
 }
 
 #[test]

@@ -13,6 +13,22 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Bytes of a failed command's output in an error.
 const SAID: usize = 1024;
 
+/// Why something was not done, in one line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct NotDone {
+    /// The line.
+    pub why: String,
+    /// Who was to do it is not there now: that tells nothing of what was to be done.
+    pub away: bool,
+}
+
+impl From<String> for NotDone {
+    fn from(why: String) -> Self {
+        Self { why, away: false }
+    }
+}
+
 /// Has the agent at `socket` run a command line, split into words as a shell does; `{}` is the staged directory. Blocks. An
 /// error is one line.
 pub fn run(
@@ -20,7 +36,7 @@ pub fn run(
     command: &str,
     staged: Option<&Path>,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<(), NotDone> {
     run_words(socket, &words(command)?, staged, timeout)
 }
 
@@ -30,7 +46,7 @@ pub fn run_words(
     words: &[String],
     staged: Option<&Path>,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<(), NotDone> {
     let words = match staged {
         Some(staged) => {
             let staged = staged.to_str().ok_or_else(|| {
@@ -50,33 +66,43 @@ pub fn run_words(
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
     };
     let at = socket.display();
-    let answer = exchange(socket, &ask, timeout + GRACE).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            format!("no agent at {at}; expected `podkit agent` around the application, its --socket in a shared volume")
+    let answer = exchange(socket, &ask, timeout + GRACE).map_err(|error| {
+        let away = |why| NotDone { why, away: true };
+        match error.kind() {
+            io::ErrorKind::NotFound => away(format!(
+                "no agent at {at}; expected `podkit agent` around the application, its --socket in a shared volume"
+            )),
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => away(format!("the agent at {at} is gone")),
+            io::ErrorKind::UnexpectedEof => {
+                away(format!("the agent at {at} ended before it had answered"))
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("this user may not reach the agent's socket {at}").into()
+            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the agent at {at} does not answer").into()
+            }
+            _ => format!("the agent at {at}: {error}").into(),
         }
-        io::ErrorKind::ConnectionRefused => format!("the agent at {at} is gone"),
-        io::ErrorKind::PermissionDenied => {
-            format!("this user may not reach the agent's socket {at}")
-        }
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("the agent at {at} does not answer")
-        }
-        _ => format!("the agent at {at}: {error}"),
     })?;
     let why = match answer.outcome {
         Outcome::Exited(0) => return Ok(()),
         Outcome::Exited(code) => format!("exit code {code}"),
         Outcome::Signalled(signal) => format!("ended by signal {signal}"),
         Outcome::TimedOut(ms) => format!("not done within {ms} ms"),
-        Outcome::Refused(why) => return Err(format!("the agent refuses \"{shown}\": {why}")),
+        Outcome::Refused(why) => {
+            return Err(format!("the agent refuses \"{shown}\": {why}").into());
+        }
     };
     let lines: Vec<&str> = answer.output.lines().map(str::trim).collect();
     let said = lines.join("; ");
     let from = said.len().saturating_sub(SAID);
     let from = (from..=said.len()).find(|at| said.is_char_boundary(*at));
     match from.map_or("", |from| &said[from..]) {
-        "" => Err(format!("{shown}: {why}")),
-        said => Err(format!("{shown}: {why}: {said}")),
+        "" => Err(format!("{shown}: {why}").into()),
+        said => Err(format!("{shown}: {why}: {said}").into()),
     }
 }
 
@@ -99,7 +125,7 @@ fn exchange(socket: &Path, ask: &Ask, patience: Duration) -> io::Result<Answer> 
         match stream.read(&mut buffer) {
             Ok(0) => {
                 written?;
-                return Err(io::Error::other("it ended before it had answered"));
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
             Ok(count) => answer.extend_from_slice(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

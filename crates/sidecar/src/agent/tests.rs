@@ -71,7 +71,7 @@ fn an_answer_fits_whatever_the_output_is() {
 }
 
 /// An agent that gives this answer; what it was asked, and what its client makes of it.
-fn asked(answer: &str) -> (Ask, Result<(), String>) {
+fn asked(answer: &str) -> (Ask, Result<(), client::NotDone>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -98,7 +98,11 @@ fn the_client_asks_and_says_what_came_of_it() {
         assert_eq!(ask.timeout_ms, 700);
         match (done, expected) {
             (Ok(()), Ok(())) => {}
-            (Err(why), Err(part)) => assert!(why.contains(part), "{why}"),
+            (Err(error), Err(part)) => {
+                assert!(error.why.contains(part), "{error}");
+                // Only who had no answer may ask again.
+                assert_eq!(error.away, answer.is_empty(), "{error}");
+            }
             (done, expected) => panic!("{answer}: {done:?}, expected {expected:?}"),
         }
     };
@@ -113,10 +117,11 @@ fn the_client_asks_and_says_what_came_of_it() {
         "{\"outcome\":{\"refused\":\"no\"},\"output\":\"\"}\n",
         Err("the agent refuses \"nginx -t"),
     );
-    check("", Err("it ended before it had answered"));
+    check("", Err("ended before it had answered"));
     check("hello\n", Err("not an answer"));
     let none = client::run(Path::new("/no/agent"), "true", None, Duration::ZERO);
-    assert!(none.unwrap_err().contains("no agent at /no/agent"));
+    let error = none.unwrap_err();
+    assert!(error.why.contains("no agent at /no/agent") && error.away);
 }
 
 proptest! {

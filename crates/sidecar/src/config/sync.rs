@@ -19,8 +19,8 @@ use crate::publish::{Back, Client, Engine, Refused, Step};
 /// After an error a source is asked again in this time, then twice that, and so on.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(15);
-/// A first version that was refused is tried again in this time.
-const FIRST_AGAIN: Duration = Duration::from_secs(5);
+/// A first version that was refused, and one that nobody was there to judge, is tried again in this time.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// What the page, the metrics and the checks show. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -193,7 +193,7 @@ impl Sync {
                 }
                 () = touched.notified() => {}
                 // The application may not have been there yet.
-                () = tokio::time::sleep(FIRST_AGAIN), if work.lacks_a_first() => {}
+                () = tokio::time::sleep(RETRY), if work.again || work.lacks_a_first() => {}
             }
             // Whatever came of it is told where people look.
             drop(work.apply().await);
@@ -247,6 +247,8 @@ struct Work {
     env: Vec<(String, String)>,
     /// The version that was last refused, and whether somebody saw it.
     refused: Option<(String, bool)>,
+    /// It was not judged: nobody was there.
+    again: bool,
     /// The round of `Sync::anew` that was seen last.
     round: u64,
 }
@@ -260,6 +262,7 @@ impl Work {
             env: env.collect(),
             sets: vec![None; sync.params.source.len()],
             refused: None,
+            again: false,
             round,
             sync,
         };
@@ -356,7 +359,7 @@ impl Work {
             .as_deref()
             .is_some_and(|current| current.ends_with(&format!("-{version}")))
         {
-            self.refused = None;
+            (self.refused, self.again) = (None, false);
             let mut state = self.sync.shared.lock();
             state.refused = None;
             state.version = current;
@@ -378,11 +381,8 @@ impl Work {
             let version = version.clone();
             self.blocking(move |engine| {
                 let staged = engine.stage()?;
-                set.write(staged.path()).map_err(|error| Refused {
-                    step: Step::Write,
-                    why: error.to_string(),
-                    back: Back::Unseen,
-                })?;
+                set.write(staged.path())
+                    .map_err(|error| Refused::unseen(Step::Write, error.to_string()))?;
                 engine.publish(staged, &version)
             })
             .await
@@ -391,7 +391,7 @@ impl Work {
         match done {
             Ok(published) => {
                 info!(version = published.id, files = published.files, "published");
-                self.refused = None;
+                (self.refused, self.again) = (None, false);
                 counts.published.inc();
                 counts.seconds.observe(begun.elapsed());
                 counts.at.set(unix(SystemTime::now()));
@@ -403,7 +403,11 @@ impl Work {
                 Ok(())
             }
             Err(refused) => {
-                counts.refused(refused.step.word()).inc();
+                // One that waits for its judge counts once.
+                if !(self.again && refused.again) {
+                    counts.refused(refused.step.word()).inc();
+                }
+                self.again = refused.again;
                 let why = refused.to_string();
                 let after = refused.back.to_string();
                 if refused.back != Back::Unseen {

@@ -233,16 +233,20 @@ impl Worker {
             .map_err(Failed::Source)?;
         match self.engine.publish(staged, &version) {
             Ok(published) => {
-                state.refused = None;
+                (state.refused, state.waits) = (None, None);
                 Ok(Look::Published(published))
             }
             Err(refused) => {
-                let mut seen = self.shared.lock();
-                *seen.steps.entry(refused.step).or_default() += 1;
-                seen.rolled_back += u64::from(refused.back != Back::Unseen);
-                drop(seen);
+                // One that waits for its judge counts once.
+                let waits = refused.again.then(|| version.clone());
+                let waited = std::mem::replace(&mut state.waits, waits);
+                if waited.is_none() || waited != state.waits {
+                    let mut seen = self.shared.lock();
+                    *seen.steps.entry(refused.step).or_default() += 1;
+                    seen.rolled_back += u64::from(refused.back != Back::Unseen);
+                }
                 // A full disk has room again some day.
-                if refused.step != Step::Write {
+                if refused.step != Step::Write && !refused.again {
                     state.refused = Some((version.clone(), refused.clone()));
                 }
                 Err(Failed::Refused(version, refused))
@@ -262,6 +266,8 @@ impl Worker {
 #[derive(Default)]
 struct State {
     refused: Option<(String, Refused)>,
+    /// A version that nobody was there to judge.
+    waits: Option<String>,
 }
 
 /// Whether an engine's id (a number, `-`, the version) is that of a version.

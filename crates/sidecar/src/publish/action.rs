@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::client::{Client, Url};
 use super::signal;
-use crate::agent::client as agent;
+use crate::agent::client::{self as agent, NotDone};
 
 /// An action, as `--validate`, `--reload` and `--confirm` name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +106,12 @@ pub fn check_validations(actions: &[Action]) -> Result<(), String> {
 
 impl Action {
     /// Does it. Blocks. An error is one line that says what failed.
-    pub fn run(&self, context: Context<'_>) -> Result<(), String> {
-        match self {
-            Self::Exec(words) => execute(words, context).map_err(|why| format!("{self}: {why}")),
+    pub fn run(&self, context: Context<'_>) -> Result<(), NotDone> {
+        let done = match self {
             Self::Agent(words) => {
-                agent::run_words(context.agent, words, Some(context.tree), context.timeout)
+                return agent::run_words(context.agent, words, Some(context.tree), context.timeout);
             }
+            Self::Exec(words) => execute(words, context).map_err(|why| format!("{self}: {why}")),
             Self::Signal(signal, process) => {
                 let sent = signal::send(*signal, process, context.timeout);
                 sent.map_err(|why| format!("{self}: {why}"))
@@ -121,7 +121,8 @@ impl Action {
             }
             Self::Tcp(addr) => connect(addr, context.timeout)
                 .map_err(|error| format!("{addr} can't be connected to ({error})")),
-        }
+        };
+        Ok(done?)
     }
 }
 

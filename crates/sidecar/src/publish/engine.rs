@@ -146,14 +146,18 @@ pub struct Refused {
     pub why: String,
     /// And then.
     pub back: Back,
+    /// It was not judged at all, since who was to judge it is not there now: it may be taken in a moment.
+    pub again: bool,
 }
 
 impl Refused {
-    fn unseen(step: Step, why: impl Into<String>) -> Self {
+    /// Nobody saw it.
+    pub fn unseen(step: Step, why: impl Into<String>) -> Self {
         Self {
             step,
             why: why.into(),
             back: Back::Unseen,
+            again: false,
         }
     }
 }
@@ -281,7 +285,10 @@ impl Engine {
                 agent: &params.agent_socket,
                 timeout,
             });
-            done.map_err(|why| Refused::unseen(Step::Validate, why))?;
+            done.map_err(|error| Refused {
+                again: error.away,
+                ..Refused::unseen(Step::Validate, error.why)
+            })?;
         }
         tree::sync(&staged.path).map_err(write)?;
         let old = self.current();
@@ -310,9 +317,8 @@ impl Engine {
             let why = error.to_string();
             let back = self.back(&id, old.as_deref());
             return Err(Refused {
-                step: Step::Write,
-                why,
                 back,
+                ..Refused::unseen(Step::Write, why)
             });
         }
         staged.kept = true;
@@ -322,7 +328,10 @@ impl Engine {
                 Back::NotReloaded(old, again) if again == why => Back::RolledBack(old),
                 back => back,
             };
-            return Err(Refused { step, why, back });
+            return Err(Refused {
+                back,
+                ..Refused::unseen(step, why)
+            });
         }
         self.forget().map_err(write)?;
         self.clean();
@@ -410,7 +419,8 @@ impl Engine {
             agent: &params.agent_socket,
             timeout: params.action_timeout,
         };
-        (params.reload.iter()).try_for_each(|action| action.run(context))
+        let mut actions = params.reload.iter();
+        actions.try_for_each(|action| action.run(context).map_err(|error| error.why))
     }
 
     fn confirm(&self, tree: &Path) -> Result<(), String> {
@@ -426,9 +436,9 @@ impl Engine {
                 };
                 match action.run(context) {
                     Ok(()) => break,
-                    Err(why) if Instant::now() + AGAIN >= end => {
+                    Err(error) if Instant::now() + AGAIN >= end => {
                         let patience = params.confirm_timeout.as_millis();
-                        return Err(format!("not within {patience} ms: {why}"));
+                        return Err(format!("not within {patience} ms: {error}"));
                     }
                     Err(_) => std::thread::sleep(AGAIN),
                 }

@@ -301,7 +301,10 @@ fn actions_that_fail_say_how() {
             agent: Path::new("/no-agent"),
             timeout: std::time::Duration::from_millis(300),
         };
-        Action::parse(text).unwrap().run(context)
+        Action::parse(text)
+            .unwrap()
+            .run(context)
+            .map_err(|error| error.why)
     };
     assert_eq!(run("exec:test {} = /tree"), Ok(()));
     let why = run("exec:sh -c 'echo one; echo two >&2; exit 3'").unwrap_err();
