@@ -2,7 +2,7 @@
 
 use podkit_testkit::podkit::podkit;
 
-use crate::ground::{line_of, manifest};
+use crate::ground::{examples, line_of, manifest};
 
 /// Checks a pod's spec, and that both commands refuse it with lines that hold these parts.
 fn refused(spec: &str, parts: &[&str]) {
@@ -130,12 +130,7 @@ fn the_machine_is_not_given_away_without_a_word() {
 
 #[test]
 fn every_example_is_sound() {
-    let examples = podkit_testkit::repository().join("examples");
-    let files = std::fs::read_dir(examples).unwrap();
-    let files = files.map(|entry| entry.unwrap().path().join("pod.yaml"));
-    let files: Vec<_> = files.filter(|file| file.exists()).collect();
-    assert!(files.len() >= 8, "{files:?}");
-    for file in files {
+    for file in examples() {
         let checked = podkit(&["check", "-o", "json", file.to_str().unwrap()]);
         let report: serde_json::Value = serde_json::from_str(&checked.out).unwrap();
         let findings = report["findings"].as_array().unwrap();

@@ -43,7 +43,7 @@ fn a_bad_configuration_never_reaches_nginx() {
         return;
     };
     let file = repository().join("examples/dynamic-config/pod.yaml");
-    let mut pod = Pod::run(&file, &[]);
+    let mut pod = Pod::run(&file, &["--backoff", "100ms"]);
     pod.wait_ready();
     wait_page("Hello.");
     put(r#"{"greeting": "Good day.", "redirects": {"/old": "/new"}}"#);

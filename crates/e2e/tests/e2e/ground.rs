@@ -176,6 +176,16 @@ pub(crate) fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The pods of examples/.
+pub(crate) fn examples() -> Vec<PathBuf> {
+    let dir = podkit_testkit::repository().join("examples");
+    let all = std::fs::read_dir(dir).unwrap();
+    let files = all.map(|entry| entry.unwrap().path().join("pod.yaml"));
+    let files: Vec<_> = files.filter(|file| file.exists()).collect();
+    assert!(files.len() >= 8, "{files:?}");
+    files
+}
+
 /// The two ends of a terminal: the one of who sits before it, and the program's.
 pub(crate) fn terminal() -> (OwnedFd, OwnedFd) {
     let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;

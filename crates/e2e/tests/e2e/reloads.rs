@@ -1,4 +1,5 @@
-//! `podkit config` beside nginx in a pod with one PID namespace: nginx is told of a new version by a signal, found by its name.
+//! `podkit config` beside nginx in a pod with one PID namespace: nginx is told of a new version by a signal, found by its name,
+//! or by the agent around it.
 
 use std::path::Path;
 
@@ -31,6 +32,15 @@ struct Rig {
 impl Rig {
     /// `config` and `app` are the security contexts of the two.
     fn start(flags: &[&str], config: &str, app: &str) -> Option<Self> {
+        Self::start_as(
+            "[nginx, -e, stderr, -c, /site/nginx.conf]",
+            flags,
+            config,
+            app,
+        )
+    }
+
+    fn start_as(command: &str, flags: &[&str], config: &str, app: &str) -> Option<Self> {
         let ground = Ground::with(&["nginx"])?;
         let source = tempfile::tempdir().unwrap();
         let dir = source.path();
@@ -42,6 +52,10 @@ impl Rig {
             "\
 shareProcessNamespace: true
 initContainers:
+- name: install
+  image: podkit
+  args: [install, /tools]
+  volumeMounts: [{{name: tools, mountPath: /tools}}]
 - name: first
   image: podkit
   args: [config, --once, '--source=file:/source', --out=/site]
@@ -55,16 +69,27 @@ initContainers:
   - --source=file:/source
   - --out=/site
 {flags}  securityContext: {config}
-  volumeMounts: [{{name: source, mountPath: /source}}, {{name: site, mountPath: /site}}]
+  volumeMounts:
+  - {{name: source, mountPath: /source}}
+  - {{name: site, mountPath: /site}}
+  - {{name: agent, mountPath: /run/podkit-agent}}
 containers:
 - name: app
   image: none
-  command: [nginx, -e, stderr, -c, /site/nginx.conf]
+  command: {command}
   ports: [{{containerPort: 8080}}]
   readinessProbe: {{httpGet: {{port: 8080}}, periodSeconds: 1}}
   securityContext: {app}
-  volumeMounts: [{{name: site, mountPath: /site}}, {{name: scratch, mountPath: /tmp}}]
+  volumeMounts:
+  - {{name: tools, mountPath: /tools}}
+  - {{name: site, mountPath: /site}}
+  - {{name: scratch, mountPath: /tmp}}
+  - {{name: agent, mountPath: /run/podkit-agent}}
 volumes:
+- name: tools
+  emptyDir: {{}}
+- name: agent
+  emptyDir: {{}}
 - name: source
   hostPath: {{path: {}}}
 - name: site
@@ -132,6 +157,35 @@ fn a_process_is_told_by_its_name() {
     rig.wait("two");
     assert_eq!(process_of(&rig.pod, "nginx: master"), master);
     rig.end();
+}
+
+#[test]
+fn the_agent_judges_and_a_signal_or_the_agent_reloads() {
+    let agent = "[/tools/podkit, agent, '--allow=nginx -e stderr -t -c *', '--allow=nginx -e stderr -s reload -c *', --, nginx, -e, stderr, -c, /site/nginx.conf]";
+    for reload in [
+        "--reload=signal:HUP:nginx",
+        // The agent passes it on.
+        "--reload=signal:HUP:podkit",
+        "--reload=agent:nginx -e stderr -s reload -c {}/nginx.conf",
+    ] {
+        let flags = [
+            "--validate=agent:nginx -e stderr -t -c {}/nginx.conf",
+            reload,
+        ];
+        let Some(rig) = Rig::start_as(agent, &flags, NOBODY, NOBODY) else {
+            return;
+        };
+        let master = process_of(&rig.pod, "nginx: master");
+        rig.put(&nginx("two").replace("listen", "listne"));
+        let line = rig
+            .said("validate: nginx -e stderr -t -c /site/..podkit/new-1/nginx.conf: exit code 1");
+        assert!(line.contains("unknown directive \\\"listne\\\""), "{line}");
+        assert_eq!(page().as_deref(), Some("one"));
+        rig.put(&nginx("three"));
+        rig.wait("three");
+        assert_eq!(process_of(&rig.pod, "nginx: master"), master);
+        rig.end();
+    }
 }
 
 #[test]

@@ -167,6 +167,7 @@ const CASES: &[(&str, With)] = cases! {
     dynamic_config::a_bad_configuration_never_reaches_nginx => Ranges,
 
     reloads::a_process_is_told_by_its_name => Ranges,
+    reloads::the_agent_judges_and_a_signal_or_the_agent_reloads => Ranges,
     reloads::a_killed_application_starts_with_what_is_published => OneId,
     reloads::another_users_process_is_told_by_who_may => Ranges,
 

@@ -55,7 +55,8 @@ static SPEC: ModuleSpec = ModuleSpec {
     about: "Fetches a branch, a tag or a commit, and publishes its files behind one symbolic link: `ROOT/NAME`. A reader sees \
             the old tree or the new one, never a mixture, whatever happens and whenever this process is killed. `--validate` \
             runs before anybody sees a version, `--reload` after, and what `--confirm` doesn't confirm goes back to the last \
-            good tree. A version that was refused is not tried again until there is another commit, or SIGHUP.\n\n\
+            good tree. A version that was refused is not tried again until there is another commit, or SIGHUP; \
+            one whose judge, the application's agent, was away is tried again at the next look.\n\n\
             A look with nothing new is one small request. A webhook (`--webhook`) makes pushes visible at once. Nothing \
             that git-sync publishes has a `.git`.\n\n\
             git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
