@@ -61,13 +61,16 @@ impl Pushed {
         assert_ne!(count, Some("0"), "{metrics}");
     }
 
-    fn taken(&self, words: &str) {
-        self.push("server.js", &program("", words));
-        until("the new version", || (self.page() == words).then_some(()));
-        until("the page to be content", || {
-            (!self.admin("/").contains(": the") && !self.admin("/").contains("refused"))
-                .then_some(())
+    /// Pushes a program that answers `words`, and waits until it alone does.
+    fn taken(&self, line: &str, words: &str) {
+        let commit = self.push("server.js", &program(line, words));
+        until("the new version", || {
+            let lines = log_of(&self.pod, "sync");
+            let is_it = |line: &String| line.contains("\"published\"") && line.contains(&commit);
+            lines.iter().any(is_it).then_some(())
         });
+        assert_eq!(self.page(), words);
+        assert!(!self.admin("/").contains("refused"));
     }
 }
 
@@ -79,7 +82,7 @@ fn a_push_runs_and_one_that_breaks_the_program_is_taken_back() {
     assert_eq!(app.page(), "The first version.\n");
     let stop = Arc::default();
     let asker = asker(&stop);
-    app.taken("second");
+    app.taken("", "second");
     app.refused("syntax error", "validate", "SyntaxError");
     app.refused(
         &format!("{}nowhere.to();", program("", "third")),
@@ -91,7 +94,7 @@ fn a_push_runs_and_one_that_breaks_the_program_is_taken_back() {
         "reload",
         "server.js does not listen within 5000 ms",
     );
-    app.taken("fourth");
+    app.taken("", "fourth");
     // Nobody who asked meanwhile has seen anything of it.
     stop.store(true, Ordering::Relaxed);
     let (count, wrong) = asker.join().unwrap();
@@ -102,13 +105,10 @@ fn a_push_runs_and_one_that_breaks_the_program_is_taken_back() {
         "confirm",
         "not within 3000 ms: http://127.0.0.1:8080/ answered 500: fifth",
     );
-    app.taken("sixth");
+    app.taken("", "sixth");
     // A program that ends by itself is run again, in the same container.
     let dies = "if (request.url === '/die') process.exit(1);";
-    app.push("server.js", &program(dies, "seventh"));
-    until("the new version", || {
-        (app.page() == "seventh").then_some(())
-    });
+    app.taken(dies, "seventh");
     assert!(http::get(loopback(8080), "/die").is_err());
     until("the program to run again", || {
         let answer = http::get(loopback(8080), "/").ok()?;
