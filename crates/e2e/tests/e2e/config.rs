@@ -405,6 +405,10 @@ impl Server {
             }
         }
         let known = fields.get("if-none-match").cloned();
+        let applied = match holds && fields.contains_key("prefer") {
+            true => "Preference-Applied: wait\r\n",
+            false => "",
+        };
         let mut state = shared.0.lock().unwrap();
         state.asked.push(fields);
         let tag = |state: &State| format!("\"{}\"", state.version);
@@ -419,7 +423,7 @@ impl Server {
         }
         let head = match (state.status, known == Some(tag(&state))) {
             (200, false) => format!(
-                "200 OK\r\nETag: {}\r\nContent-Length: {}",
+                "200 OK\r\n{applied}ETag: {}\r\nContent-Length: {}",
                 tag(&state),
                 state.body.len()
             ),
@@ -513,7 +517,8 @@ fn a_server_that_holds_requests_is_followed_from_the_first_answer() {
             (asked() == 2).then_some(())
         });
         if holds {
-            for text in ["2", "3"] {
+            // However soon one comes after the other.
+            for text in ["2", "3", "4", "5"] {
                 server.set(200, text.as_bytes());
                 ground.wait("a", text);
             }

@@ -25,8 +25,9 @@ podkit_foundation::params! {
         ///
         /// `file:` is a directory or a file, watched; links are followed, names that begin with `..` are left out.
         ///
-        /// `http(s)://` is asked with its ETag: the server may hold the request until there is news (`Prefer: wait=50`), else it
-        /// is asked once a `--period`. The answer is one file, named by the last part of the path or `;name=FILE`; a tar archive
+        /// `http(s)://` is asked with its ETag: the server may hold the request until there is news (`Prefer: wait=50`; best it
+        /// says that it does, by `Preference-Applied: wait`), else it is asked once a `--period`. The answer is one file, named
+        /// by the last part of the path or `;name=FILE`; a tar archive
         /// (plain or gzip) when the path ends so, the type says so or with `;as=tar`; a JSON object of names and texts with
         /// `;as=map`.
         ///

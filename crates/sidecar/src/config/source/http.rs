@@ -107,6 +107,9 @@ impl HttpSource {
             Some(value.to_owned())
         };
         let (etag, kind, to) = (field("etag"), field("content-type"), field("location"));
+        // RFC 7240 section 3: it has held, or would have without news.
+        let says = field("preference-applied").is_some_and(|applied| applied.contains("wait"));
+        self.holds |= says;
         (self.holds, self.next) = match (self.etag.is_some(), status) {
             (true, _) if held => (true, Next::AtOnce),
             // It may have had news just now; twice in a row it hasn't held either.
