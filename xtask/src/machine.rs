@@ -31,6 +31,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("pip3", "python3-pip"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
+    ("etcdctl", "etcd-client"),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.

@@ -70,7 +70,15 @@ static SPEC: ModuleSpec = ModuleSpec {
         },
         FileUse {
             name: "ca",
-            doc: "PEM certificates of authorities. Read when it is first needed.",
+            doc: "PEM certificates of authorities. Read with every connection.",
+        },
+        FileUse {
+            name: "cert, key",
+            doc: "The certificate that sources are shown, and its key. Read with every connection.",
+        },
+        FileUse {
+            name: "etcd-password-file",
+            doc: "The password. Read at each login.",
         },
     ],
     needs: &[Need {

@@ -19,8 +19,8 @@ use crate::publish::{Back, Client, Engine, Refused, Step};
 /// After an error a source is asked again in this time, then twice that, and so on.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(15);
-/// A first version that was refused is tried again in this time.
-const FIRST_AGAIN: Duration = Duration::from_secs(5);
+/// A first version that was refused, and one that could not be written, is tried again in this time.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the page, the metrics and the checks show. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -134,8 +134,9 @@ impl Sync {
                 files: self.params.max_files as usize,
                 bytes: self.params.max_bytes.0,
             },
-            client: Client::new(self.params.ca.clone()),
+            client: Client::new(self.params.origin_files()),
             token_file: self.params.token_file.clone(),
+            etcd_login: (self.params.etcd_user.clone()).zip(self.params.etcd_password_file.clone()),
             period: self.params.period,
         };
         for (index, spec) in self.params.source.iter().enumerate() {
@@ -192,8 +193,8 @@ impl Sync {
                     }
                 }
                 () = touched.notified() => {}
-                // The application may not have been there yet.
-                () = tokio::time::sleep(FIRST_AGAIN), if work.lacks_a_first() => {}
+                // The application may not have been there yet, the disk may have been full.
+                () = tokio::time::sleep(REFUSED_AGAIN), if work.may_pass_now() => {}
             }
             // Whatever came of it is told where people look.
             drop(work.apply().await);
@@ -247,6 +248,8 @@ struct Work {
     env: Vec<(String, String)>,
     /// The version that was last refused, and whether somebody saw it.
     refused: Option<(String, bool)>,
+    /// What refused it is the file system.
+    unwritten: bool,
     /// The round of `Sync::anew` that was seen last.
     round: u64,
 }
@@ -260,6 +263,7 @@ impl Work {
             env: env.collect(),
             sets: vec![None; sync.params.source.len()],
             refused: None,
+            unwritten: false,
             round,
             sync,
         };
@@ -327,9 +331,9 @@ impl Work {
         }
     }
 
-    /// A version was refused, and there is no other.
-    fn lacks_a_first(&self) -> bool {
-        self.refused.is_some() && self.sync.shared.lock().version.is_none()
+    /// A version was refused, and there is no other, or nobody has judged it yet.
+    fn may_pass_now(&self) -> bool {
+        self.refused.is_some() && (self.unwritten || self.sync.shared.lock().version.is_none())
     }
 
     /// Every source has told what it has.
@@ -375,12 +379,12 @@ impl Work {
         }
         let begun = std::time::Instant::now();
         let done = {
-            let version = version.clone();
+            let (version, out) = (version.clone(), self.sync.params.out.clone());
             self.blocking(move |engine| {
                 let staged = engine.stage()?;
-                set.write(staged.path()).map_err(|error| Refused {
+                set.write(staged.path(), &out).map_err(|why| Refused {
                     step: Step::Write,
-                    why: error.to_string(),
+                    why,
                     back: Back::Unseen,
                 })?;
                 engine.publish(staged, &version)
@@ -388,6 +392,7 @@ impl Work {
             .await
         };
         let counts = &self.sync.counts;
+        self.unwritten = matches!(&done, Err(refused) if refused.step == Step::Write);
         match done {
             Ok(published) => {
                 info!(version = published.id, files = published.files, "published");
