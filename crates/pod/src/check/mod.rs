@@ -7,6 +7,8 @@ mod modules;
 mod network;
 mod report;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

@@ -9,6 +9,8 @@
 //! One thread follows the sources and publishes; the main thread serves the admin pages. Ready as soon as a version is
 //! published, be it one of a former process: a source that is away takes nothing from the application.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod metrics;
 mod params;
 mod service;

@@ -81,7 +81,7 @@ impl From<String> for Trouble {
 }
 
 #[derive(Deserialize)]
-struct Range {
+pub(in crate::config) struct Range {
     header: Header,
     #[serde(default)]
     kvs: Vec<KeyValue>,
@@ -129,7 +129,7 @@ struct WatchResult {
 
 /// What a watch said.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+pub(in crate::config) enum Heard {
     /// No whole line, or a sign of life.
     Nothing,
     /// Something changed.
@@ -142,11 +142,11 @@ enum Heard {
 
 /// The answer to a watch: JSON objects, one a line.
 #[derive(Default)]
-struct Lines(Vec<u8>);
+pub(in crate::config) struct Lines(Vec<u8>);
 
 impl Lines {
     /// Takes bytes as they come, in pieces of any size. What is not understood ends the watch.
-    fn push(&mut self, data: &[u8]) -> Heard {
+    pub(in crate::config) fn push(&mut self, data: &[u8]) -> Heard {
         let fresh = self.0.len();
         self.0.extend_from_slice(data);
         let Some(end) = memchr::memrchr(b'\n', &self.0[fresh..]).map(|at| fresh + at) else {
@@ -376,7 +376,11 @@ impl EtcdSource {
     }
 }
 
-fn read(range: &Range, prefix: &str, limits: Limits) -> Result<(i64, Set), String> {
+pub(in crate::config) fn read(
+    range: &Range,
+    prefix: &str,
+    limits: Limits,
+) -> Result<(i64, Set), String> {
     let revision = range.header.revision.parse();
     let revision =
         revision.map_err(|_| format!("gave the revision {:?}", range.header.revision))?;

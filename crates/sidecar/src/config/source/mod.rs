@@ -1,8 +1,8 @@
 //! Where files come from. Each kind can tell all that it has, and wait for a change.
 
-mod etcd;
+pub(super) mod etcd;
 mod file;
-mod http;
+pub(super) mod http;
 
 use std::fmt;
 use std::path::PathBuf;
