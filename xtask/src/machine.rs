@@ -61,6 +61,9 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
     ("nutcracker", "nutcracker"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("git", "git"),
 ];
 
 /// Puts the Python package of the schema test into target/. Without pip, or without an index of packages, that test is skipped.

@@ -20,6 +20,7 @@ pub mod redis;
 pub mod reference;
 pub mod stats;
 pub mod tls;
+pub mod versions;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

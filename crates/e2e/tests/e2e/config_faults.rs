@@ -2,54 +2,31 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use podkit_testkit::podkit::{Module, binary, command};
 use podkit_testkit::process::Process;
+use podkit_testkit::versions::{MADE, TEMPLATE, look, text, write};
 use podkit_testkit::{Need, Turn, able, net, until};
 use rustix::process::Signal;
 
 use super::config::Ground;
 
-/// The version in force: the number in the source's file and the one that the template made of it, or why they are no set.
-fn look(out: &Path) -> Result<Option<u64>, String> {
-    let Ok(dir) = File::open(out.join("..data")) else {
-        return Ok(None);
-    };
-    // One directory, whatever is turned meanwhile.
-    let dir = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    let read =
-        |name: &str| fs::read_to_string(dir.join(name)).map_err(|error| format!("{name}: {error}"));
-    let (source, made) = (read("v.json")?, read("made")?);
-    let source: serde_json::Value =
-        serde_json::from_str(&source).map_err(|error| format!("{source:?}: {error}"))?;
-    match source["n"].as_u64() {
-        Some(number) if made == format!("n={number}") => Ok(Some(number)),
-        _ => Err(format!("{source} and {made:?}")),
-    }
-}
-
-fn version(number: u64) -> String {
-    let pad = "x".repeat(number as usize * 37 % 20_000);
-    format!(r#"{{"n": {number}, "pad": "{pad}"}}"#)
-}
-
 /// While the source changes all the time, and every other time with something to end after a crash.
 #[test]
 fn five_hundred_kills_leave_five_hundred_good_sets() {
     let _turn = Turn::shared();
-    let ground = Ground::new(&[("v.json", &version(0)), ("t", "n={{ v.n }}")]);
+    let ground = Ground::new(&[("v.json", &text(0)), ("t", TEMPLATE)]);
     let source = format!("--source=file:{}", ground.source.display());
     let out = format!("--out={}", ground.out.display());
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for number in 1.. {
-                ground.write("v.json", &version(number));
+                write(&ground.source, number);
                 std::thread::sleep(Duration::from_millis(3));
                 if done.load(Ordering::Relaxed) {
                     break;
@@ -59,7 +36,7 @@ fn five_hundred_kills_leave_five_hundred_good_sets() {
         let (mut last, mut moved) = (None, 0);
         for kill in 0..500_u64 {
             let mut config = command(&["config", "--admin=127.0.0.1:0", &source, &out]);
-            config.arg("--template=t=made");
+            config.arg(MADE);
             if kill % 2 == 0 {
                 config.args(["--reload=exec:true", "--confirm=exec:true"]);
             }
@@ -78,8 +55,8 @@ fn five_hundred_kills_leave_five_hundred_good_sets() {
         println!("500 kills, {moved} of them after a version that was new");
         assert!(moved > 150, "only {moved} of 500 had published anything");
     });
-    ground.write("v.json", &version(1_000_000));
-    let module = ground.spawn_from(&[&source], &["--template=t=made"]);
+    write(&ground.source, 1_000_000);
+    let module = ground.spawn_from(&[&source], &[MADE]);
     until("the last version", || {
         (look(&ground.out) == Ok(Some(1_000_000))).then_some(())
     });
@@ -99,7 +76,7 @@ fn a_full_disk_takes_nothing() {
         return;
     }
     let _turn = Turn::shared();
-    let ground = Ground::new(&[("v.json", &version(1)), ("t", "n={{ v.n }}")]);
+    let ground = Ground::new(&[("v.json", &text(1)), ("t", TEMPLATE)]);
     fs::create_dir(&ground.out).unwrap();
     let admin = net::free_addr();
     // In a mount namespace of its own, which goes with the process.
@@ -113,7 +90,7 @@ fn a_full_disk_takes_nothing() {
         .args(["config", "--admin", &admin.to_string()])
         .arg(format!("--source=file:{}", ground.source.display()))
         .arg(format!("--out={}", ground.out.display()))
-        .args(["--template=t=made", "--reload=exec:true", "--keep=1"]);
+        .args([MADE, "--reload=exec:true", "--keep=1"]);
     let process = Process::spawn("podkit config", &mut command);
     let module = Module { process, admin };
     module.wait_ready();
@@ -140,7 +117,7 @@ fn a_full_disk_takes_nothing() {
         let before = refused();
         // Seven pages in two files, then the journal.
         let number = 650 + left;
-        ground.write("v.json", &version(number));
+        write(&ground.source, number);
         until("the refusal, or the version", || {
             (refused() > before || look(&out) == Ok(Some(number))).then_some(())
         });

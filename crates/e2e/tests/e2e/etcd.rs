@@ -47,7 +47,7 @@ fn etcd_is_watched() {
     let mut times = Vec::new();
     for round in 1..=100 {
         let text = round.to_string();
-        put(client, "app/d/b", &text);
+        server.put_fast("app/d/b", &text);
         let begun = Instant::now();
         while ground.read("d/b").as_deref() != Some(&text) {
             assert!(
@@ -73,35 +73,6 @@ fn etcd_is_watched() {
     let server = Etcd::start(ground.dir.path(), client, &[]);
     server.put("app/d/b", "back");
     ground.wait("d/b", "back");
-}
-
-/// Sets a key by the gateway: the time of `etcdctl` is not config's.
-fn put(client: SocketAddr, key: &str, value: &str) {
-    let body = serde_json::json!({ "key": base64(key), "value": base64(value) }).to_string();
-    let mut stream = TcpStream::connect(client).unwrap();
-    let head = format!(
-        "POST /v3/kv/put HTTP/1.1\r\nHost: e\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-fn base64(text: &str) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.as_bytes().chunks(3).flat_map(|part| {
-        let byte = |at: usize| u32::from(part.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        let digit = move |at: usize| match at > part.len() {
-            true => '=',
-            false => char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize]),
-        };
-        (0..4).map(digit)
-    });
-    digits.collect()
 }
 
 /// Tokens live for a second here.
