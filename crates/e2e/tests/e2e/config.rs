@@ -468,15 +468,20 @@ pub(crate) fn optimised() -> bool {
 #[test]
 fn it_is_small_while_nothing_happens() {
     let _turn = Turn::alone();
-    let ground = Ground::new(&[("a", "1"), ("b", "2")]);
-    let module = ground.start(&[]);
-    std::thread::sleep(Duration::from_secs(1));
+    let ground = Ground::new(&[("a", "1"), ("t", "{{ a }}")]);
+    let module = ground.start(&["--template=t=made"]);
+    let busy = machine::rss_kib(module.process.pid());
+    std::thread::sleep(Duration::from_secs(2));
     let before = machine::cpu_time(module.process.pid());
     std::thread::sleep(Duration::from_secs(3));
     let used = machine::cpu_time(module.process.pid()) - before;
     assert!(used <= Duration::from_millis(10), "{used:?} of CPU in 3 s");
     let rss = machine::rss_kib(module.process.pid());
-    println!("idle: {rss} KiB resident");
+    println!("idle: {rss} KiB resident, {busy} after it published");
+    assert!(
+        rss < busy * 3 / 4,
+        "{rss} KiB resident, {busy} after it published"
+    );
     if optimised() {
         assert!(rss <= 6 * 1024, "{rss} KiB resident");
     }

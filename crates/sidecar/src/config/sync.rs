@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use podkit_dataplane::module::Setup;
 use podkit_foundation::lifecycle::Lifecycle;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
@@ -21,6 +22,8 @@ const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(15);
 /// A first version that was refused, and one that could not be written, is tried again in this time.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+/// When nothing was to be done for so long, what making and publishing a set took of memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What the page, the metrics and the checks show. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +70,7 @@ pub(super) struct Sync {
     pub(super) shared: Shared,
     pub(super) counts: Counts,
     pub(super) lifecycle: Lifecycle,
+    settled: fn(),
     /// Told when everything is to be read anew.
     pub(super) anew: watch::Receiver<u64>,
 }
@@ -79,7 +83,7 @@ impl Sync {
         params: Params,
         engine: Engine,
         counts: Counts,
-        lifecycle: Lifecycle,
+        setup: &Setup,
         anew: watch::Receiver<u64>,
     ) -> Self {
         let shared = Shared::default();
@@ -104,7 +108,8 @@ impl Sync {
             engine: Arc::new(Mutex::new(engine)),
             shared,
             counts,
-            lifecycle,
+            lifecycle: setup.lifecycle.clone(),
+            settled: setup.settled,
             anew,
         }
     }
@@ -180,8 +185,15 @@ impl Sync {
                 Err(_) => work.without_sources(),
             };
         }
+        let settled = work.sync.settled;
+        let mut worked = false;
         loop {
             tokio::select! {
+                () = tokio::time::sleep(QUIET), if worked => {
+                    settled();
+                    worked = false;
+                    continue;
+                }
                 Some(one) = told.recv() => {
                     let mut news = work.hear(one);
                     // What has come meanwhile goes with it.
@@ -198,6 +210,7 @@ impl Sync {
             }
             // Whatever came of it is told where people look.
             drop(work.apply().await);
+            worked = true;
         }
     }
 }
