@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("git", "git"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
+    ("etcdctl", "etcd-client"),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.
@@ -64,6 +65,9 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("redis-server", "redis-server"),
     ("redis-benchmark", "redis-tools"),
     ("nutcracker", "nutcracker"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("git", "git"),
 ];
 
 /// Puts the Python package of the schema test into target/. Without pip, or without an index of packages, that test is skipped.

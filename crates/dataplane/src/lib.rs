@@ -3,6 +3,8 @@
 //! are followed (`watch`).
 
 pub mod admin;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod http;
 pub mod http2;
 pub mod module;

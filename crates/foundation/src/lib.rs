@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or knows HTTP: this crate is built first and by everything, so it stays small.
 
 pub mod error;
+pub mod fuzz;
 pub mod lifecycle;
 pub mod params;
 pub mod surface;

@@ -7,6 +7,8 @@
 pub mod cgroup;
 pub mod check;
 pub mod control;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod image;
 pub mod manifest;
 pub mod net;

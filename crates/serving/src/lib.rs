@@ -4,5 +4,7 @@ pub mod balance;
 pub mod chain;
 pub mod echo;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod limit;
 mod page;

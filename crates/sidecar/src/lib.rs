@@ -2,6 +2,8 @@
 
 pub mod agent;
 pub mod config;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod git;
 pub mod publish;
 pub mod tls;

@@ -54,6 +54,14 @@ impl Authority {
         self.issue(&params)
     }
 
+    /// A certificate for these names that is good for a server and for a client.
+    pub fn peer(&self, names: &[&str]) -> Pair {
+        let mut params = server_params(names);
+        let client = ExtendedKeyUsagePurpose::ClientAuth;
+        params.extended_key_usages.push(client);
+        self.issue(&params)
+    }
+
     /// A client's certificate with this common name and these subject alternative names.
     pub fn client(&self, common_name: &str, names: &[&str]) -> Pair {
         let mut params = server_params(names);

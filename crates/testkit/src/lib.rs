@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod certs;
+pub mod etcd;
 pub mod git;
 pub mod http;
 pub mod images;
@@ -19,6 +20,7 @@ pub mod redis;
 pub mod reference;
 pub mod stats;
 pub mod tls;
+pub mod versions;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod image;
 mod pod;
 mod redis;
 mod report;
+mod sidecars;
 mod size;
 mod tls;
 mod topz;
@@ -56,11 +57,13 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         "pod" => pod::run(&binary, effort),
         "redis" => redis::run(&binary, effort),
         "topz" => topz::run(&binary, effort),
+        "sidecars" => sidecars::run(&binary, effort),
         "size" => size::run(&binary, effort),
         "all" => {
             size::run(&binary, effort)?;
             check::run(&binary, effort)?;
             topz::run(&binary, effort)?;
+            sidecars::run(&binary, effort)?;
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
             redis::run(&binary, effort)?;
@@ -68,7 +71,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             tls::run(&binary, effort)
         }
         _ => bail!(
-            "\"{name}\" is not a benchmark: check, http, image, pod, redis, tls, topz, size, all"
+            "\"{name}\" is not a benchmark: check, http, image, pod, redis, sidecars, tls, topz, size, all"
         ),
     }
 }

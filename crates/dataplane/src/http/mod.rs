@@ -13,7 +13,7 @@
 //! What was rejected: hyper (a third more CPU per proxied request, and heads copied into a map), a parser that repairs
 //! (what is repaired here is read otherwise there; that is what request smuggling is).
 
-mod chunked;
+pub(crate) mod chunked;
 mod conn;
 mod date;
 mod front;

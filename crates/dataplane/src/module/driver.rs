@@ -62,6 +62,7 @@ fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<Exit
         listeners: Listeners::default(),
         admin: common.admin.clone(),
         drain_timeout: common.drain_timeout,
+        settled,
     };
     let former = match &takeover {
         None => None,
@@ -81,7 +82,6 @@ fn drive(module: &'static Module, values: &Values, settled: fn()) -> Result<Exit
         setup: &setup,
         takeover: takeover.as_deref(),
         former,
-        settled,
     };
     tokio::task::LocalSet::new().block_on(&runtime, live(start))
 }
@@ -95,7 +95,6 @@ struct Start<'a> {
     takeover: Option<&'a Path>,
     /// The process whose place this one takes.
     former: Option<Former>,
-    settled: fn(),
 }
 
 async fn live(start: Start<'_>) -> Result<ExitCode, Failure> {
@@ -145,7 +144,7 @@ async fn live(start: Start<'_>) -> Result<ExitCode, Failure> {
     let offer = |path| takeover::offer(path, module.spec.name, &setup.listeners, changes.clone());
     let _offered = start.takeover.map(offer).transpose()?;
     info!(version = podkit_foundation::VERSION, admin = %common.admin, workers = setup.workers, "started");
-    (start.settled)();
+    (setup.settled)();
     loop {
         let change = tokio::select! {
             change = signals.next() => change,

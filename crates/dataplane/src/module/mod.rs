@@ -44,6 +44,9 @@ pub struct Setup {
     pub admin: podkit_foundation::params::Addr,
     /// `--drain-timeout`: what a part that ends before the process gets too.
     pub drain_timeout: Duration,
+    /// Gives back what the work until now needed of the program and what is to come does not; called by itself when the module has
+    /// started, and by a module that does much at once and then nothing for long.
+    pub settled: fn(),
 }
 
 /// What is done once.

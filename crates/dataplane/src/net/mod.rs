@@ -22,7 +22,7 @@ mod flight;
 mod fresh;
 mod listen;
 mod listeners;
-mod proxied;
+pub(crate) mod proxied;
 mod socket;
 mod tunnel;
 mod worker;

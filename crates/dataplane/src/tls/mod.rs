@@ -34,7 +34,9 @@ pub use files::{FILES, UPSTREAM_FILES};
 pub use look::Refusal;
 pub use metrics::{METRICS, Reason};
 pub use opened::Opened;
-pub use origin::{Inside, ORIGIN_METRICS, UpstreamTls, UpstreamTlsParams};
+pub use origin::{
+    Inside, MadeOf, ORIGIN_METRICS, OriginFile, OriginFiles, UpstreamTls, UpstreamTlsParams,
+};
 pub use pair::{Cause, Part};
 pub use params::{MinVersion, TlsParams};
 pub use rules::{AllowRules, CnRule, SanRule};

@@ -91,6 +91,31 @@ struct Shared {
     generation: Gauge,
 }
 
+/// The files of TLS towards a server.
+#[derive(Debug, Clone, Default)]
+pub struct OriginFiles {
+    /// Authorities that its certificate must come from, PEM; those of the system when there is none.
+    pub ca: Option<PathBuf>,
+    /// Certificate chain that is shown to it, PEM.
+    pub cert: Option<PathBuf>,
+    /// The chain's private key, PEM; without it `cert` holds the key too.
+    pub key: Option<PathBuf>,
+}
+
+/// One of these files, to which whoever owns them gives the parameter's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginFile {
+    /// The authorities.
+    Ca,
+    /// The chain.
+    Cert,
+    /// The key.
+    Key,
+}
+
+/// A configuration for connections, and what it was made of.
+pub type MadeOf<T> = (T, [u8; 32]);
+
 /// What connections begin with.
 #[derive(Debug)]
 struct Configs {
@@ -245,48 +270,21 @@ impl UpstreamTls {
 fn load(
     params: &UpstreamTlsParams,
     provider: &Arc<CryptoProvider>,
-) -> Result<(Configs, [u8; 32]), (&'static str, String)> {
-    let read = |field: &'static str, path: &PathBuf| {
-        read_file(path).map_err(|why| (field, format!("{} {why}", path.display())))
+) -> Result<MadeOf<Configs>, (&'static str, String)> {
+    let files = OriginFiles {
+        ca: params.upstream_ca.clone(),
+        cert: params.upstream_cert.clone(),
+        key: params.upstream_key.clone(),
     };
-    let ca = params.upstream_ca.as_ref();
-    let ca = ca.map(|path| read("upstream_ca", path)).transpose()?;
-    let cert = params.upstream_cert.as_ref();
-    let cert = cert.map(|path| read("upstream_cert", path)).transpose()?;
-    let key = params.upstream_key.as_ref();
-    let key = key.map(|path| read("upstream_key", path)).transpose()?;
-    let digests: Vec<u8> = [&ca, &cert, &key]
-        .into_iter()
-        .flat_map(|bytes| sha256(bytes.as_deref().unwrap_or_default()))
-        .collect();
-
-    let roots = match (&ca, &params.upstream_ca) {
-        (Some(ca), Some(path)) => {
-            authorities(ca).map_err(|why| ("upstream_ca", format!("{} {why}", path.display())))?
-        }
-        _ => system().map_err(|why| ("upstream_ca", why))?,
-    };
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ("upstream_ca", format!("TLS can't be configured ({error})")))?
-        .with_root_certificates(roots);
-    let mut config = match (&cert, &params.upstream_cert) {
-        (Some(cert), Some(path)) => {
-            let key = key.as_deref().unwrap_or(cert);
-            let pair = Pair::check(cert, key, SystemTime::now(), provider).map_err(|problem| {
-                (
-                    "upstream_cert",
-                    format!("{} {}", path.display(), problem.text),
-                )
-            })?;
-            let shown = SingleCertAndKey::from(Arc::clone(&pair.key));
-            builder.with_client_cert_resolver(Arc::new(shown))
-        }
-        _ => builder.with_no_client_auth(),
-    };
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
-    // The records of an open connection are protected by `stream`.
-    config.enable_secret_extraction = true;
+    let made = files.config(provider, None).map_err(|(file, why)| {
+        let field = match file {
+            OriginFile::Ca => "upstream_ca",
+            OriginFile::Cert => "upstream_cert",
+            OriginFile::Key => "upstream_key",
+        };
+        (field, why)
+    })?;
+    let (config, digest) = made.expect("nothing was known");
     let with = |protocols: &[&[u8]]| {
         let mut config = config.clone();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -297,7 +295,63 @@ fn load(
         http2: with(&[b"h2", b"http/1.1"]),
         any: with(&[]),
     };
-    Ok((configs, sha256(&digests)))
+    Ok((configs, digest))
+}
+
+impl OriginFiles {
+    /// Reads them and makes a configuration that names no protocol; None when they are what `known` was made of.
+    pub fn config(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        known: Option<[u8; 32]>,
+    ) -> Result<Option<MadeOf<ClientConfig>>, (OriginFile, String)> {
+        let read = |file, path: &Option<PathBuf>| {
+            let bytes = path.as_ref().map(|path| {
+                read_file(path).map_err(|why| (file, format!("{} {why}", path.display())))
+            });
+            bytes.transpose()
+        };
+        let ca = read(OriginFile::Ca, &self.ca)?;
+        let cert = read(OriginFile::Cert, &self.cert)?;
+        let key = read(OriginFile::Key, &self.key)?;
+        let digests: Vec<u8> = [&ca, &cert, &key]
+            .into_iter()
+            .flat_map(|bytes| sha256(bytes.as_deref().unwrap_or_default()))
+            .collect();
+        let digest = sha256(&digests);
+        if known == Some(digest) {
+            return Ok(None);
+        }
+
+        let wrong = |why| (OriginFile::Ca, why);
+        let roots = match (&ca, &self.ca) {
+            (Some(ca), Some(path)) => {
+                authorities(ca).map_err(|why| wrong(format!("{} {why}", path.display())))?
+            }
+            _ => system().map_err(wrong)?,
+        };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| wrong(format!("TLS can't be configured ({error})")))?
+            .with_root_certificates(roots);
+        let mut config = match (&cert, &self.cert) {
+            (Some(cert), Some(path)) => {
+                let key = key.as_deref().unwrap_or(cert);
+                let pair = Pair::check(cert, key, SystemTime::now(), provider);
+                let pair = pair.map_err(|problem| {
+                    let why = format!("{} {}", path.display(), problem.text);
+                    (OriginFile::Cert, why)
+                })?;
+                let shown = SingleCertAndKey::from(Arc::clone(&pair.key));
+                builder.with_client_cert_resolver(Arc::new(shown))
+            }
+            _ => builder.with_no_client_auth(),
+        };
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        // The records of an open connection are protected by `stream`.
+        config.enable_secret_extraction = true;
+        Ok(Some((config, digest)))
+    }
 }
 
 fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {

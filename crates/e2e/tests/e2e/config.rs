@@ -1,29 +1,25 @@
-//! config as an application meets it: files that change as one set, from a directory, an HTTP server, a real etcd.
+//! config as an application meets it: files that change as one set, from a directory, an HTTP server.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::{Module, podkit};
-use podkit_testkit::process::{Process, run};
-use podkit_testkit::{Turn, http, machine, program, skip, stats, until};
-use rustix::process::Signal;
+use podkit_testkit::{Turn, http, machine, stats, until};
 use tempfile::TempDir;
 
 /// A source and a place to publish to.
-struct Ground {
-    dir: TempDir,
-    source: PathBuf,
-    out: PathBuf,
+pub(crate) struct Ground {
+    pub(crate) dir: TempDir,
+    pub(crate) source: PathBuf,
+    pub(crate) out: PathBuf,
 }
 
 impl Ground {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let dir = TempDir::new().unwrap();
         let (source, out) = (dir.path().join("source"), dir.path().join("out"));
         std::fs::create_dir(&source).unwrap();
@@ -35,7 +31,7 @@ impl Ground {
     }
 
     /// Moves a file into the source.
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let beside = self.dir.path().join("beside");
         std::fs::write(&beside, text).unwrap();
         std::fs::rename(beside, self.source.join(name)).unwrap();
@@ -52,17 +48,17 @@ impl Ground {
         self.spawn_from(&[&source], args)
     }
 
-    fn spawn_from(&self, sources: &[&str], args: &[&str]) -> Module {
+    pub(crate) fn spawn_from(&self, sources: &[&str], args: &[&str]) -> Module {
         let out = format!("--out={}", self.out.display());
         Module::spawn("config", &[&[out.as_str()], sources, args].concat(), &[])
     }
 
-    fn read(&self, name: &str) -> Option<String> {
+    pub(crate) fn read(&self, name: &str) -> Option<String> {
         std::fs::read_to_string(self.out.join(name)).ok()
     }
 
     /// Changes a file a hundred times, and asserts that each text is published soon after the moment that `change` returns.
-    fn assert_quick(
+    pub(crate) fn assert_quick(
         &self,
         what: &str,
         module: &Module,
@@ -91,7 +87,7 @@ impl Ground {
         assert!(p99 <= 50.0 || !optimised(), "p99 {p99:.1} ms: {times:?}");
     }
 
-    fn wait(&self, name: &str, text: &str) {
+    pub(crate) fn wait(&self, name: &str, text: &str) {
         until(&format!("{name} to say {text:?}"), || {
             (self.read(name)? == text).then_some(())
         });
@@ -530,82 +526,6 @@ fn a_server_that_holds_requests_is_followed_from_the_first_answer() {
     }
 }
 
-/// A real etcd in a directory of its own.
-fn etcd(dir: &Path, client: SocketAddr) -> Process {
-    let peer = free_addr();
-    let mut command = Command::new("etcd");
-    command
-        .arg("--data-dir")
-        .arg(dir.join("etcd"))
-        .args(["--listen-client-urls", &format!("http://{client}")])
-        .args(["--advertise-client-urls", &format!("http://{client}")])
-        .args(["--listen-peer-urls", &format!("http://{peer}")])
-        .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
-        .args(["--initial-cluster", &format!("default=http://{peer}")])
-        .env("ETCD_UNSUPPORTED_ARCH", std::env::consts::ARCH);
-    let process = Process::spawn("etcd", &mut command);
-    until("etcd", || {
-        let answer = http::get(client, "/health").ok()?;
-        answer.text().contains("\"true\"").then_some(())
-    });
-    process
-}
-
-fn put(client: SocketAddr, key: &str, value: &str) {
-    let base64 = |text: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-c", "printf %s \"$1\" | base64 -w0", "-", text]);
-        run("base64", &mut command).ok()
-    };
-    let body = format!(r#"{{"key":"{}","value":"{}"}}"#, base64(key), base64(value));
-    let mut stream = TcpStream::connect(client).unwrap();
-    let head = format!(
-        "POST /v3/kv/put HTTP/1.1\r\nHost: e\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(body.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-#[test]
-fn etcd_is_watched() {
-    if program("etcd").is_none() {
-        return skip("etcd (etcd-server)");
-    }
-    let _turn = Turn::alone();
-    let ground = Ground::new(&[]);
-    let client = free_addr();
-    let mut server = etcd(ground.dir.path(), client);
-    put(client, "app/a", "0");
-    put(client, "app/d/b", "0");
-    put(client, "apq", "not ours");
-    let source = format!("--source=etcd://{client}/app/");
-    let module = ground.spawn_from(&[&source], &["--period=200ms"]);
-    module.wait_ready();
-    assert_eq!(
-        (ground.read("a").as_deref(), ground.read("d/b").as_deref()),
-        (Some("0"), Some("0"))
-    );
-    assert_eq!(ground.read("apq"), None);
-    ground.assert_quick("etcd to applied", &module, "d/b", |text| {
-        put(client, "app/d/b", text);
-        Instant::now()
-    });
-    // It goes away and comes back; what is published stays, and is followed again.
-    server.signal(Signal::KILL);
-    server.wait();
-    module
-        .process
-        .wait_line("the reason", |line| line.contains("a source can't be read"));
-    assert_eq!(ground.read("d/b").as_deref(), Some("100"));
-    let _server = etcd(ground.dir.path(), client);
-    put(client, "app/d/b", "back");
-    ground.wait("d/b", "back");
-}
-
 /// Figures are of a release build, as people have it.
 fn optimised() -> bool {
     let mut parts = podkit_testkit::podkit::binary().components();
@@ -616,15 +536,20 @@ fn optimised() -> bool {
 #[test]
 fn it_is_small_while_nothing_happens() {
     let _turn = Turn::alone();
-    let ground = Ground::new(&[("a", "1"), ("b", "2")]);
-    let module = ground.start(&[]);
-    std::thread::sleep(Duration::from_secs(1));
+    let ground = Ground::new(&[("a", "1"), ("t", "{{ a }}")]);
+    let module = ground.start(&["--template=t=made"]);
+    let busy = machine::rss_kib(module.process.pid());
+    std::thread::sleep(Duration::from_secs(2));
     let before = machine::cpu_time(module.process.pid());
     std::thread::sleep(Duration::from_secs(3));
     let used = machine::cpu_time(module.process.pid()) - before;
     assert!(used <= Duration::from_millis(10), "{used:?} of CPU in 3 s");
     let rss = machine::rss_kib(module.process.pid());
-    println!("idle: {rss} KiB resident");
+    println!("idle: {rss} KiB resident, {busy} after it published");
+    assert!(
+        rss < busy * 3 / 4,
+        "{rss} KiB resident, {busy} after it published"
+    );
     if optimised() {
         assert!(rss <= 6 * 1024, "{rss} KiB resident");
     }

@@ -8,6 +8,8 @@ mod network;
 mod report;
 mod wrappers;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 

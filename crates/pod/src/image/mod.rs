@@ -10,6 +10,8 @@
 
 mod build;
 mod digest;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod location;
 mod manifest;
 mod platform;

@@ -15,7 +15,7 @@ mod gcra;
 mod limiter;
 pub(crate) mod page;
 mod params;
-mod peers;
+pub(crate) mod peers;
 mod rest;
 mod roll;
 mod rule;

@@ -9,6 +9,8 @@
 //! One thread follows the sources and publishes; the main thread serves the admin pages. Ready as soon as a version is
 //! published, be it one of a former process: a source that is away takes nothing from the application.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod metrics;
 mod params;
 mod service;
@@ -70,7 +72,15 @@ static SPEC: ModuleSpec = ModuleSpec {
         },
         FileUse {
             name: "ca",
-            doc: "PEM certificates of authorities. Read when it is first needed.",
+            doc: "PEM certificates of authorities. Read with every connection.",
+        },
+        FileUse {
+            name: "cert, key",
+            doc: "The certificate that sources are shown, and its key. Read with every connection.",
+        },
+        FileUse {
+            name: "etcd-password-file",
+            doc: "The password. Read at each login.",
         },
     ],
     needs: NEEDS,

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podkit_dataplane::tls::OriginFiles;
 use podkit_foundation::params::{ParamError, Size};
 
 use super::source::SourceSpec;
 use super::template::TemplateSpec;
+use crate::publish::Client;
 
 podkit_foundation::choices! {
     /// `--publish`.
@@ -32,7 +34,8 @@ podkit_foundation::params! {
         /// `;as=map`.
         ///
         /// `etcd://` (`etcds://` by TLS) is every key that begins with PREFIX, which is all behind the first `/`, watched by etcd's
-        /// JSON gateway; the rest of a key is the file's name.
+        /// JSON gateway; the rest of a key is the file's name. `;also=HOST:PORT` behind it, once or more, names other members of
+        /// the cluster, which are asked when one is away.
         source: Vec<SourceSpec> {},
         /// Where they are published. Made when it is not there; it may be the root of a volume.
         ///
@@ -62,7 +65,20 @@ podkit_foundation::params! {
         /// A file with the bearer token that http(s) sources want. Read each time.
         token_file: Option<PathBuf> { live: true },
         /// Authorities that the certificates of https and etcds sources must come from, PEM; those of the system unless given.
-        ca: Option<PathBuf> {},
+        ca: Option<PathBuf> { live: true },
+        /// Certificate chain that is shown to https and etcds sources that ask for one, PEM.
+        ///
+        /// Authorities, certificate and key are read again with every connection: what is no good is refused, and what was in force
+        /// stays.
+        cert: Option<PathBuf> { live: true },
+        /// Its private key, PEM, not encrypted; without it --cert holds the key too.
+        key: Option<PathBuf> { live: true },
+        /// The user that etcd sources are read as; it needs a role that may read PREFIX.
+        ///
+        /// etcd's gateway knows nobody by a client certificate: where etcd has authentication enabled, this is needed beside `--cert`.
+        etcd_user: Option<String> {},
+        /// A file with that user's password. Read at each login, and one that has run out is renewed.
+        etcd_password_file: Option<PathBuf> { live: true },
         /// Files that one source may have.
         max_files: u32 { default: Some("10000"), bounds: Some((1, 1_000_000)) },
         /// Bytes that one source may have.
@@ -94,11 +110,57 @@ impl Params {
                 );
             }
         }
-        let http = |spec: &SourceSpec| matches!(spec, SourceSpec::Http(..));
-        if self.token_file.is_some() && !self.source.iter().any(http) {
-            return wrong("token_file", "needs an http(s):// source".to_owned());
+        let any = |wanted: fn(&SourceSpec) -> bool| self.source.iter().any(wanted);
+        let needs = [
+            (
+                "token_file",
+                self.token_file.is_some(),
+                any(|spec| matches!(spec, SourceSpec::Http(..))),
+                "an http(s):// source",
+            ),
+            (
+                "etcd_user",
+                self.etcd_user.is_some(),
+                any(|spec| matches!(spec, SourceSpec::Etcd(..))),
+                "an etcd(s):// source",
+            ),
+            (
+                "etcd_user",
+                self.etcd_user.is_some(),
+                self.etcd_password_file.is_some(),
+                "--etcd-password-file",
+            ),
+            (
+                "etcd_password_file",
+                self.etcd_password_file.is_some(),
+                self.etcd_user.is_some(),
+                "--etcd-user",
+            ),
+            (
+                "cert",
+                self.cert.is_some(),
+                any(SourceSpec::tls),
+                "an https:// or etcds:// source",
+            ),
+            (
+                "key",
+                self.key.is_some(),
+                self.cert.is_some(),
+                "--cert, the certificate that it is the key of",
+            ),
+        ];
+        for (field, given, there, what) in needs {
+            if given && !there {
+                return wrong(field, format!("needs {what}"));
+            }
         }
-        let files = [("token_file", &self.token_file), ("ca", &self.ca)];
+        if self.ca.is_some() || self.cert.is_some() {
+            Client::new(self.origin_files()).check()?;
+        }
+        let files = [
+            ("token_file", &self.token_file),
+            ("etcd_password_file", &self.etcd_password_file),
+        ];
         let files = files
             .iter()
             .filter_map(|(field, path)| Some((*field, path.as_deref()?)));
@@ -112,5 +174,14 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// What TLS towards sources is made of.
+    pub(super) fn origin_files(&self) -> OriginFiles {
+        OriginFiles {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let (round, anew) = watch::channel(0);
     let once = params.once;
     let out = params.out.display().to_string();
-    let sync = Sync::new(params, engine, counts, setup.lifecycle.clone(), anew);
+    let sync = Sync::new(params, engine, counts, setup, anew);
     Ok(Rc::new(Config {
         shared: sync.shared.clone(),
         sync: RefCell::new(Some(sync)),

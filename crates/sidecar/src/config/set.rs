@@ -113,21 +113,27 @@ impl Set {
             .collect()
     }
 
-    /// Writes it into an empty directory.
-    pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
+    /// Writes it into an empty directory, to be published as `out`. An error is a line that names the file there.
+    pub(super) fn write(&self, dir: &Path, out: &Path) -> Result<(), String> {
         for (name, file) in &self.0 {
-            let path = dir.join(name);
-            if let Some(above) = path.parent() {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o755)
-                    .create(above)?;
-            }
-            fs::write(&path, &file.bytes)?;
-            fs::set_permissions(&path, Permissions::from_mode(file.mode))?;
+            write(&dir.join(name), file).map_err(|error| {
+                let path = out.join(name);
+                format!("{} can't be written ({error})", path.display())
+            })?;
         }
         Ok(())
     }
+}
+
+fn write(path: &Path, file: &File) -> io::Result<()> {
+    if let Some(above) = path.parent() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(above)?;
+    }
+    fs::write(path, &file.bytes)?;
+    fs::set_permissions(path, Permissions::from_mode(file.mode))
 }
 
 /// A name must stay below the directory that it is written to.

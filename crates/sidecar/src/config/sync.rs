@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use podkit_dataplane::module::Setup;
 use podkit_foundation::lifecycle::Lifecycle;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
@@ -19,8 +20,10 @@ use crate::publish::{Back, Client, Engine, Refused, Step};
 /// After an error a source is asked again in this time, then twice that, and so on.
 const AGAIN: Duration = Duration::from_millis(250);
 const AGAIN_MOST: Duration = Duration::from_secs(15);
-/// A first version that was refused, and one that nobody was there to judge, is tried again in this time.
+/// A first version that was refused, one that could not be written, and one that nobody was there to judge, is tried again in this time.
 const RETRY: Duration = Duration::from_secs(5);
+/// When nothing was to be done for so long, what making and publishing a set took of memory is given back.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What the page, the metrics and the checks show. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +70,7 @@ pub(super) struct Sync {
     pub(super) shared: Shared,
     pub(super) counts: Counts,
     pub(super) lifecycle: Lifecycle,
+    settled: fn(),
     /// Told when everything is to be read anew.
     pub(super) anew: watch::Receiver<u64>,
 }
@@ -79,7 +83,7 @@ impl Sync {
         params: Params,
         engine: Engine,
         counts: Counts,
-        lifecycle: Lifecycle,
+        setup: &Setup,
         anew: watch::Receiver<u64>,
     ) -> Self {
         let shared = Shared::default();
@@ -104,7 +108,8 @@ impl Sync {
             engine: Arc::new(Mutex::new(engine)),
             shared,
             counts,
-            lifecycle,
+            lifecycle: setup.lifecycle.clone(),
+            settled: setup.settled,
             anew,
         }
     }
@@ -134,8 +139,9 @@ impl Sync {
                 files: self.params.max_files as usize,
                 bytes: self.params.max_bytes.0,
             },
-            client: Client::new(self.params.ca.clone()),
+            client: Client::new(self.params.origin_files()),
             token_file: self.params.token_file.clone(),
+            etcd_login: (self.params.etcd_user.clone()).zip(self.params.etcd_password_file.clone()),
             period: self.params.period,
         };
         for (index, spec) in self.params.source.iter().enumerate() {
@@ -179,8 +185,15 @@ impl Sync {
                 Err(_) => work.without_sources(),
             };
         }
+        let settled = work.sync.settled;
+        let mut worked = false;
         loop {
             tokio::select! {
+                () = tokio::time::sleep(QUIET), if worked => {
+                    settled();
+                    worked = false;
+                    continue;
+                }
                 Some(one) = told.recv() => {
                     let mut news = work.hear(one);
                     // What has come meanwhile goes with it.
@@ -192,11 +205,12 @@ impl Sync {
                     }
                 }
                 () = touched.notified() => {}
-                // The application may not have been there yet.
-                () = tokio::time::sleep(RETRY), if work.again || work.lacks_a_first() => {}
+                // The application, or who judges for it, may not have been there yet; the disk may have been full.
+                () = tokio::time::sleep(RETRY), if work.may_pass_now() => {}
             }
             // Whatever came of it is told where people look.
             drop(work.apply().await);
+            worked = true;
         }
     }
 }
@@ -249,6 +263,8 @@ struct Work {
     refused: Option<(String, bool)>,
     /// It was not judged: nobody was there.
     again: bool,
+    /// What refused it is the file system.
+    unwritten: bool,
     /// The round of `Sync::anew` that was seen last.
     round: u64,
 }
@@ -263,6 +279,7 @@ impl Work {
             sets: vec![None; sync.params.source.len()],
             refused: None,
             again: false,
+            unwritten: false,
             round,
             sync,
         };
@@ -330,9 +347,10 @@ impl Work {
         }
     }
 
-    /// A version was refused, and there is no other.
-    fn lacks_a_first(&self) -> bool {
-        self.refused.is_some() && self.sync.shared.lock().version.is_none()
+    /// A version was refused, and there is no other, or nobody has judged it yet.
+    fn may_pass_now(&self) -> bool {
+        self.refused.is_some()
+            && (self.again || self.unwritten || self.sync.shared.lock().version.is_none())
     }
 
     /// Every source has told what it has.
@@ -378,16 +396,17 @@ impl Work {
         }
         let begun = std::time::Instant::now();
         let done = {
-            let version = version.clone();
+            let (version, out) = (version.clone(), self.sync.params.out.clone());
             self.blocking(move |engine| {
                 let staged = engine.stage()?;
-                set.write(staged.path())
-                    .map_err(|error| Refused::unseen(Step::Write, error.to_string()))?;
+                set.write(staged.path(), &out)
+                    .map_err(|why| Refused::unseen(Step::Write, why))?;
                 engine.publish(staged, &version)
             })
             .await
         };
         let counts = &self.sync.counts;
+        self.unwritten = matches!(&done, Err(refused) if refused.step == Step::Write);
         match done {
             Ok(published) => {
                 info!(version = published.id, files = published.files, "published");

@@ -15,6 +15,8 @@
 
 mod checkout;
 mod credentials;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod http;
 mod local;
 mod location;

@@ -34,7 +34,7 @@ impl Signers {
         Self::parse(&text).map_err(|why| format!("{shown}: {why}"))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut signers = Vec::new();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();

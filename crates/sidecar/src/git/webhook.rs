@@ -102,7 +102,7 @@ impl Handler for Webhook {
 }
 
 /// Whose form of signature it is that fits, or why none does.
-fn is_signed<'a>(
+pub(super) fn is_signed<'a>(
     secret: &[u8],
     body: &[u8],
     header: &dyn Fn(&str) -> Option<&'a str>,

@@ -3,18 +3,19 @@
 //! One connection a request: requests are seconds apart, and a kept connection would have to be tended.
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use podkit_foundation::params::Size;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use podkit_dataplane::tls::{MadeOf, OriginFile, OriginFiles};
+use podkit_foundation::params::{ParamError, Size};
+use rustix::net::sockopt;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -93,6 +94,11 @@ impl Url {
         &self.target
     }
 
+    /// `https://`.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
     fn authority(&self) -> String {
         match self.host.contains(':') {
             true => format!("[{}]:{}", self.host, self.port),
@@ -110,6 +116,11 @@ impl fmt::Display for Url {
 
 /// How long a connection may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A peer that is silent for this long is asked whether it is there, so often; then the connection has ended. An answer may be a
+/// watch that says nothing for days.
+const QUIET: Duration = Duration::from_secs(15);
+const ASKED: Duration = Duration::from_secs(5);
+const ASKED_TIMES: u32 = 3;
 
 /// Asks. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -117,19 +128,36 @@ pub struct Client(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Authorities instead of the system's, PEM.
-    ca: Option<PathBuf>,
+    /// None: those of the system, and no certificate.
+    files: Option<OriginFiles>,
     /// Made when it is first needed: the system's authorities take memory.
-    tls: OnceLock<Arc<ClientConfig>>,
+    tls: Mutex<Tls>,
+}
+
+#[derive(Debug, Default)]
+struct Tls {
+    made: Option<MadeOf<Arc<ClientConfig>>>,
+    /// What is wrong with the files as they are now; what was made of the former ones is used.
+    refusal: Option<String>,
 }
 
 impl Client {
-    /// Trusts these authorities, or those of the system.
-    pub fn new(ca: Option<PathBuf>) -> Self {
+    /// Trusts these authorities, or those of the system, and shows this certificate. The files are read again with every
+    /// connection.
+    pub fn new(files: OriginFiles) -> Self {
         Self(Arc::new(Inner {
-            ca,
-            tls: OnceLock::new(),
+            files: Some(files),
+            tls: Mutex::default(),
         }))
+    }
+
+    /// Whether the files are good, by the names of the parameters `ca`, `cert` and `key`.
+    pub fn check(&self) -> Result<(), ParamError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let files = self.0.files.clone().unwrap_or_default();
+        let made = files.config(&provider, None);
+        made.map(drop)
+            .map_err(|(file, why)| ParamError::new(field(file), why))
     }
 
     /// Sends a request; returns when the answer's head is there. An error is a clause that follows the URL.
@@ -156,16 +184,28 @@ impl Client {
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))??;
         let answer = sender.send_request(request).await;
-        answer.map_err(|error| format!("no answer ({})", chain(&error)))
+        answer.map_err(|error| {
+            let why = chain(&error);
+            let files = self.0.files.as_ref();
+            let nothing_shown = files.is_some_and(|files| files.cert.is_none());
+            // A server's words for having been shown nothing.
+            let wanted = ["CertificateRequired", "BadCertificate"].map(|word| why.contains(word));
+            match nothing_shown && wanted.contains(&true) {
+                true => format!("no answer ({why}); it wants a certificate, which --cert names"),
+                false => format!("no answer ({why})"),
+            }
+        })
     }
 
     async fn connect(
         &self,
         url: &Url,
     ) -> Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>, String> {
-        let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
-        let tcp = tcp.map_err(|error| format!("can't be connected to ({error})"))?;
+        let tcp = reach(&url.host, url.port)
+            .await
+            .map_err(|why| format!("can't be connected to ({why})"))?;
         drop(tcp.set_nodelay(true));
+        keep_asking(&tcp).ok();
         match url.tls {
             false => shake(TokioIo::new(tcp)).await,
             true => {
@@ -180,36 +220,34 @@ impl Client {
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, String> {
-        if let Some(config) = self.0.tls.get() {
-            return Ok(Arc::clone(config));
-        }
-        let mut roots = RootCertStore::empty();
-        match &self.0.ca {
-            Some(path) => {
-                let wrong =
-                    |why: String| format!("can't be trusted: --ca {} {why}", path.display());
-                let found = CertificateDer::pem_file_iter(path);
-                let found = found.map_err(|error| wrong(format!("can't be read ({error})")))?;
-                for one in found {
-                    let one = one.map_err(|error| wrong(format!("is not PEM ({error})")))?;
-                    let added = roots.add(one);
-                    added.map_err(|error| wrong(format!("has no authority ({error})")))?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        if roots.is_empty() {
-            return Err("can't be trusted: there are no certificate authorities".to_owned());
-        }
+        let mut tls = self.0.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tls.made.as_ref().map(|(_, digest)| *digest);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has the default versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::clone(self.0.tls.get_or_init(|| Arc::new(config))))
+        let files = self.0.files.clone().unwrap_or_default();
+        match (files.config(&provider, known), &tls.made) {
+            (Ok(Some((config, digest))), _) => {
+                let config = Arc::new(config);
+                tls.made = Some((Arc::clone(&config), digest));
+                tls.refusal = None;
+                Ok(config)
+            }
+            (Ok(None), made) => {
+                let (config, _) = made.as_ref().expect("it was known");
+                let config = Arc::clone(config);
+                tls.refusal = None;
+                Ok(config)
+            }
+            (Err((file, why)), Some((config, _))) => {
+                let config = Arc::clone(config);
+                let line = format!("--{} {why}", field(file));
+                if tls.refusal.as_ref() != Some(&line) {
+                    tracing::warn!("refused, the former state stays in force: {line}");
+                }
+                tls.refusal = Some(line);
+                Ok(config)
+            }
+            (Err((file, why)), None) => Err(format!("can't be asked: --{} {why}", field(file))),
+        }
     }
 
     /// Asks and wants a 2xx answer, from a thread that may block.
@@ -233,6 +271,37 @@ impl Client {
         done.unwrap_or_else(|_| Err(format!("no answer within {} ms", timeout.as_millis())))
             .map_err(|why| format!("{url} {why}"))
     }
+}
+
+fn field(file: OriginFile) -> &'static str {
+    match file {
+        OriginFile::Ca => "ca",
+        OriginFile::Cert => "cert",
+        OriginFile::Key => "key",
+    }
+}
+
+/// A connection to the first of the host's addresses that takes one.
+async fn reach(host: &str, port: u16) -> Result<TcpStream, String> {
+    let ips = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip],
+        Err(_) => podkit_dataplane::upstream::lookup(host).await?,
+    };
+    let mut last = "the name has no address".to_owned();
+    for ip in ips {
+        match TcpStream::connect((ip, port)).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = error.to_string(),
+        }
+    }
+    Err(last)
+}
+
+fn keep_asking(tcp: &TcpStream) -> rustix::io::Result<()> {
+    sockopt::set_tcp_keepidle(tcp, QUIET)?;
+    sockopt::set_tcp_keepintvl(tcp, ASKED)?;
+    sockopt::set_tcp_keepcnt(tcp, ASKED_TIMES)?;
+    sockopt::set_socket_keepalive(tcp, true)
 }
 
 async fn shake<T>(

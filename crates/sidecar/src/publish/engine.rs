@@ -260,8 +260,7 @@ impl Engine {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => fs::create_dir(&path),
         };
-        let why = |error| format!("{} can't be made ({error})", path.display());
-        made.map_err(|error| Refused::unseen(Step::Write, why(error)))?;
+        made.map_err(|error| Refused::unseen(Step::Write, self.unwritten(&error)))?;
         Ok(Staged { path, kept: false })
     }
 
@@ -269,7 +268,7 @@ impl Engine {
     /// its name.
     pub fn publish(&mut self, mut staged: Staged, version: &str) -> Result<Published, Refused> {
         let params = &self.settings.params;
-        let write = |error: io::Error| Refused::unseen(Step::Write, error.to_string());
+        let write = |error: io::Error| Refused::unseen(Step::Write, self.unwritten(&error));
         let files = self.guard(&staged.path)?;
         tree::own(&staged.path, params.chown, params.chmod).map_err(|error| {
             let hint = match error.kind() {
@@ -314,7 +313,7 @@ impl Engine {
         if let Err(error) = self.switch(&id, old.as_deref()) {
             // Some of it may be done; the journal knows.
             staged.kept = true;
-            let why = error.to_string();
+            let why = self.unwritten(&error);
             let back = self.back(&id, old.as_deref());
             return Err(Refused {
                 back,
@@ -338,10 +337,14 @@ impl Engine {
         Ok(Published { id, files })
     }
 
+    fn unwritten(&self, error: &io::Error) -> String {
+        format!("{} can't be written ({error})", self.place().display())
+    }
+
     /// The number of files, when they may be published.
     fn guard(&self, staged: &Path) -> Result<usize, Refused> {
         let refused = |why: String| Err(Refused::unseen(Step::Guard, why));
-        let write = |error: io::Error| Refused::unseen(Step::Write, error.to_string());
+        let write = |error: io::Error| Refused::unseen(Step::Write, self.unwritten(&error));
         let files = tree::files(staged).map_err(write)?;
         if files.is_empty() {
             return refused("the source has no files".to_owned());

@@ -79,6 +79,7 @@ impl Tls {
             listeners: Listeners::default(),
             admin: podkit_foundation::params::Addr::Port(0),
             drain_timeout: Duration::from_secs(25),
+            settled: || {},
         };
         let (asks, asked) = mpsc::channel();
         let (ready, is_ready) = mpsc::channel();

@@ -13,6 +13,8 @@
 //! depends on how fast clients move between replicas), and a store beside the replicas (another thing to run).
 
 mod asker;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod lease;
 mod owner;
 #[cfg(test)]

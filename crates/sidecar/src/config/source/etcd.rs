@@ -1,41 +1,87 @@
 //! etcd by its JSON gateway (`/v3/kv/range`, `/v3/watch`): all keys with a prefix, at one revision, and again whenever one of
 //! them changes. The values are files, the rest of the keys their names.
 //!
-//! The gateway because it needs no gRPC and no generated code; events only wake, the next range has the whole at one revision.
+//! The gateway because it needs no gRPC and no generated code; events only wake, the next range has the whole at one revision. So
+//! there is nothing to catch up with after a compaction, a restart or a member that is away: whatever ends a watch, a range and a new
+//! watch follow, at another member where this one does not answer.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use podkit_dataplane::watch::read_file;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
 
 use super::{Reading, spread};
 use crate::config::set::{File, Limits, Set};
 use crate::publish::{Client, Url, collect};
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Between the end of a watch and the next range: a server that ends every watch must not be asked without end.
+const PAUSE: Duration = Duration::from_millis(500);
 /// The longest line of a watch.
 const LINE: usize = 16 << 20;
 
 pub(in crate::config) struct EtcdSource {
-    url: Url,
+    members: Vec<Url>,
+    /// The member that is asked.
+    at: usize,
     prefix: String,
     client: Client,
     limits: Limits,
     period: Duration,
+    /// A user, and the file with the password.
+    login: Option<(String, PathBuf)>,
+    /// What the login gave; good for all members.
+    token: Option<String>,
     revision: i64,
     /// Follows from the revision.
     watch: Option<Incoming>,
-    /// What came of it that is no whole line yet.
-    line: Vec<u8>,
+    lines: Lines,
+}
+
+/// Why etcd did not answer what it was asked.
+#[derive(Debug)]
+struct Trouble {
+    /// A clause that follows the member's name.
+    why: String,
+    /// Another member may answer.
+    elsewhere: bool,
+    /// The token has run out, or a change of users or roles has made it void.
+    token: bool,
+    /// There are no users to log in.
+    open: bool,
+}
+
+impl Trouble {
+    /// The other members would be no better.
+    fn everywhere(why: String) -> Self {
+        Self {
+            elsewhere: false,
+            ..why.into()
+        }
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            elsewhere: true,
+            token: false,
+            open: false,
+        }
+    }
 }
 
 #[derive(Deserialize)]
-struct Range {
+pub(in crate::config) struct Range {
     header: Header,
     #[serde(default)]
     kvs: Vec<KeyValue>,
@@ -54,62 +100,224 @@ struct KeyValue {
 }
 
 #[derive(Deserialize)]
+struct Login {
+    token: String,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+#[derive(Deserialize)]
 struct Watched {
-    result: Option<WatchResult>,
+    result: WatchResult,
 }
 
 #[derive(Deserialize)]
 struct WatchResult {
     #[serde(default)]
     events: Vec<serde::de::IgnoredAny>,
+    #[serde(default)]
+    canceled: bool,
+    #[serde(default)]
+    cancel_reason: String,
+    /// Not 0 when what was to be followed from is compacted away.
+    #[serde(default)]
+    compact_revision: String,
+}
+
+/// What a watch said.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::config) enum Heard {
+    /// No whole line, or a sign of life.
+    Nothing,
+    /// Something changed.
+    News,
+    /// It has ended since what it was to follow from is compacted away.
+    Compacted,
+    /// It has ended.
+    End(String),
+}
+
+/// The answer to a watch: JSON objects, one a line.
+#[derive(Default)]
+pub(in crate::config) struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Takes bytes as they come, in pieces of any size. What is not understood ends the watch.
+    pub(in crate::config) fn push(&mut self, data: &[u8]) -> Heard {
+        let fresh = self.0.len();
+        self.0.extend_from_slice(data);
+        let Some(end) = memchr::memrchr(b'\n', &self.0[fresh..]).map(|at| fresh + at) else {
+            return match self.0.len() > LINE {
+                true => Heard::End("a line of more than 16 MiB".to_owned()),
+                false => Heard::Nothing,
+            };
+        };
+        let mut heard = Heard::Nothing;
+        for line in self.0[..end].split(|byte| *byte == b'\n') {
+            heard = match serde_json::from_slice::<Watched>(line) {
+                Ok(Watched { result }) if result.canceled => {
+                    match result.compact_revision.as_str() {
+                        "" | "0" => Heard::End(result.cancel_reason),
+                        _ => Heard::Compacted,
+                    }
+                }
+                Ok(Watched { result }) if result.events.is_empty() => continue,
+                Ok(_) => Heard::News,
+                Err(_) => Heard::End(String::from_utf8_lossy(line).chars().take(200).collect()),
+            };
+            if !matches!(heard, Heard::News) {
+                break;
+            }
+        }
+        self.0.drain(..=end);
+        heard
+    }
 }
 
 impl EtcdSource {
-    pub(super) fn new(url: &Url, prefix: &str, reading: &Reading) -> Self {
+    pub(super) fn new(members: &[Url], prefix: &str, reading: &Reading) -> Self {
         Self {
-            url: url.clone(),
+            members: members.to_vec(),
+            at: 0,
             prefix: prefix.to_owned(),
             client: reading.client.clone(),
             limits: reading.limits,
             period: reading.period,
+            login: reading.etcd_login.clone(),
+            token: None,
             revision: 0,
             watch: None,
-            line: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
-    pub(super) async fn fetch(&mut self) -> Result<Set, String> {
-        let asked = timeout(PATIENCE, self.range()).await;
-        let asked = asked
-            .unwrap_or_else(|_| Err(format!("gave no answer within {} s", PATIENCE.as_secs())));
-        let (revision, set) = asked.map_err(|why| format!("{} {why}", self.url))?;
-        // A watch that runs goes on: whatever came in between is in it too, and costs one more range.
-        self.revision = revision;
-        Ok(set)
+    pub(super) async fn fetch(&mut self, anew: bool) -> Result<Set, String> {
+        // Who asks for everything anew may not believe the watch: one whose peer is gone says nothing either.
+        if anew {
+            self.watch = None;
+        }
+        let mut whys = Vec::new();
+        for _ in 0..self.members.len() {
+            let asked = timeout(PATIENCE, self.range()).await;
+            let asked = asked.unwrap_or_else(|_| {
+                Err(format!("gave no answer within {} s", PATIENCE.as_secs()).into())
+            });
+            let trouble = match asked {
+                Ok((revision, set)) => {
+                    // A watch that runs goes on: whatever came in between is in it too, and costs one more range.
+                    self.revision = revision;
+                    return Ok(set);
+                }
+                Err(trouble) => trouble,
+            };
+            whys.push(format!("{} {}", self.members[self.at], trouble.why));
+            self.watch = None;
+            if !trouble.elsewhere {
+                break;
+            }
+            self.at = (self.at + 1) % self.members.len();
+        }
+        Err(whys.join("; "))
     }
 
-    async fn range(&self) -> Result<(i64, Set), String> {
+    async fn range(&mut self) -> Result<(i64, Set), Trouble> {
         let (key, end) = self.span();
         let body = json!({ "key": key, "range_end": end });
-        let answer = self.post("/v3/kv/range", &body).await?;
+        let answer = self.ask("/v3/kv/range", &body).await?;
         // base64 makes four bytes of three, and there are keys.
         let most = self.limits.bytes * 2 + (64 << 10);
         let body = collect(answer, most).await?;
         let range: Range = serde_json::from_slice(&body)
             .map_err(|error| format!("gave what is no range ({error})"))?;
-        read(&range, &self.prefix, self.limits)
+        read(&range, &self.prefix, self.limits).map_err(Trouble::everywhere)
     }
 
-    async fn post(&self, path: &str, body: &serde_json::Value) -> Result<Incoming, String> {
-        let url = self.url.with_target(path);
-        let fields = [("Content-Type", "application/json")];
-        let answer = self
-            .client
-            .send("POST", &url, &fields, body.to_string().into_bytes());
-        let answer = answer.await?;
-        match answer.status().as_u16() {
-            200 => Ok(answer.into_body()),
-            status => Err(format!("answered {status} at {path}")),
+    /// Asks as the user, who logs in first where that is needed.
+    async fn ask(&mut self, path: &str, body: &serde_json::Value) -> Result<Incoming, Trouble> {
+        let fresh = self.token.is_none();
+        if fresh {
+            self.log_in().await?;
+        }
+        match self.post(path, body).await {
+            Err(trouble) if trouble.token && !fresh => {
+                self.log_in().await?;
+                self.post(path, body).await
+            }
+            done => done,
+        }
+    }
+
+    async fn log_in(&mut self) -> Result<(), Trouble> {
+        self.token = None;
+        let Some((user, file)) = &self.login else {
+            return Ok(());
+        };
+        let password = read_file(file, 64 << 10)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "is not text".to_owned()))
+            .map_err(|why| {
+                let file = file.display();
+                Trouble::everywhere(format!("can't be asked: --etcd-password-file {file} {why}"))
+            })?;
+        let body = json!({ "name": user, "password": password.trim_end_matches(['\r', '\n']) });
+        match self.post("/v3/auth/authenticate", &body).await {
+            Ok(answer) => {
+                let body = collect(answer, 64 << 10).await?;
+                let login: Login = serde_json::from_slice(&body)
+                    .map_err(|error| format!("gave what is no token ({error})"))?;
+                self.token = Some(login.token);
+                Ok(())
+            }
+            // As etcd's own client does: who may read everything needs no token.
+            Err(trouble) if trouble.open => Ok(()),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    async fn post(&self, path: &str, body: &serde_json::Value) -> Result<Incoming, Trouble> {
+        let url = self.members[self.at].with_target(path);
+        let mut fields = vec![
+            ("Content-Type", "application/json"),
+            // A member that is cut off from the others ends its watches, instead of saying nothing.
+            ("Grpc-Metadata-hasleader", "true"),
+        ];
+        fields.extend(self.token.as_deref().map(|token| ("Authorization", token)));
+        let body = body.to_string().into_bytes();
+        let answer = self.client.send("POST", &url, &fields, body).await?;
+        let status = answer.status().as_u16();
+        if status == 200 {
+            return Ok(answer.into_body());
+        }
+        let said = collect(answer.into_body(), 64 << 10).await?;
+        let said = serde_json::from_slice(&said).map(|refusal: Refusal| refusal.error);
+        Err(self.trouble(path, status, &said.unwrap_or_default()))
+    }
+
+    /// What etcd means by a status that is not 200, and the words with it.
+    fn trouble(&self, path: &str, status: u16, said: &str) -> Trouble {
+        let user = self.login.as_ref().map_or("", |(user, _)| user.as_str());
+        let says = |part: &str| said.contains(part);
+        let prefix = &self.prefix;
+        let why = if says("invalid user ID or password") {
+            format!("knows no user {user} with the password in --etcd-password-file")
+        } else if says("user name is empty") && user.is_empty() {
+            "wants a login; expected --etcd-user and --etcd-password-file".to_owned()
+        } else if says("permission denied") {
+            format!(
+                "lets {user} not read {prefix:?}; expected a role with: etcdctl role grant-permission ROLE read --prefix {prefix:?}"
+            )
+        } else if said.is_empty() {
+            format!("answered {status} at {path}")
+        } else {
+            format!("answered {status} at {path}: {said}")
+        };
+        Trouble {
+            why,
+            elsewhere: status >= 500 || status == 404,
+            token: says("invalid auth token") || says("revision of auth store is old"),
+            open: says("authentication is not enabled"),
         }
     }
 
@@ -134,50 +342,45 @@ impl EtcdSource {
             let (key, end) = self.span();
             let from = (self.revision + 1).to_string();
             let body = json!({ "create_request": { "key": key, "range_end": end, "start_revision": from } });
-            match timeout(PATIENCE, self.post("/v3/watch", &body)).await {
+            match timeout(PATIENCE, self.ask("/v3/watch", &body)).await {
                 Ok(Ok(body)) => {
                     self.watch = Some(body);
-                    self.line.clear();
+                    self.lines = Lines::default();
                 }
                 // The next range says what is wrong.
-                _ => return tokio::time::sleep(spread(self.period)).await,
+                _ => return sleep(spread(self.period)).await,
             }
         }
         let Some(watch) = &mut self.watch else {
             return;
         };
-        let line = &mut self.line;
-        while let Some(Ok(frame)) = watch.frame().await {
-            let Ok(data) = frame.into_data() else {
-                continue;
+        let why = loop {
+            let data = match watch.frame().await {
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+                Some(Err(error)) => break error.to_string(),
+                None => break "the answer has ended".to_owned(),
             };
-            line.extend_from_slice(&data);
-            let Some(end) = line.iter().rposition(|byte| *byte == b'\n') else {
-                if line.len() > LINE {
-                    break;
+            match self.lines.push(&data) {
+                Heard::Nothing => {}
+                Heard::News => return,
+                Heard::Compacted => {
+                    self.watch = None;
+                    return;
                 }
-                continue;
-            };
-            // Not an event (the watch is there, a sign of life): go on. What is not understood ends the watch.
-            let events = line[..end].split(|byte| *byte == b'\n').map(|line| {
-                let watched: Watched = serde_json::from_slice(line).ok()?;
-                Some(watched.result?.events.len())
-            });
-            let Some(events) = events.sum::<Option<usize>>() else {
-                break;
-            };
-            line.drain(..=end);
-            if events > 0 {
-                return;
+                Heard::End(why) => break why,
             }
-        }
+        };
+        debug!(member = %self.members[self.at], why, "a watch has ended");
         self.watch = None;
-        // Not at once: a server that ends every watch must not be asked without end.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        sleep(PAUSE).await;
     }
 }
 
-fn read(range: &Range, prefix: &str, limits: Limits) -> Result<(i64, Set), String> {
+pub(in crate::config) fn read(
+    range: &Range,
+    prefix: &str,
+    limits: Limits,
+) -> Result<(i64, Set), String> {
     let revision = range.header.revision.parse();
     let revision =
         revision.map_err(|_| format!("gave the revision {:?}", range.header.revision))?;
@@ -205,6 +408,9 @@ fn read(range: &Range, prefix: &str, limits: Limits) -> Result<(i64, Set), Strin
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -234,5 +440,50 @@ mod tests {
                 .unwrap_err()
                 .contains("begins with \"..\"")
         );
+    }
+
+    const LIFE: &str = r#"{"result":{"header":{"revision":"7"},"created":true}}"#;
+    const EVENT: &str =
+        r#"{"result":{"header":{"revision":"8"},"events":[{"kv":{"key":"YQ=="}}]}}"#;
+    const COMPACTED: &str =
+        r#"{"result":{"header":{"revision":"9"},"canceled":true,"compact_revision":"9"}}"#;
+    const CANCELED: &str =
+        r#"{"result":{"canceled":true,"cancel_reason":"etcdserver: no leader"}}"#;
+
+    #[test]
+    fn a_watch_is_heard() {
+        let check = |lines: &[&str], expected: Heard| {
+            let text = format!("{}\n", lines.join("\n"));
+            assert_eq!(Lines::default().push(text.as_bytes()), expected, "{text}");
+        };
+        let end = |why: &str| Heard::End(why.to_owned());
+        check(&[LIFE], Heard::Nothing);
+        check(&[LIFE, EVENT, LIFE], Heard::News);
+        check(&[LIFE, COMPACTED], Heard::Compacted);
+        check(&[EVENT, CANCELED], end("etcdserver: no leader"));
+        check(
+            &[r#"{"error":{"message":"x"}}"#],
+            end(r#"{"error":{"message":"x"}}"#),
+        );
+        check(&[""], end(""));
+    }
+
+    proptest! {
+        /// What a watch says does not depend on how the bytes are cut, and no bytes upset it.
+        #[test]
+        fn any_pieces_are_heard_alike(
+            lines in vec(prop_oneof![Just(LIFE), Just(EVENT)], 1..6),
+            noise in vec(any::<u8>(), 0..40),
+            cut in 1_usize..40,
+        ) {
+            let text = lines.join("\n") + "\n";
+            let mut pieces = Lines::default();
+            let heard: Vec<Heard> = text.as_bytes().chunks(cut).map(|piece| pieces.push(piece)).collect();
+            prop_assert_eq!(heard.contains(&Heard::News), lines.contains(&EVENT));
+            prop_assert!(pieces.0.is_empty());
+            for piece in noise.chunks(cut) {
+                pieces.push(piece);
+            }
+        }
     }
 }

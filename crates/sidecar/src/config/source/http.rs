@@ -154,7 +154,12 @@ impl HttpSource {
 }
 
 /// The files of a body.
-pub(super) fn read(body: &[u8], form: Form, name: &str, limits: Limits) -> Result<Set, String> {
+pub(in crate::config) fn read(
+    body: &[u8],
+    form: Form,
+    name: &str,
+    limits: Limits,
+) -> Result<Set, String> {
     let mut set = Set::default();
     match form {
         Form::File => set.add(name, File::new(body.to_vec()), limits)?,

@@ -1,8 +1,8 @@
 //! Where files come from. Each kind can tell all that it has, and wait for a change.
 
-mod etcd;
+pub(super) mod etcd;
 mod file;
-mod http;
+pub(super) mod http;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ pub enum SourceSpec {
     File(PathBuf),
     /// `http://…` or `https://…`, with `;as=` and `;name=`.
     Http(Url, Form, String),
-    /// `etcd://HOST:PORT/PREFIX`, or `etcds://…` by TLS.
-    Etcd(Url, String),
+    /// `etcd://HOST:PORT/PREFIX`, or `etcds://…` by TLS, with `;also=`: the members, and the prefix.
+    Etcd(Vec<Url>, String),
 }
 
 /// What an HTTP answer is.
@@ -37,23 +37,49 @@ pub enum Form {
 
 impl ParamType for SourceSpec {
     const TYPE_NAME: &'static str = "source";
-    const EXPECTED: &'static str =
-        "file:PATH, http(s)://HOST/PATH[;as=file|tar|map][;name=FILE] or etcd://HOST:PORT/PREFIX";
+    const EXPECTED: &'static str = "file:PATH, http(s)://HOST/PATH[;as=file|tar|map][;name=FILE] or etcd(s)://HOST:PORT/PREFIX[;also=HOST:PORT]";
 
     fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("file", "")) => Err("the path is missing".to_owned()),
             Some(("file", path)) => Ok(Self::File(PathBuf::from(path))),
             Some(("http" | "https", _)) => parse_http(text),
-            Some((scheme @ ("etcd" | "etcds"), rest)) => {
-                let scheme = if scheme == "etcd" { "http" } else { "https" };
-                let url = Url::parse(&format!("{scheme}:{rest}"))?;
-                let prefix = url.target()[1..].to_owned();
-                Ok(Self::Etcd(url, prefix))
-            }
+            Some(("etcd", rest)) => parse_etcd("http", rest),
+            Some(("etcds", rest)) => parse_etcd("https", rest),
             _ => Err(String::new()),
         }
     }
+}
+
+impl SourceSpec {
+    /// It is reached by TLS.
+    pub(super) fn tls(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Http(url, ..) => url.is_tls(),
+            Self::Etcd(urls, _) => urls.iter().any(Url::is_tls),
+        }
+    }
+}
+
+fn parse_etcd(scheme: &str, rest: &str) -> Result<SourceSpec, String> {
+    let mut parts = rest.split(';');
+    let first = Url::parse(&format!("{scheme}:{}", parts.next().unwrap_or_default()))?;
+    let prefix = first.target()[1..].to_owned();
+    let mut urls = vec![first.with_target("/")];
+    for part in parts {
+        let also = part
+            .strip_prefix("also=")
+            .ok_or_else(|| format!("\"{part}\" is not also=HOST:PORT"))?;
+        let url = Url::parse(&format!("{scheme}://{also}"))?;
+        if url.target() != "/" {
+            return Err(format!(
+                "also={also} has a path; the prefix is the same for all"
+            ));
+        }
+        urls.push(url);
+    }
+    Ok(SourceSpec::Etcd(urls, prefix))
 }
 
 fn parse_http(text: &str) -> Result<SourceSpec, String> {
@@ -96,10 +122,10 @@ impl fmt::Display for SourceSpec {
                 "{}",
                 url.to_string().split('?').next().unwrap_or_default()
             ),
-            Self::Etcd(url, _) => {
-                let url = url.to_string();
-                let rest = url.strip_prefix("http").unwrap_or(&url);
-                write!(f, "etcd{rest}")
+            Self::Etcd(urls, prefix) => {
+                let first = urls[0].to_string();
+                let rest = first.strip_prefix("http").unwrap_or(&first);
+                write!(f, "etcd{rest}{prefix}")
             }
         }
     }
@@ -111,6 +137,8 @@ pub(super) struct Reading {
     pub(super) limits: Limits,
     pub(super) client: Client,
     pub(super) token_file: Option<PathBuf>,
+    /// A user of etcd, and the file with the password.
+    pub(super) etcd_login: Option<(String, PathBuf)>,
     /// Between two looks at what tells nothing by itself.
     pub(super) period: Duration,
 }
@@ -130,8 +158,8 @@ impl Source {
             SourceSpec::Http(url, form, name) => {
                 Self::Http(http::HttpSource::new(url, *form, name, reading))
             }
-            SourceSpec::Etcd(url, prefix) => {
-                Self::Etcd(etcd::EtcdSource::new(url, prefix, reading))
+            SourceSpec::Etcd(urls, prefix) => {
+                Self::Etcd(etcd::EtcdSource::new(urls, prefix, reading))
             }
         }
     }
@@ -141,7 +169,7 @@ impl Source {
         match self {
             Self::File(source) => source.fetch().map(Some),
             Self::Http(source) => source.fetch(anew).await,
-            Self::Etcd(source) => source.fetch().await.map(Some),
+            Self::Etcd(source) => source.fetch(anew).await.map(Some),
         }
     }
 
@@ -181,6 +209,10 @@ mod tests {
         let shown = |text: &str| SourceSpec::parse(text).unwrap().to_string();
         assert_eq!(shown("http://h/a?token=x"), "http://h:80/a");
         assert_eq!(shown("etcds://h:2379/app/"), "etcds://h:2379/app/");
+        assert_eq!(
+            shown("etcd://h:1/app/;also=i:2;also=j:3"),
+            "etcd://h:1/app/"
+        );
         assert_eq!(shown("file:/etc/app"), "file:/etc/app");
         for wrong in [
             "",
@@ -191,6 +223,9 @@ mod tests {
             "http://h/a;x",
             "http://h/;name=../x",
             "etcd://u:p@h/",
+            "etcd://h/a;or=i:2",
+            "etcd://h/a;also=i:2/b",
+            "etcd://h/a;also=",
             "consul://h/",
         ] {
             assert!(SourceSpec::parse(wrong).is_err(), "{wrong}");
