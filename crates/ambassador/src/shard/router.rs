@@ -250,13 +250,13 @@ impl Router for Local {
         let state = &*self.state.borrow();
         let words = &request.words;
         match request.command {
+            _ if state.nodes.len() == 1 => Self::to(state, 0),
             Some(command) if command.name == "ping" => Place::Answer(ping(words)),
             Some(command) if command.name == "echo" => {
                 let mut reply = Vec::new();
                 put_bulk(&mut reply, words.get(1).unwrap_or_default());
                 Place::Answer(reply)
             }
-            _ if state.nodes.len() == 1 => Self::to(state, 0),
             Some(command) => self.several(state, request, command),
             None => match self.keys_at(state, request) {
                 Ok(at) => Self::to(state, at.unwrap_or_default()),
@@ -270,6 +270,9 @@ impl Router for Local {
         let state = self.state.borrow();
         if state.nodes.len() == 1 {
             return Ok(Some(Rc::clone(&state.nodes[0].1)));
+        }
+        if request.words.is(1, b"kill") {
+            return Err(self.refuse("ERR a script has to be killed on its shard itself"));
         }
         let at = self.keys_at(&state, request)?;
         Ok(at.map(|at| {

@@ -390,7 +390,7 @@ pub static COMMANDS: &[Command] = &[
     command("mget", -2, Kind::Read, range(1, -1, 1)),
     command("migrate", -6, Kind::Write, Keys::Migrate),
     command("module", -2, Kind::Other, Keys::None),
-    command("monitor", 1, Kind::Session, Keys::None),
+    command("monitor", 1, Kind::Admin, Keys::None),
     command("move", 3, Kind::Write, range(1, 1, 1)),
     command("mset", -3, Kind::Write, range(1, -1, 2)),
     command("msetex", -4, Kind::Write, counted(1, 0, 2)),

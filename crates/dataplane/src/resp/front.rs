@@ -370,8 +370,16 @@ fn is_special(kind: Kind, request: &Request<'_>) -> bool {
             let words = &request.words;
             (1..words.len()).any(|at| words.is(at, b"block"))
         }
-        Kind::Read | Kind::Write | Kind::Script | Kind::Other | Kind::Admin => request
-            .command
-            .is_some_and(|command| command.name == "monitor"),
+        // From then on the server sends what it likes.
+        Kind::Admin => {
+            let name = request.command.map_or("", |command| command.name);
+            matches!(name, "monitor" | "sync" | "psync")
+        }
+        // A script that does not end keeps all that is behind it on the shared connection.
+        Kind::Other => {
+            let name = request.command.map_or("", |command| command.name);
+            matches!(name, "script" | "function") && request.words.is(1, b"kill")
+        }
+        Kind::Read | Kind::Write | Kind::Script => false,
     }
 }

@@ -98,7 +98,7 @@ impl<R: Router> Client<R> {
             "unwatch" => self.outbox.answer(b"+OK\r\n"),
             "exec" => self.outbox.answer(b"-ERR EXEC without MULTI\r\n"),
             "discard" => self.outbox.answer(b"-ERR DISCARD without MULTI\r\n"),
-            "subscribe" | "psubscribe" | "ssubscribe" | "monitor" => {
+            "subscribe" | "psubscribe" | "ssubscribe" | "monitor" | "sync" | "psync" => {
                 return self.stay(&taken).await;
             }
             "unsubscribe" | "punsubscribe" | "sunsubscribe" => self.unsubscribed(name, &words),
@@ -116,13 +116,10 @@ impl<R: Router> Client<R> {
             .greeting
             .as_ref()
             .is_some_and(|greeting| greeting.resp3);
-        if !router.is_single() && (name == "monitor" || name == "client" || resp3) {
-            let why = "can't be done over several shards";
-            let what = match resp3 && name != "monitor" {
-                true => format!("{name} with RESP3"),
-                false => name.to_owned(),
-            };
-            let line = format!("-ERR {what} {why}\r\n");
+        let speaks = matches!(name, "subscribe" | "psubscribe" | "ssubscribe");
+        if !router.is_single() && (!speaks || resp3) {
+            let with = if speaks { " with RESP3" } else { "" };
+            let line = format!("-ERR '{name}'{with} can't be done over several shards\r\n");
             self.outbox.answer(line.as_bytes());
             return Ok(());
         }
