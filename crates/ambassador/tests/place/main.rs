@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 
 mod servers;
+mod verdicts;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// All pools of a right file, and what is ignored in it.
@@ -290,4 +292,28 @@ fn pools_become_rings() {
     let ring = pools[0].ring().expect("a ring");
     // The second server's share is so small that it has no point at all.
     assert!(super::super::sample().all(|key| ring.place(key.as_bytes()) == 0));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_taken_or_refused(text in "[ -~\\n]{0,60}", lines in "([a-z_]{0,8}:? ?[-a-z0-9:/\"{} ]{0,20}\n){0,8}") {
+        // No panic, whatever it is.
+        drop(server(&text));
+        drop(listen(&text));
+        drop(parse("f", &text));
+        drop(parse("f", &pool(&lines)));
+    }
+
+    #[test]
+    fn what_a_server_says_is_read(
+        host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16.., weight in 1..i32::MAX, name in "([a-z0-9:/]{1,10})?",
+    ) {
+        let place = format!("{host}:{port}");
+        let text = format!("{place}:{weight} {name}");
+        let server = server(text.trim_end()).expect("a right server");
+        prop_assert_eq!(&server.addr.to_string(), &place);
+        prop_assert_eq!(server.shard.weight, weight.cast_unsigned());
+        let own = if port == 11211 { host } else { place };
+        prop_assert_eq!(server.shard.name, if name.is_empty() { own } else { name });
+    }
 }
