@@ -97,6 +97,23 @@ fn a_pool_that_says_little() {
 }
 
 #[test]
+fn when_a_server_is_ejected() {
+    #[track_caller]
+    fn check(lines: &str, failures: u32, retry: Duration) {
+        let (pools, ignored) = right(&pool(&format!("  auto_eject_hosts: true\n{lines}")));
+        let expected = Some(Ejection { failures, retry });
+        assert_eq!((&pools[0].ejection, ignored.as_str()), (&expected, ""));
+    }
+    // nutcracker's defaults.
+    check("", 2, Duration::from_secs(30));
+    check(
+        "  server_failure_limit: 0\n  server_retry_timeout: 5\n",
+        1,
+        Duration::from_millis(5),
+    );
+}
+
+#[test]
 fn keys_without_effect_are_told() {
     let (_, ignored) = right(&pool(
         "  redis_db: 1\n  server_retry_timeout: 1\n  auto_eject_hosts: false\n",
