@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use podkit_ambassador::shard::place::nutcracker;
-use podkit_testkit::{Need, able};
+use podkit_testkit::{Need, able, program};
 
 const LISTEN: &str = "  listen: 127.0.0.1:22121\n";
 
@@ -122,7 +122,7 @@ fn a_file_is_right_when_nutcracker_says_so() {
     let file = dir.path().join("nutcracker.yml");
     let taken_there = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        let mut command = Command::new("nutcracker");
+        let mut command = Command::new(program("nutcracker").unwrap());
         command.arg("-t").arg("-c").arg(&file).stderr(Stdio::null());
         command.status().unwrap().success()
     };
