@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is tests, helpers included")]
 
 mod servers;
+mod verdicts;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +19,7 @@ use podkit_foundation::params::{Addr, ParamType};
 use podkit_testkit::net::free_addr;
 use podkit_testkit::peers::launch;
 use podkit_testkit::process::Process;
-use podkit_testkit::{Need, able, until};
+use podkit_testkit::{Need, able, program, until};
 use tempfile::TempDir;
 
 const KEYS: u64 = 100_000;
@@ -43,7 +44,7 @@ impl Proxy {
         std::fs::write(&config, &text).unwrap();
         let (pools, findings) = nutcracker::parse("nutcracker.yml", &text);
         assert!(!findings.has_errors(), "{findings}\n{text}");
-        let mut command = Command::new("nutcracker");
+        let mut command = Command::new(program("nutcracker").unwrap());
         command.args(["-c", &config, "-o", &at("log"), "-p", &at("pid")]);
         let stats = free_addr().port().to_string();
         command.args(["-a", "127.0.0.1", "-s", &stats]);
@@ -282,7 +283,7 @@ fn redis_gives_keys_these_slots() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (addr, bus) = (free_addr(), free_addr());
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(program("redis-server").unwrap());
     command.arg("--dir").arg(dir.path()).args(["--save", ""]);
     command.args(["--bind", "127.0.0.1", "--cluster-enabled", "yes"]);
     command.args(["--port", &addr.port().to_string()]);

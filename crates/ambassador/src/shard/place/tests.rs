@@ -271,6 +271,28 @@ fn nutcrackers_schemes_sort_by_name() {
     }
 }
 
+/// Whoever places keys so has data there: none of these may ever change.
+#[test]
+fn places_stay_from_version_to_version() {
+    let check = |distribution, weights: &[u32], expected: u64| {
+        let ring = ring(distribution, &shards(weights));
+        let places = sample().map(|key| ring.place(key.as_bytes()) as u64);
+        let sum = places.fold(0, |sum, place| mix(sum ^ place));
+        assert_eq!(sum, expected, "{}: {sum:#x}", distribution.word());
+    };
+    check(Distribution::Ketama, &[1, 2, 3, 4], 0x419b_7eea_69d2_35c4);
+    check(Distribution::Modula, &[1, 2, 3, 4], 0x677a_6605_d410_e190);
+    check(Distribution::Maglev, &[1, 2, 3, 4], 0x261c_1de7_7a84_22fd);
+    check(Distribution::Jump, &[1; 4], 0xa3e5_3db4_9426_34ee);
+    check(
+        Distribution::Rendezvous,
+        &[1, 2, 3, 4],
+        0x94b6_dc6b_e8a6_4f65,
+    );
+    check(Distribution::Rendezvous, &[1; 4], 0xe821_11a6_9e19_b8fa);
+    check(Distribution::Crc16, &[1, 2, 3, 4], 0xab0e_5add_7781_5622);
+}
+
 #[test]
 fn an_empty_key_has_a_place() {
     for distribution in [

@@ -5,8 +5,8 @@
 //! - *ketama* (Karger et al., "Consistent Hashing and Random Trees", 1997; points as in libketama): a ring of 160 points per
 //!   weight; only the keys of who comes or goes move; shares within about ten percent.
 //! - *rendezvous* (Thaler and Ravishankar, "A Name-Based Mapping Scheme for Rendezvous", 1998; weights by Schindelhauer and
-//!   Schomaker, 2005): the highest of all endpoints' scores; exact shares, only the keys that must move; costs a
-//!   logarithm per endpoint and request.
+//!   Schomaker, 2005): the highest of all endpoints' scores; exact shares, only the keys that must move; costs a hash per
+//!   endpoint and request, and a logarithm where weights differ.
 //!
 //! Tables are made of the members, ready or not. A key whose endpoint can't be used goes to the next in an order of its own, so
 //! that an endpoint that is away for a while moves its own keys and no others, whatever the table, and gets them back.
@@ -68,7 +68,8 @@ enum Kind {
     Maglev(Vec<u32>),
     /// Points and their entries, by point.
     Ketama(Vec<(u64, u32)>),
-    Rendezvous,
+    /// Whether weights differ.
+    Rendezvous(bool),
 }
 
 impl Table {
@@ -81,7 +82,10 @@ impl Table {
         let kind = match hashing {
             Hashing::Maglev => Kind::Maglev(maglev(&entries)),
             Hashing::Ketama => Kind::Ketama(ketama(&entries)),
-            Hashing::Rendezvous => Kind::Rendezvous,
+            Hashing::Rendezvous => {
+                let first = entries.first().map(|entry| entry.2);
+                Kind::Rendezvous(entries.iter().any(|entry| Some(entry.2) != first))
+            }
         };
         Self { entries, kind }
     }
@@ -112,13 +116,19 @@ impl Table {
                 let mut last = None;
                 members.find(|member| last.replace(*member) != Some(*member) && accept(*member))
             }
-            Kind::Rendezvous => self
-                .entries
-                .iter()
-                .filter(|(member, _, _)| accept(*member))
-                .map(|entry| (score(key, entry), entry.0))
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .map(|(_, member)| member),
+            Kind::Rendezvous(is_weighted) => {
+                let entries = self.entries.iter();
+                let open = entries.filter(|(member, _, _)| accept(*member));
+                let highest = if *is_weighted {
+                    let scored = open.map(|entry| (score(key, entry), entry));
+                    let highest = scored.max_by(|a, b| a.0.total_cmp(&b.0));
+                    highest.map(|(_, entry)| entry)
+                } else {
+                    // Scores of like weights are in the order of what was drawn.
+                    open.max_by_key(|entry| drawn(key, entry))
+                };
+                highest.map(|entry| entry.0)
+            }
         }
     }
 
@@ -130,11 +140,15 @@ impl Table {
     }
 }
 
-/// `-weight / ln(u)`, u in (0, 1) from the hash of key and name: the highest wins as often as its weight says.
-fn score(key: u64, (_, name, weight): &Entry) -> f64 {
-    let hash = mix(key ^ name.rotate_left(17));
-    let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -f64::from(*weight) / unit.ln()
+/// `-weight / ln(u)`, u in (0, 1) as drawn: the highest wins as often as its weight says.
+fn score(key: u64, entry: &Entry) -> f64 {
+    let unit = (drawn(key, entry) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -f64::from(entry.2) / unit.ln()
+}
+
+/// 53 bits from the hash of key and name.
+fn drawn(key: u64, (_, name, _): &Entry) -> u64 {
+    mix(key ^ name.rotate_left(17)) >> 11
 }
 
 /// Each entry in its own order of the slots takes the next free one, in turns as often as its weight says.

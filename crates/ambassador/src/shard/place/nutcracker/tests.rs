@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 /// All pools of a right file, and what is ignored in it.
@@ -92,6 +94,23 @@ fn a_pool_that_says_little() {
     );
     assert!(!pool.redis && pool.ejection.is_none());
     assert_eq!(ignored, "");
+}
+
+#[test]
+fn when_a_server_is_ejected() {
+    #[track_caller]
+    fn check(lines: &str, failures: u32, retry: Duration) {
+        let (pools, ignored) = right(&pool(&format!("  auto_eject_hosts: true\n{lines}")));
+        let expected = Some(Ejection { failures, retry });
+        assert_eq!((&pools[0].ejection, ignored.as_str()), (&expected, ""));
+    }
+    // nutcracker's defaults.
+    check("", 2, Duration::from_secs(30));
+    check(
+        "  server_failure_limit: 0\n  server_retry_timeout: 5\n",
+        1,
+        Duration::from_millis(5),
+    );
 }
 
 #[test]
@@ -290,4 +309,28 @@ fn pools_become_rings() {
     let ring = pools[0].ring().expect("a ring");
     // The second server's share is so small that it has no point at all.
     assert!(super::super::sample().all(|key| ring.place(key.as_bytes()) == 0));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_taken_or_refused(text in "[ -~\\n]{0,60}", lines in "([a-z_]{0,8}:? ?[-a-z0-9:/\"{} ]{0,20}\n){0,8}") {
+        // No panic, whatever it is.
+        drop(server(&text));
+        drop(listen(&text));
+        drop(parse("f", &text));
+        drop(parse("f", &pool(&lines)));
+    }
+
+    #[test]
+    fn what_a_server_says_is_read(
+        host in "[a-z][a-z0-9.-]{0,20}", port in 1_u16.., weight in 1..i32::MAX, name in "([a-z0-9:/]{1,10})?",
+    ) {
+        let place = format!("{host}:{port}");
+        let text = format!("{place}:{weight} {name}");
+        let server = server(text.trim_end()).expect("a right server");
+        prop_assert_eq!(&server.addr.to_string(), &place);
+        prop_assert_eq!(server.shard.weight, weight.cast_unsigned());
+        let own = if port == 11211 { host } else { place };
+        prop_assert_eq!(server.shard.name, if name.is_empty() { own } else { name });
+    }
 }
