@@ -271,7 +271,8 @@ impl Router for Local {
         if state.nodes.len() == 1 {
             return Ok(Some(Rc::clone(&state.nodes[0].1)));
         }
-        if request.words.is(1, b"kill") {
+        let name = request.command.map_or("", |command| command.name);
+        if matches!(name, "script" | "function") {
             return Err(self.refuse("ERR a script has to be killed on its shard itself"));
         }
         let at = self.keys_at(&state, request)?;

@@ -238,6 +238,33 @@ fn messages_reach_who_has_subscribed() {
 }
 
 #[test]
+fn what_keeps_a_connection_busy_keeps_off_the_shared_one() {
+    let Some(ground) = Ground::start(1, &[]) else {
+        return;
+    };
+    let (mut watcher, mut client, mut other) = (ground.client(), ground.client(), ground.client());
+    assert_eq!(watcher.line("monitor"), "OK");
+    assert_eq!(client.line("set a 1"), "OK");
+    let seen = watcher.reply().unwrap().to_string();
+    assert!(seen.contains("\"set\" \"a\" \"1\""), "{seen}");
+    watcher.send_bytes(b"SYNC\r\n");
+    assert_eq!(client.line("get a"), "1");
+    // A script that does not end can still be killed, though its client shares a connection with the others.
+    client.send(&["EVAL", "while true do end", "0"]);
+    until("it is killed", || {
+        (other.line("script kill") == "OK").then_some(())
+    });
+    assert!(
+        client
+            .reply()
+            .unwrap()
+            .to_string()
+            .contains("Script killed by user")
+    );
+    assert_eq!(other.line("get a"), "1");
+}
+
+#[test]
 fn the_connection_is_the_clients_own() {
     let Some(ground) = Ground::start(1, &[]) else {
         return;
