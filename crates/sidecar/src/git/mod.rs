@@ -1,7 +1,7 @@
 //! `git-sync`: a directory in step with a git reference.
 //!
 //! ```text
-//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs, by gix) ─▶ checkout ─┐
+//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs) ─▶ checkout ─┐
 //!                          │            │  └───▶ local: a repository, a bundle ───────────▶ signers  │
 //!                          │            └───────▶ submodule, sparse                                  ▼
 //!                          └────────────────────────────────────────────────▶ publish: staged ─▶ link turned
@@ -10,8 +10,8 @@
 //! Each repository has a thread that may wait; the admin server and the webhook are on the main one. What decides (protocol
 //! lines, signatures, patterns, names) takes bytes. No program is started: neither git nor ssh is in the image.
 //!
-//! Of gix, packs and objects are used. Its client was weighed and left out: it looks with two requests where one will do, and
-//! wants curl or reqwest for HTTP.
+//! Of gix, objects are used. Its client was weighed and left out: it looks with two requests where one will do, and wants curl
+//! or reqwest for HTTP. So was its reader of packs, which maps them (see `pack`).
 
 mod checkout;
 mod credentials;
@@ -21,6 +21,7 @@ mod http;
 mod local;
 mod location;
 mod metrics;
+mod pack;
 mod params;
 mod service;
 mod signers;

@@ -230,7 +230,7 @@ impl Worker {
         let staged = staged.map_err(|refused| Failed::Refused(version.clone(), refused))?;
         self.source
             .fill(client, deadline, commit, staged.path())
-            .map_err(Failed::Source)?;
+            .map_err(|unfilled| Failed::Source(unfilled.why))?;
         match self.engine.publish(staged, &version) {
             Ok(published) => {
                 (state.refused, state.waits) = (None, None);

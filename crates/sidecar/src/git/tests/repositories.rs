@@ -67,7 +67,8 @@ impl Ground {
         self.trees += 1;
         let into = self.path().join(format!("tree-{}", self.trees));
         fs::create_dir(&into).unwrap();
-        source.fill(&mut self.client, Self::deadline(), commit, &into)?;
+        let filled = source.fill(&mut self.client, Self::deadline(), commit, &into);
+        filled.map_err(|unfilled| unfilled.why)?;
         Ok((commit.to_string(), into))
     }
 }
