@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::run;
@@ -94,6 +95,8 @@ struct State {
     root: PathBuf,
     /// `METHOD TARGET`, in order.
     requests: Mutex<Vec<String>>,
+    /// Packs that were asked for.
+    fetches: AtomicUsize,
     /// What the Authorization field has to be.
     authorization: Mutex<Option<String>>,
 }
@@ -131,6 +134,11 @@ impl Server {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut requests)
+    }
+
+    /// How many packs were asked for since the start.
+    pub fn fetches(&self) -> usize {
+        self.state.fetches.load(Ordering::Relaxed)
     }
 
     /// Answers 401 to everything without this Authorization field from now on.
@@ -176,6 +184,13 @@ impl State {
             let length = field("content-length").map_or(0, |length| length.parse().unwrap_or(0));
             let mut body = vec![0; length];
             from.read_exact(&mut body)?;
+            // The first packet of git's protocol (gitprotocol-v2(5)) has its length before it.
+            if body
+                .get(4..)
+                .is_some_and(|body| body.starts_with(b"command=fetch"))
+            {
+                self.fetches.fetch_add(1, Ordering::Relaxed);
+            }
             let wanted = self
                 .authorization
                 .lock()

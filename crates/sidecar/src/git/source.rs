@@ -67,6 +67,11 @@ impl Source {
         }
     }
 
+    /// Where the store is, or may be.
+    pub(super) fn store_path(&self) -> &Path {
+        &self.wish.store
+    }
+
     /// The commit that the reference leads to now. Of a server this is one small request, once it is known.
     pub(super) fn look(
         &mut self,
