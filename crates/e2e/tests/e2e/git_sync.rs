@@ -48,7 +48,7 @@ impl Ground {
         args
     }
 
-    fn start(&self, more: &[&str]) -> Module {
+    pub(crate) fn start(&self, more: &[&str]) -> Module {
         let module = self.spawn(more);
         module.wait_ready();
         module

@@ -183,6 +183,43 @@ fn noise(seed: u64, count: usize) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
+/// What the kernel counts of a process's memory, in MiB.
+fn mebibytes(module: &Module, what: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", module.process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what));
+    let kib = line.unwrap().split_whitespace().next().unwrap();
+    kib.parse::<u64>().unwrap() / 1024
+}
+
+#[test]
+fn what_is_large_passes_through_little_memory() {
+    const MOST: u64 = 48;
+    let ground = Ground::new();
+    ground.app.write("large", noise(1, 80 << 20));
+    let mut changed = noise(2, 16 << 20);
+    ground.app.write("changed", &changed);
+    ground.app.publish("one");
+    changed[8 << 20] ^= 1;
+    ground.app.write("changed", &changed);
+    ground.app.publish("two");
+    let module = ground.start(&["--depth=0", "--period=200ms"]);
+    let seen = fs::read(ground.root.join("app/changed")).unwrap();
+    assert!(seen == changed);
+    // And as a delta on what is in the store already.
+    changed[4 << 20] ^= 1;
+    ground.app.write("changed", &changed);
+    ground.app.publish("three");
+    until("the change", || {
+        let seen = fs::read(ground.root.join("app/changed")).unwrap();
+        (seen == changed).then_some(())
+    });
+    let large = fs::metadata(ground.root.join("app/large")).unwrap().len();
+    assert_eq!(large, 80 << 20);
+    let (peak, now) = (mebibytes(&module, "VmHWM:"), mebibytes(&module, "VmRSS:"));
+    println!("{peak} MiB at the most, {now} MiB then");
+    assert!(peak < MOST, "{peak}");
+}
+
 /// Changes `file` to what finds no room on the disk, then makes room.
 fn fill_up(ground: &Ground, disk: &Disk, module: &Module, file: &str, bytes: &[u8], fetched: bool) {
     let before = fs::read(ground.root.join("app/name")).ok();

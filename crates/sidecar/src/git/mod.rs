@@ -62,6 +62,9 @@ static SPEC: ModuleSpec = ModuleSpec {
             one whose judge, the application's agent, was away is tried again at the next look.\n\n\
             A look with nothing new is one small request. A webhook (`--webhook`) makes pushes visible at once. Nothing \
             that git-sync publishes has a `.git`.\n\n\
+            What is fetched passes through small buffers: memory grows with the number of objects, about 40 bytes each, not with \
+            their size. A full disk leaves the old tree; it is tried again when there is room, and nothing is fetched again \
+            meanwhile. A store that is spoilt is fetched anew.\n\n\
             git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
             has not; forges take tokens over https instead (`--password-file`, or a GitHub App). http proxies are not used. \
             The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\
