@@ -56,6 +56,7 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("prometheus-process-exporter", "prometheus-process-exporter"),
     ("top", "procps"),
     ("time", "time"),
+    ("git", "git"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("busybox", "busybox-static"),

@@ -14,7 +14,7 @@ cargo xtask test          everything that must hold: format, lints, tests, the r
 cargo xtask docs          write docs/reference from what the program says of itself
 cargo xtask fuzz NAME     run a target of fuzz/ for a minute, or --seconds N; a name that is none lists them
 cargo xtask bench NAME    measure against the peers and write docs/benchmarks/NAME.md
-                          NAME: check, http, image, pod, redis, sidecars, tls, topz, size, all; --quick for a short look that writes nothing";
+                          NAME: check, git-sync, http, image, pod, redis, sidecars, tls, topz, size, all; --quick for a short look that writes nothing";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::process::run;
@@ -94,6 +95,10 @@ struct State {
     root: PathBuf,
     /// `METHOD TARGET`, in order.
     requests: Mutex<Vec<String>>,
+    /// Packs that were asked for.
+    fetches: AtomicUsize,
+    /// Bytes that came and went.
+    bytes: AtomicU64,
     /// What the Authorization field has to be.
     authorization: Mutex<Option<String>>,
 }
@@ -133,6 +138,16 @@ impl Server {
         std::mem::take(&mut requests)
     }
 
+    /// Bytes of HTTP, both ways, since the start.
+    pub fn bytes(&self) -> u64 {
+        self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many packs were asked for since the start.
+    pub fn fetches(&self) -> usize {
+        self.state.fetches.load(Ordering::Relaxed)
+    }
+
     /// Answers 401 to everything without this Authorization field from now on.
     pub fn want(&self, authorization: Option<&str>) {
         let mut wanted = self
@@ -147,6 +162,10 @@ impl Server {
 impl State {
     fn serve(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        let stream = &Counted {
+            stream,
+            bytes: &self.bytes,
+        };
         let mut from = BufReader::new(stream);
         loop {
             let mut lines = Vec::new();
@@ -176,6 +195,13 @@ impl State {
             let length = field("content-length").map_or(0, |length| length.parse().unwrap_or(0));
             let mut body = vec![0; length];
             from.read_exact(&mut body)?;
+            // The first packet of git's protocol (gitprotocol-v2(5)) has its length before it.
+            if body
+                .get(4..)
+                .is_some_and(|body| body.starts_with(b"command=fetch"))
+            {
+                self.fetches.fetch_add(1, Ordering::Relaxed);
+            }
             let wanted = self
                 .authorization
                 .lock()
@@ -183,7 +209,7 @@ impl State {
                 .clone();
             if wanted.is_some() && wanted.as_deref() != field("authorization") {
                 let answer = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate: Basic realm=\"git\"\r\n\r\n";
-                (&mut &*stream).write_all(answer.as_bytes())?;
+                (&mut { stream }).write_all(answer.as_bytes())?;
                 continue;
             }
             let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -215,7 +241,7 @@ impl State {
 }
 
 /// Passes on what a CGI program answers, in chunks.
-fn answer(from: &mut impl BufRead, mut to: &TcpStream) -> io::Result<()> {
+fn answer(from: &mut impl BufRead, mut to: impl Write) -> io::Result<()> {
     let (mut status, mut head) = ("200 OK".to_owned(), String::new());
     loop {
         let mut line = String::new();
@@ -237,5 +263,37 @@ fn answer(from: &mut impl BufRead, mut to: &TcpStream) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
+    }
+}
+
+/// Counts what goes through a connection.
+struct Counted<'a> {
+    stream: &'a TcpStream,
+    bytes: &'a AtomicU64,
+}
+
+impl Counted<'_> {
+    fn count(&self, count: usize) -> usize {
+        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        count
+    }
+}
+
+impl Read for &Counted<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let mut stream = self.stream;
+        stream.read(out).map(|count| self.count(count))
+    }
+}
+
+impl Write for &Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut stream = self.stream;
+        stream.write(bytes).map(|count| self.count(count))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut stream = self.stream;
+        stream.flush()
     }
 }

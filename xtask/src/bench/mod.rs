@@ -4,6 +4,7 @@
 //! The server that is measured has core 0; the load generator and the upstream have core 1.
 
 mod check;
+mod git_sync;
 mod http;
 mod image;
 mod pod;
@@ -53,6 +54,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         "http" => http::run(&binary, effort),
         "tls" => tls::run(&binary, effort),
         "check" => check::run(&binary, effort),
+        "git-sync" => git_sync::run(&binary, effort),
         "image" => image::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
         "redis" => redis::run(&binary, effort),
@@ -67,11 +69,12 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
             redis::run(&binary, effort)?;
+            git_sync::run(&binary, effort)?;
             http::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
         _ => bail!(
-            "\"{name}\" is not a benchmark: check, http, image, pod, redis, sidecars, tls, topz, size, all"
+            "\"{name}\" is not a benchmark: check, git-sync, http, image, pod, redis, sidecars, tls, topz, size, all"
         ),
     }
 }

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use podkit_testkit::git::{Repository, Server, git};
@@ -15,16 +13,16 @@ use podkit_testkit::{Turn, http, until};
 use tempfile::TempDir;
 
 /// A repository behind a server, and a place to publish to.
-struct Ground {
-    dir: TempDir,
-    app: Repository,
-    server: Server,
-    root: PathBuf,
+pub(crate) struct Ground {
+    pub(crate) dir: TempDir,
+    pub(crate) app: Repository,
+    pub(crate) server: Server,
+    pub(crate) root: PathBuf,
     _turn: Turn,
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let turn = Turn::shared();
         let dir = tempfile::tempdir().unwrap();
         let app = Repository::new(dir.path(), "app");
@@ -40,7 +38,7 @@ impl Ground {
     }
 
     /// Arguments that publish what the server has.
-    fn args(&self, more: &[&str]) -> Vec<String> {
+    pub(crate) fn args(&self, more: &[&str]) -> Vec<String> {
         let mut args = vec![
             format!("--repo={}", self.server.url("app.git")),
             format!("--root={}", self.root.display()),
@@ -50,7 +48,7 @@ impl Ground {
         args
     }
 
-    fn start(&self, more: &[&str]) -> Module {
+    pub(crate) fn start(&self, more: &[&str]) -> Module {
         let module = self.spawn(more);
         module.wait_ready();
         module
@@ -158,71 +156,6 @@ fn a_webhook_makes_a_push_visible_at_once() {
         times[PUSHES - 2] < Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 200 }),
         "{times:?}"
     );
-}
-
-/// Every file of a version holds its number, and there are as many as it says.
-fn write_version(app: &Repository, version: usize) {
-    for file in 0..20 {
-        app.write(&format!("d{}/f{file}", file % 4), format!("{version}"));
-    }
-    app.publish(&version.to_string());
-}
-
-/// The version that is published, if it is whole.
-fn whole(tree: &Path) -> Result<usize, String> {
-    // A reader that opened the directory reads on in it whatever the link does.
-    let tree = fs::canonicalize(tree).map_err(|error| error.to_string())?;
-    let mut found = Vec::new();
-    for file in 0..20 {
-        let path = tree.join(format!("d{}/f{file}", file % 4));
-        let text =
-            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        found.push(text);
-    }
-    match found.iter().all(|text| *text == found[0]) {
-        true => found[0].parse().map_err(|_| format!("{found:?}")),
-        false => Err(format!("{found:?}")),
-    }
-}
-
-#[test]
-fn a_kill_at_any_moment_leaves_a_whole_tree() {
-    const KILLS: usize = 100;
-    let ground = Ground::new();
-    write_version(&ground.app, 1);
-    let args = ground.args(&["--period=100ms"]);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    drop(Module::start("git-sync", &args, &[]));
-    assert_eq!(whole(&ground.root.join("app")), Ok(1));
-    let over = Arc::new(AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let pushing = Arc::clone(&over);
-        let app = &ground.app;
-        scope.spawn(move || {
-            let mut version = 2;
-            while !pushing.load(Ordering::Relaxed) {
-                write_version(app, version);
-                version += 1;
-            }
-        });
-        for kill in 0..KILLS {
-            // Dropped, it is killed.
-            let module = Module::spawn("git-sync", &args, &[]);
-            let ms = (kill * 37 + 11) % 400;
-            std::thread::sleep(Duration::from_millis(ms as u64));
-            drop(module);
-            if let Err(why) = whole(&ground.root.join("app")) {
-                over.store(true, Ordering::Relaxed);
-                panic!("kill {kill} after {ms} ms: {why}");
-            }
-        }
-        over.store(true, Ordering::Relaxed);
-    });
-    let last = git(&ground.app.work, &["log", "-1", "--format=%s"]);
-    let _module = ground.start(&["--period=100ms"]);
-    until("the last version", || {
-        (whole(&ground.root.join("app")).ok()?.to_string() == last).then_some(())
-    });
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod dynamic_config;
 mod etcd;
 mod faults;
 mod git_sync;
+mod git_sync_faults;
 mod ground;
 mod host_nginx;
 mod images;

@@ -53,6 +53,7 @@ const WITHOUT_PODS: &[&str] = &[
     "docs",
     "downgrade",
     "git_sync",
+    "git_sync_faults",
     "limit",
     "limit_peers",
     "openmetrics",

@@ -4,7 +4,7 @@
 //! names are checked, since trees come from others.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -12,18 +12,20 @@ use gix_hash::{Kind, ObjectId};
 use gix_object::tree::EntryKind;
 use gix_object::{CommitRefIter, Kind as ObjectKind, TreeRefIter};
 
+use super::pack::{self, Objects};
 use super::sparse::Sparse;
-use super::store::{Missing, Objects};
 
 /// Directories in directories at most.
 const DEPTH_MAX: usize = 250;
+/// A file is written in pieces of so many bytes.
+const BUFFER_BYTES: usize = 64 << 10;
 
 /// Why a tree can't be written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// The store is at fault.
     #[error("{0}")]
-    Store(#[from] Missing),
+    Store(String),
     /// The tree is.
     #[error("{0}")]
     Tree(String),
@@ -37,6 +39,19 @@ pub(super) enum Trouble {
     },
 }
 
+impl Trouble {
+    /// Of an object that was to go there.
+    pub(super) fn of(path: &Path, error: io::Error) -> Self {
+        match pack::is_bad(&error) {
+            true => Self::Store(error.to_string()),
+            false => Self::Disk {
+                path: path.to_owned(),
+                error,
+            },
+        }
+    }
+}
+
 /// A submodule that a tree names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Gitlink {
@@ -47,12 +62,15 @@ pub(super) struct Gitlink {
 }
 
 /// The tree of a commit.
-pub(super) fn tree_of(objects: &Objects, commit: ObjectId) -> Result<ObjectId, Missing> {
+pub(super) fn tree_of(objects: &Objects, commit: ObjectId) -> io::Result<ObjectId> {
     let mut buffer = Vec::new();
     objects.read(&commit, ObjectKind::Commit, &mut buffer)?;
     CommitRefIter::from_bytes(&buffer, Kind::Sha1)
         .tree_id()
-        .map_err(|error| Missing(format!("commit {commit}: {error}")))
+        .map_err(|error| {
+            let why = format!("commit {commit}: {error}");
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })
 }
 
 /// Writes a tree. Returns the submodules, whose directories are there and empty.
@@ -75,6 +93,7 @@ pub(super) fn write(
 struct Writer<'a> {
     objects: &'a Objects,
     sparse: Option<&'a Sparse>,
+    /// Where a link leads.
     blob: Vec<u8>,
     links: Vec<Gitlink>,
 }
@@ -94,9 +113,10 @@ impl Writer<'_> {
             )));
         }
         let mut bytes = Vec::new();
-        self.objects.read(&tree, ObjectKind::Tree, &mut bytes)?;
+        let read = self.objects.read(&tree, ObjectKind::Tree, &mut bytes);
+        read.map_err(|error| Trouble::of(into, error))?;
         for entry in TreeRefIter::from_bytes(&bytes, Kind::Sha1) {
-            let entry = entry.map_err(|error| Missing(format!("tree {tree}: {error}")))?;
+            let entry = entry.map_err(|error| Trouble::Store(format!("tree {tree}: {error}")))?;
             let name: &[u8] = entry.filename;
             let name = std::str::from_utf8(name)
                 .ok()
@@ -124,8 +144,6 @@ impl Writer<'_> {
             }
             match kind {
                 EntryKind::Blob | EntryKind::BlobExecutable => {
-                    self.objects
-                        .read(entry.oid, ObjectKind::Blob, &mut self.blob)?;
                     let mode = if kind == EntryKind::Blob {
                         0o644
                     } else {
@@ -135,13 +153,22 @@ impl Writer<'_> {
                         .write(true)
                         .create_new(true)
                         .mode(mode)
-                        .open(&to);
-                    file.and_then(|mut file| file.write_all(&self.blob))
-                        .map_err(|error| Trouble::Disk { path: to, error })?;
+                        .open(&to)
+                        .map_err(|error| Trouble::Disk {
+                            path: to.clone(),
+                            error,
+                        })?;
+                    let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
+                    self.objects
+                        .pass(entry.oid, ObjectKind::Blob, &mut file)
+                        .and_then(|()| file.flush())
+                        .map_err(|error| Trouble::of(&to, error))?;
                 }
                 EntryKind::Link => {
-                    self.objects
-                        .read(entry.oid, ObjectKind::Blob, &mut self.blob)?;
+                    let read = self
+                        .objects
+                        .read(entry.oid, ObjectKind::Blob, &mut self.blob);
+                    read.map_err(|error| Trouble::of(&to, error))?;
                     let target = std::str::from_utf8(&self.blob)
                         .map_err(|_| Trouble::Tree(format!("{path} links to what is no UTF-8")))?;
                     symlink(target, &to).map_err(|error| Trouble::Disk { path: to, error })?;

@@ -1,7 +1,7 @@
 //! `git-sync`: a directory in step with a git reference.
 //!
 //! ```text
-//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs, by gix) ─▶ checkout ─┐
+//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs) ─▶ checkout ─┐
 //!                          │            │  └───▶ local: a repository, a bundle ───────────▶ signers  │
 //!                          │            └───────▶ submodule, sparse                                  ▼
 //!                          └────────────────────────────────────────────────▶ publish: staged ─▶ link turned
@@ -10,8 +10,8 @@
 //! Each repository has a thread that may wait; the admin server and the webhook are on the main one. What decides (protocol
 //! lines, signatures, patterns, names) takes bytes. No program is started: neither git nor ssh is in the image.
 //!
-//! Of gix, packs and objects are used. Its client was weighed and left out: it looks with two requests where one will do, and
-//! wants curl or reqwest for HTTP.
+//! Of gix, objects are used. Its client was weighed and left out: it looks with two requests where one will do, and wants curl
+//! or reqwest for HTTP. So was its reader of packs, which maps them (see `pack`).
 
 mod checkout;
 mod credentials;
@@ -21,6 +21,7 @@ mod http;
 mod local;
 mod location;
 mod metrics;
+mod pack;
 mod params;
 mod service;
 mod signers;
@@ -61,6 +62,9 @@ static SPEC: ModuleSpec = ModuleSpec {
             one whose judge, the application's agent, was away is tried again at the next look.\n\n\
             A look with nothing new is one small request. A webhook (`--webhook`) makes pushes visible at once. Nothing \
             that git-sync publishes has a `.git`.\n\n\
+            What is fetched passes through small buffers: memory grows with the number of objects, about 40 bytes each, not with \
+            their size. A full disk leaves the old tree; it is tried again when there is room, and nothing is fetched again \
+            meanwhile. A store that is spoilt is fetched anew.\n\n\
             git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
             has not; forges take tokens over https instead (`--password-file`, or a GitHub App). http proxies are not used. \
             The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\

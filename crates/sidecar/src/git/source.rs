@@ -15,10 +15,11 @@ use super::credentials::{Credentials, Door};
 use super::http::{Answer, Client, Request};
 use super::local::{Bundle, Repository};
 use super::location::{Location, Revision, Url};
+use super::pack::{self, Objects};
 use super::params::Submodules;
 use super::signers::Signers;
 use super::sparse::Sparse;
-use super::store::{Objects, Store};
+use super::store::Store;
 use super::submodule;
 use super::wire::{self, Reference, Wanted};
 
@@ -66,6 +67,11 @@ impl Source {
         }
     }
 
+    /// Where the store is, or may be.
+    pub(super) fn store_path(&self) -> &Path {
+        &self.wish.store
+    }
+
     /// The commit that the reference leads to now. Of a server this is one small request, once it is known.
     pub(super) fn look(
         &mut self,
@@ -82,8 +88,8 @@ impl Source {
             Location::Path(path) => {
                 let repository = Repository::open(path)?;
                 let mut references = repository.references(&names)?;
-                let objects =
-                    Objects::open(&repository.objects()).map_err(|error| error.to_string())?;
+                let objects = Objects::open(&repository.objects(), &self.wish.store);
+                let objects = objects.map_err(|error| error.to_string())?;
                 for reference in &mut references {
                     reference.id = objects
                         .peel(reference.id)
@@ -107,18 +113,29 @@ impl Source {
         deadline: Instant,
         commit: ObjectId,
         into: &Path,
-    ) -> Result<(), String> {
-        match self.try_fill(client, deadline, commit, into) {
+    ) -> Result<(), Unfilled> {
+        let failed = match self.try_fill(client, deadline, commit, into) {
             Err(Failed::Store(why)) if self.is_stored() => {
                 warn!(why, "the local store is no good; it is made anew");
-                let store = self.store().map_err(|error| error.to_string())?;
-                store.reset().map_err(|error| error.to_string())?;
-                empty(into).map_err(|error| format!("{}: {error}", into.display()))?;
-                let again = self.try_fill(client, deadline, commit, into);
-                again.map_err(Failed::into_text)
+                self.store()
+                    .and_then(|store| store.reset())
+                    .map_err(|error| self.disk(&error))
+                    .and_then(|()| {
+                        empty(into).map_err(|error| Failed::disk(into, &error))?;
+                        self.try_fill(client, deadline, commit, into)
+                    })
             }
-            tried => tried.map_err(Failed::into_text),
-        }
+            tried => tried,
+        };
+        failed.map_err(|failed| match failed {
+            Failed::Store(why) | Failed::Other(why) => Unfilled { why, full: false },
+            Failed::Full(why) => Unfilled { why, full: true },
+        })
+    }
+
+    /// What a file system has to do with a failure of the store.
+    fn disk(&self, error: &io::Error) -> Failed {
+        Failed::disk(&self.wish.store, error)
     }
 
     fn try_fill(
@@ -130,16 +147,19 @@ impl Source {
     ) -> Result<(), Failed> {
         let held = self.hold(client, deadline, commit)?;
         let objects = match &held {
-            Held::There(repository) => Objects::open(&repository.objects()),
+            Held::There(repository) => Objects::open(&repository.objects(), &self.wish.store),
             Held::Stored(store) => store.objects(),
         };
-        let objects = objects.map_err(|error| Failed::Store(error.to_string()))?;
-        let commit = objects.peel(commit).map_err(Trouble::from)?;
+        let objects = objects.map_err(|error| self.disk(&error))?;
+        let commit = objects.peel(commit).map_err(|error| self.disk(&error))?;
         if let Some(signers) = &self.wish.signers {
             let signers = Signers::read(signers).map_err(Failed::Other)?;
-            verify(&objects, commit, &signers)?;
+            let mut bytes = Vec::new();
+            let read = objects.read(&commit, ObjectKind::Commit, &mut bytes);
+            read.map_err(|error| self.disk(&error))?;
+            verify(&bytes, commit, &signers)?;
         }
-        let tree = checkout::tree_of(&objects, commit).map_err(Trouble::from)?;
+        let tree = checkout::tree_of(&objects, commit).map_err(|error| self.disk(&error))?;
         let sparse = self.wish.sparse.as_deref().map(Sparse::read).transpose();
         let sparse = sparse.map_err(Failed::Other)?;
         let links = checkout::write(&objects, tree, into, sparse.as_ref())?;
@@ -147,7 +167,6 @@ impl Source {
             return Ok(());
         }
         self.submodules(client, deadline, &links, into)
-            .map_err(Failed::Other)
     }
 
     /// Sees to it that the commit's objects are to be had.
@@ -157,7 +176,8 @@ impl Source {
         deadline: Instant,
         commit: ObjectId,
     ) -> Result<Held, Failed> {
-        let store_failed = |error: io::Error| Failed::Store(error.to_string());
+        let at = self.wish.store.clone();
+        let store_failed = |error: io::Error| Failed::disk(&at, &error);
         match self.wish.location.clone() {
             Location::Path(path) if !path.is_file() => {
                 Ok(Held::There(Repository::open(&path).map_err(Failed::Other)?))
@@ -180,9 +200,12 @@ impl Source {
                     );
                     return Err(Failed::Other(why));
                 }
-                let thin = !bundle.needs.is_empty();
-                let taken = store.take(&mut bundle.pack, thin);
-                taken.map_err(|why| Failed::Other(format!("{}: {why}", path.display())))?;
+                store
+                    .take(&mut bundle.pack)
+                    .map_err(|error| match pack::is_bad(&error) {
+                        true => Failed::Other(format!("{}: {error}", path.display())),
+                        false => store_failed(error),
+                    })?;
                 store.note(commit, &[]).map_err(store_failed)?;
                 Ok(Held::Stored(store))
             }
@@ -251,13 +274,13 @@ impl Source {
             .map_err(Failed::Other)?;
         let other = |error: io::Error| Failed::Other(error.to_string());
         let (change, mut pack) = wire::read_fetch(answer.body).map_err(other)?;
-        if let Err(why) = store.take(&mut pack, have.is_some()) {
+        if let Err(error) = store.take(&mut pack) {
             return Err(match (pack.broken, have) {
                 // The connection is to blame, or the server: the store is as it was.
                 (Some(broken), _) => Failed::Other(broken),
-                (None, None) => Failed::Other(why),
-                // What deltas build on may be spoilt.
-                (None, Some(_)) => Failed::Store(why),
+                (None, None) if pack::is_bad(&error) => Failed::Other(error.to_string()),
+                // What deltas build on may be spoilt, or the disk is full.
+                _ => self.disk(&error),
             });
         }
         pack.read_to_end(&mut Vec::new()).map_err(other)?;
@@ -267,9 +290,8 @@ impl Source {
                 shallow.push(commit);
             }
         }
-        store
-            .note(commit, &shallow)
-            .map_err(|error| Failed::Store(error.to_string()))
+        let noted = store.note(commit, &shallow);
+        noted.map_err(|error| self.disk(&error))
     }
 
     /// Sends a command; first, when the server isn't known yet, the greeting.
@@ -329,18 +351,22 @@ impl Source {
         deadline: Instant,
         links: &[Gitlink],
         into: &Path,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failed> {
         if links.is_empty() {
             return Ok(());
         }
         if self.nested == NESTED_MAX {
-            return Err(format!("more than {NESTED_MAX} submodules in each other"));
+            let why = format!("more than {NESTED_MAX} submodules in each other");
+            return Err(Failed::Other(why));
         }
         let text = fs::read_to_string(into.join(".gitmodules"));
-        let text =
-            text.map_err(|error| format!(".gitmodules, which says where submodules are: {error}"))?;
+        let text = text.map_err(|error| {
+            let why = format!(".gitmodules, which says where submodules are: {error}");
+            Failed::Other(why)
+        })?;
         for link in links {
-            let location = submodule::find(&text, &link.path, &self.wish.location)?;
+            let location = submodule::find(&text, &link.path, &self.wish.location);
+            let location = location.map_err(Failed::Other)?;
             let mut source = Self::new(Wish {
                 credentials: match submodule::is_same_host(&location, &self.wish.location) {
                     true => self.wish.credentials.clone(),
@@ -365,23 +391,42 @@ impl Source {
             source.nested = self.nested + 1;
             source
                 .fill(client, deadline, link.commit, &into.join(&link.path))
-                .map_err(|why| format!("submodule {}: {why}", link.path))?;
+                .map_err(|unfilled| {
+                    let why = format!("submodule {}: {}", link.path, unfilled.why);
+                    match unfilled.full {
+                        true => Failed::Full(why),
+                        false => Failed::Other(why),
+                    }
+                })?;
         }
         Ok(())
     }
 }
 
 /// Why a commit's files can't be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unfilled {
+    pub(super) why: String,
+    /// A disk is full.
+    pub(super) full: bool,
+}
+
 enum Failed {
     /// The store is at fault: it is worth making it anew.
     Store(String),
+    /// A disk is full.
+    Full(String),
     Other(String),
 }
 
 impl Failed {
-    fn into_text(self) -> String {
-        match self {
-            Self::Store(why) | Self::Other(why) => why,
+    /// Of what was to be read or written there.
+    fn disk(path: &Path, error: &io::Error) -> Self {
+        let why = format!("{}: {error}", path.display());
+        match (pack::is_bad(error), pack::is_full(error)) {
+            (true, _) => Self::Store(error.to_string()),
+            (_, true) => Self::Full(why),
+            _ => Self::Other(why),
         }
     }
 }
@@ -389,8 +434,12 @@ impl Failed {
 impl From<Trouble> for Failed {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Store(missing) => Self::Store(missing.0),
-            other => Self::Other(other.to_string()),
+            Trouble::Store(why) => Self::Store(why),
+            Trouble::Tree(why) => Self::Other(why),
+            Trouble::Disk { path, error } => match pack::is_full(&error) {
+                true => Self::Full(format!("{}: {error}", path.display())),
+                false => Self::Other(format!("{}: {error}", path.display())),
+            },
         }
     }
 }
@@ -426,13 +475,10 @@ fn good(answer: &Answer<'_>, credentials: &Credentials) -> Result<(), String> {
     }
 }
 
-fn verify(objects: &Objects, commit: ObjectId, signers: &Signers) -> Result<(), Failed> {
-    let mut bytes = Vec::new();
-    let read = objects.read(&commit, ObjectKind::Commit, &mut bytes);
-    read.map_err(Trouble::from)?;
+fn verify(bytes: &[u8], commit: ObjectId, signers: &Signers) -> Result<(), Failed> {
     let refused =
         |why: &str| Failed::Other(format!("commit {commit} {why}: it is refused (--verify)"));
-    let found = CommitRefIter::signature(&bytes, Kind::Sha1);
+    let found = CommitRefIter::signature(bytes, Kind::Sha1);
     let found = found.map_err(|error| refused(&format!("can't be read ({error})")))?;
     let (signature, signed) = found.ok_or_else(|| refused("is not signed"))?;
     let signature = String::from_utf8_lossy(signature.as_ref());

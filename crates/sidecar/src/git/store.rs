@@ -1,4 +1,4 @@
-//! The local store: the packs that were fetched, in git's own form, read by gix.
+//! The local store: the packs that were fetched, in git's own form.
 //!
 //! ```text
 //! ROOT/.podkit-git/NAME/url              what it is a copy of; another URL begins anew
@@ -10,76 +10,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::path::PathBuf;
 
-use gix_hash::{Kind, ObjectId};
-use gix_object::Find as _;
+use gix_hash::ObjectId;
+
+use super::pack::{self, Objects};
 
 /// With so many packs the next change begins anew: every one costs descriptors and time to look things up.
 const PACKS_MAX: usize = 48;
-
-/// The objects of a repository.
-pub(super) struct Objects {
-    handle: gix_odb::Handle,
-}
-
-/// An object that was asked for is not there or not readable.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Missing(pub(super) String);
-
-impl Objects {
-    /// Of an `objects` directory.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let options = gix_odb::store::init::Options::default();
-        let handle = gix_odb::at_opts(directory, Kind::Sha1, None, options)?;
-        Ok(Self { handle })
-    }
-
-    /// Puts the object's bytes into the buffer.
-    pub(super) fn read(
-        &self,
-        id: &gix_hash::oid,
-        kind: gix_object::Kind,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Missing> {
-        let found = self.handle.try_find(id, buffer);
-        let data = found
-            .map_err(|error| Missing(format!("{kind} {id}: {error}")))?
-            .ok_or_else(|| Missing(format!("{kind} {id} is missing")))?;
-        if data.kind != kind {
-            return Err(Missing(format!("{id} is a {}, not a {kind}", data.kind)));
-        }
-        // A flipped bit in a store must not be published.
-        let computed = gix_object::compute_hash(Kind::Sha1, kind, data.data);
-        match computed.is_ok_and(|computed| *computed == *id) {
-            true => Ok(()),
-            false => Err(Missing(format!("{kind} {id} is not what was stored"))),
-        }
-    }
-
-    /// The commit that an object leads to, through tags.
-    pub(super) fn peel(&self, id: ObjectId) -> Result<ObjectId, Missing> {
-        let (mut id, mut buffer) = (id, Vec::new());
-        for _ in 0..10 {
-            let found = self.handle.try_find(&id, &mut buffer);
-            let data = found
-                .map_err(|error| Missing(format!("{id}: {error}")))?
-                .ok_or_else(|| Missing(format!("{id} is missing")))?;
-            match data.kind {
-                gix_object::Kind::Commit => return Ok(id),
-                gix_object::Kind::Tag => {
-                    let tag = gix_object::TagRefIter::from_bytes(data.data, Kind::Sha1);
-                    let target = tag.target_id();
-                    id = target.map_err(|error| Missing(format!("tag {id}: {error}")))?;
-                }
-                kind => return Err(Missing(format!("{id} is a {kind}, not a commit"))),
-            }
-        }
-        Err(Missing(format!("{id}: too many tags lead to it")))
-    }
-}
 
 /// A store on the disk.
 pub(super) struct Store {
@@ -92,9 +30,8 @@ impl Store {
     pub(super) fn open(path: PathBuf, url: String) -> io::Result<Self> {
         let store = Self { path, url };
         let same = fs::read_to_string(store.path.join("url")).is_ok_and(|found| found == store.url);
-        match same {
-            true => store.sweep()?,
-            false => store.reset()?,
+        if !same || store.sweep().is_err() {
+            store.reset()?;
         }
         Ok(store)
     }
@@ -102,6 +39,9 @@ impl Store {
     /// Throws everything away.
     pub(super) fn reset(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                fs::remove_file(&self.path)?;
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -115,7 +55,7 @@ impl Store {
     }
 
     pub(super) fn objects(&self) -> io::Result<Objects> {
-        Objects::open(&self.path.join("objects"))
+        Objects::open(&self.path.join("objects"), &self.path)
     }
 
     /// Removes what is no pack with its index.
@@ -163,48 +103,15 @@ impl Store {
         fs::read_dir(self.packs()).is_ok_and(|entries| entries.count() >= 2 * PACKS_MAX)
     }
 
-    /// Takes a pack in and makes its index. `thin`: its deltas may build on objects that are here.
-    pub(super) fn take(&self, pack: &mut dyn BufRead, thin: bool) -> Result<(), String> {
-        let base = thin
-            .then(|| self.objects().map(|objects| objects.handle))
-            .transpose()
-            .map_err(|error| error.to_string())?;
-        let options = gix_pack::bundle::write::Options {
-            thread_limit: Some(1),
-            ..Default::default()
+    /// Takes a pack in and makes its index. Its deltas may build on objects that are here.
+    pub(super) fn take(&self, pack: &mut dyn BufRead) -> io::Result<()> {
+        let number = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.ok()?.file_name().into_string().ok()?;
+            name.strip_prefix("pack-")?.get(..8)?.parse::<u32>().ok()
         };
-        let outcome = gix_pack::Bundle::write_to_directory(
-            pack,
-            Some(&self.packs()),
-            &mut gix_utils::progress::Discard,
-            &AtomicBool::new(false),
-            base,
-            Kind::Sha1,
-            options,
-        );
-        let outcome = outcome.map_err(|error| causes(&error))?;
-        let sync = |path: &Option<PathBuf>| match path {
-            Some(path) => File::open(path)?.sync_data(),
-            None => Ok(()),
-        };
-        let kept = outcome.keep_path.as_ref().map_or(Ok(()), fs::remove_file);
-        sync(&outcome.data_path)
-            .and_then(|()| sync(&outcome.index_path))
-            .and(kept)
-            .map_err(|error| error.to_string())
+        let last = fs::read_dir(self.packs())?.filter_map(number).max();
+        // The older come first: deltas build on what is before them.
+        let name = format!("pack-{:08}", last.map_or(0, |last| last + 1));
+        pack::take(pack, &self.packs(), &name, &self.path, &self.objects()?)
     }
-}
-
-/// An error and what it hides, on one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = error.source();
-    }
-    text.replace('\n', ": ")
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +13,11 @@ use crate::publish::{Back, Engine, Published, Refused, Step};
 
 use super::http::Client;
 use super::source::Source;
+
+/// A full disk is filled again after so long at the latest.
+const FULL_MAX: Duration = Duration::from_secs(300);
+/// It has room again when there is so much more.
+const ROOM_BYTES: u64 = 1 << 20;
 
 /// What a thread has come to, for pages and metrics.
 #[derive(Debug, Clone, Default)]
@@ -132,7 +137,7 @@ impl Worker {
             match bell.recv_timeout(rest) {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) | Ok(Wake::Look) => {}
-                Ok(Wake::Again) => state.refused = None,
+                Ok(Wake::Again) => state = State::default(),
             }
         }
     }
@@ -226,11 +231,34 @@ impl Worker {
         {
             return Err(Failed::Refused(version, why.clone()));
         }
+        // Nor is everything fetched again only to find the disk full.
+        if let Some(full) = &state.full
+            && Instant::now() < full.until
+            && self.room() < full.needs
+        {
+            return Err(Failed::Source(full.why.clone()));
+        }
         let staged = self.engine.stage();
         let staged = staged.map_err(|refused| Failed::Refused(version.clone(), refused))?;
-        self.source
-            .fill(client, deadline, commit, staged.path())
-            .map_err(Failed::Source)?;
+        let filled = self.source.fill(client, deadline, commit, staged.path());
+        if let Err(unfilled) = filled {
+            // What it holds is room.
+            drop(staged);
+            let times = state.full.take().map_or(0, |full| full.times + 1);
+            if !unfilled.full {
+                return Err(Failed::Source(unfilled.why));
+            }
+            let (why, room) = (unfilled.why, self.room());
+            let why = format!("{why}; it is tried again when there is room");
+            state.full = Some(Full {
+                why: why.clone(),
+                needs: room + ROOM_BYTES.max(room / 16),
+                until: Instant::now() + pause(self.period, times),
+                times,
+            });
+            return Err(Failed::Source(why));
+        }
+        state.full = None;
         match self.engine.publish(staged, &version) {
             Ok(published) => {
                 (state.refused, state.waits) = (None, None);
@@ -254,6 +282,15 @@ impl Worker {
         }
     }
 
+    /// Bytes that are free where the store and the trees are.
+    fn room(&self) -> u64 {
+        let free = |path: &Path| match rustix::fs::statvfs(path) {
+            Ok(stat) => stat.f_bavail * stat.f_frsize,
+            Err(_) => 0,
+        };
+        free(self.source.store_path()) + free(self.engine.store())
+    }
+
     /// The commit that is published, by the version's name.
     fn published_commit(&self) -> Option<String> {
         let id = self.engine.current()?;
@@ -268,6 +305,24 @@ struct State {
     refused: Option<(String, Refused)>,
     /// A version that nobody was there to judge.
     waits: Option<String>,
+    full: Option<Full>,
+}
+
+/// A disk that was found full.
+struct Full {
+    why: String,
+    /// Before so many bytes are free it is not worth trying,
+    needs: u64,
+    /// or before then: a quota does not show.
+    until: Instant,
+    /// How often it was tried in vain before.
+    times: u32,
+}
+
+/// For how long a full disk is left alone.
+fn pause(period: Duration, times: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(times.saturating_add(1));
+    period.saturating_mul(doubled).min(FULL_MAX.max(period))
 }
 
 /// Whether an engine's id (a number, `-`, the version) is that of a version.
@@ -308,6 +363,19 @@ mod tests {
         let period = Duration::from_secs(10);
         assert_eq!(spread(period, 0), Duration::from_secs(9));
         assert_eq!(spread(period, u16::MAX), Duration::from_secs(11));
+    }
+
+    #[test]
+    fn a_full_disk_is_tried_ever_less_often() {
+        let check = |period, times, expected| {
+            let pause = pause(Duration::from_secs(period), times);
+            assert_eq!(pause, Duration::from_secs(expected));
+        };
+        check(10, 0, 20);
+        check(10, 1, 40);
+        check(10, 9, 300);
+        check(10, u32::MAX, 300);
+        check(3600, 5, 3600);
     }
 
     #[test]

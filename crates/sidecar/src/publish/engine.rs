@@ -237,6 +237,11 @@ impl Engine {
         Some(self.settings.place.files(&self.current()?))
     }
 
+    /// Where versions are, staged and published.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
     /// Where people look.
     pub fn place(&self) -> &Path {
         self.settings.place.path()

@@ -67,7 +67,8 @@ impl Ground {
         self.trees += 1;
         let into = self.path().join(format!("tree-{}", self.trees));
         fs::create_dir(&into).unwrap();
-        source.fill(&mut self.client, Self::deadline(), commit, &into)?;
+        let filled = source.fill(&mut self.client, Self::deadline(), commit, &into);
+        filled.map_err(|unfilled| unfilled.why)?;
         Ok((commit.to_string(), into))
     }
 }
@@ -236,40 +237,92 @@ fn a_branch_that_was_thrown_back_or_away() {
 fn a_store_that_is_no_good_is_made_anew() {
     let mut ground = Ground::new();
     let repository = repository(&ground);
-    let first = repository.publish("first");
+    let mut commit = repository.publish("first");
     let server = Server::start(ground.path());
     let mut source = Source::new(ground.wish(&server.url("app.git"), "main"));
     ground.sync(&mut source).unwrap();
-    let store = ground.path().join("store/objects/pack");
-    let spoil: [fn(&Path); 3] = [
-        |pack| fs::write(pack, "").unwrap(),
-        |pack| fs::remove_file(pack).unwrap(),
-        |pack| {
-            let mut bytes = fs::read(pack).unwrap();
-            let middle = bytes.len() / 2;
-            bytes[12..middle].fill(0x55);
-            fs::write(pack, bytes).unwrap();
-        },
-    ];
-    for spoil in spoil {
-        for entry in fs::read_dir(&store).unwrap() {
+    let store = ground.path().join("store");
+    let packs = store.join("objects/pack");
+    let change = |end: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        for entry in fs::read_dir(&packs).unwrap() {
             let path = entry.unwrap().path();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-            if path.extension().is_some_and(|end| end == "pack") {
-                spoil(&path);
+            if path.extension().is_some_and(|found| found == end) {
+                let mut bytes = fs::read(&path).unwrap();
+                change(&mut bytes);
+                fs::write(path, bytes).unwrap();
             }
         }
+    };
+    let remove = |end: &str| {
+        for entry in fs::read_dir(&packs).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|found| found == end) {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    };
+    let nobody = "1".repeat(40);
+    let spoils: [(&str, &dyn Fn()); 14] = [
+        ("no pack", &|| remove("pack")),
+        ("no index", &|| remove("idx")),
+        ("an empty pack", &|| change("pack", &|pack| pack.clear())),
+        ("a cut pack", &|| {
+            change("pack", &|pack| pack.truncate(pack.len() / 2))
+        }),
+        ("an empty index", &|| change("idx", &|index| index.clear())),
+        ("a cut index", &|| {
+            change("idx", &|index| index.truncate(1100))
+        }),
+        ("a random index", &|| {
+            change("idx", &|index| index[8..].fill(0x55))
+        }),
+        ("a random pack", &|| {
+            change("pack", &|pack| pack[12..].fill(0x55))
+        }),
+        ("a flipped byte", &|| {
+            change("pack", &|pack| {
+                pack.iter_mut()
+                    .skip(20)
+                    .step_by(50)
+                    .for_each(|byte| *byte ^= 4)
+            })
+        }),
+        ("no list", &|| fs::remove_file(store.join("have")).unwrap()),
+        ("a random list", &|| {
+            fs::write(store.join("have"), [0xff; 99]).unwrap()
+        }),
+        ("another list", &|| {
+            fs::write(store.join("have"), &nobody).unwrap()
+        }),
+        ("no directory", &|| fs::remove_dir_all(&packs).unwrap()),
+        ("a file in its place", &|| {
+            fs::remove_dir_all(&store).unwrap();
+            fs::write(&store, "x").unwrap();
+        }),
+    ];
+    for (what, spoil) in spoils {
+        spoil();
         server.requests();
-        let (commit, tree) = ground.sync(&mut source).unwrap();
-        assert_eq!(commit, first);
-        is_tree_of(&repository, &first, &tree);
-        assert_eq!(server.requests().len(), 2, "a look and a fetch");
+        let (found, tree) = ground.sync(&mut source).expect(what);
+        assert_eq!(found, commit, "{what}");
+        is_tree_of(&repository, &commit, &tree);
+        let requests = server.requests().len();
+        assert_eq!(requests, 2, "{what}: a look and a fetch");
+        // And when there is something new that builds on it.
+        spoil();
+        repository.write("new", what);
+        commit = repository.publish(what);
+        let (found, tree) = ground.sync(&mut source).expect(what);
+        assert_eq!(found, commit, "{what}");
+        is_tree_of(&repository, &commit, &tree);
     }
+    let store = packs;
     // What a killed process leaves is swept.
     fs::write(store.join("tmp123"), "x").unwrap();
     fs::write(store.join("pack-1.pack"), "x").unwrap();
+    let before = fs::read_dir(&store).unwrap().count() - 2;
     ground.sync(&mut source).unwrap();
-    assert_eq!(fs::read_dir(&store).unwrap().count(), 2);
+    assert_eq!(fs::read_dir(&store).unwrap().count(), before);
 }
 
 #[test]
