@@ -13,7 +13,7 @@ pub(crate) type Wanted = (&'static str, &'static str);
 
 /// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
 /// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image, a store of configuration,
-/// and what examples are made of: Python, Node.js, git.
+/// an ssh server, and what examples are made of: Python, Node.js, git.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("git", "git"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
+    ("sshd", "openssh-server"),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.

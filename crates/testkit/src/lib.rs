@@ -17,6 +17,7 @@ pub mod podkit;
 pub mod process;
 pub mod redis;
 pub mod reference;
+pub mod ssh;
 pub mod stats;
 pub mod tls;
 

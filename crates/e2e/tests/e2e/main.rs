@@ -24,6 +24,7 @@ mod docs;
 mod downgrade;
 mod dynamic_config;
 mod faults;
+mod git_ssh;
 mod git_sync;
 mod ground;
 mod host_nginx;

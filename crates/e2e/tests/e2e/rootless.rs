@@ -52,6 +52,7 @@ const WITHOUT_PODS: &[&str] = &[
     "contract",
     "docs",
     "downgrade",
+    "git_ssh",
     "git_sync",
     "limit",
     "limit_peers",

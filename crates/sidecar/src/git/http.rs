@@ -2,7 +2,6 @@
 //! one poll to the next.
 
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,13 +15,12 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 
+use super::dial::{CONNECT, dial};
 use super::location::Url;
 
-const CONNECT: Duration = Duration::from_secs(15);
 /// Without a byte for so long, the other side is held to be gone.
 const SILENCE: Duration = Duration::from_secs(60);
 /// hyper reads into buffers of so many bytes at most.
@@ -37,7 +35,7 @@ type Sender = SendRequest<Full<Bytes>>;
 
 /// Asks servers. One per thread that waits.
 pub(super) struct Client {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     tls: Option<Arc<ClientConfig>>,
     /// The connection that was used last, and where it leads.
     kept: Option<(bool, String, Sender)>,
@@ -71,10 +69,15 @@ impl Client {
             .enable_all()
             .build()?;
         Ok(Self {
-            runtime,
+            runtime: Arc::new(runtime),
             tls: None,
             kept: None,
         })
+    }
+
+    /// What drives other conversations of this thread.
+    pub(super) fn runtime(&self) -> Arc<Runtime> {
+        self.runtime.clone()
     }
 
     /// Sends a request. A GET follows where it is sent to, as git does.
@@ -206,7 +209,7 @@ impl Request<'_> {
 }
 
 /// The future's value, or None when it is not there in time.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     tokio::time::timeout_at(deadline.into(), future).await.ok()
 }
 
@@ -230,31 +233,14 @@ fn redirected(from: &Url, path: &str, location: &str) -> Result<Url, String> {
 }
 
 async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>) -> Result<Box<dyn Stream>, String> {
-    let ips = match url.host.parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => podkit_dataplane::upstream::lookup(&url.host)
-            .await
-            .map_err(|why| format!("{}: {why}", url.host))?,
+    let tcp = dial(&url.host, url.port).await?;
+    let Some(config) = tls.filter(|_| url.tls) else {
+        return Ok(Box::new(tcp));
     };
-    let mut last = format!("{}: no address", url.host);
-    for ip in ips {
-        let tcp = match TcpStream::connect((ip, url.port)).await {
-            Ok(tcp) => tcp,
-            Err(error) => {
-                last = format!("connecting to {ip}:{}: {error}", url.port);
-                continue;
-            }
-        };
-        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        let Some(config) = tls.filter(|_| url.tls) else {
-            return Ok(Box::new(tcp));
-        };
-        let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
-        let shaken = TlsConnector::from(config).connect(name, tcp).await;
-        let stream = shaken.map_err(|error| format!("{url}: TLS: {error}"))?;
-        return Ok(Box::new(stream));
-    }
-    Err(last)
+    let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
+    let shaken = TlsConnector::from(config).connect(name, tcp).await;
+    let stream = shaken.map_err(|error| format!("{url}: TLS: {error}"))?;
+    Ok(Box::new(stream))
 }
 
 /// Trusts the authorities of the machine or of the image.

@@ -1,10 +1,10 @@
 //! `git-sync`: a directory in step with a git reference.
 //!
 //! ```text
-//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs, by gix) ─▶ checkout ─┐
-//!                          │            │  └───▶ local: a repository, a bundle ───────────▶ signers  │
-//!                          │            └───────▶ submodule, sparse                                  ▼
-//!                          └────────────────────────────────────────────────▶ publish: staged ─▶ link turned
+//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http, ssh ─▶ store (packs, by gix) ─▶ checkout ─┐
+//!                          │            │  └───▶ local: a repository, a bundle ────────────────▶ signers  │
+//!                          │            └───────▶ submodule, sparse                                       ▼
+//!                          └─────────────────────────────────────────────────────▶ publish: staged ─▶ link turned
 //! ```
 //!
 //! Each repository has a thread that may wait; the admin server and the webhook are on the main one. What decides (protocol
@@ -15,6 +15,7 @@
 
 mod checkout;
 mod credentials;
+mod dial;
 mod http;
 mod local;
 mod location;
@@ -24,6 +25,7 @@ mod service;
 mod signers;
 mod source;
 mod sparse;
+mod ssh;
 mod store;
 mod submodule;
 #[cfg(test)]
@@ -41,6 +43,7 @@ use crate::publish::{NEEDS, PublishParams};
 
 pub use location::{Location, RefOf, Repo, Revision, Url};
 pub use params::{Params, Submodules};
+pub use ssh::{KeyFiles, SshUrl};
 
 /// The module, for the registry.
 pub static MODULE: Module = Module {
@@ -59,8 +62,11 @@ static SPEC: ModuleSpec = ModuleSpec {
             one whose judge, the application's agent, was away is tried again at the next look.\n\n\
             A look with nothing new is one small request. A webhook (`--webhook`) makes pushes visible at once. Nothing \
             that git-sync publishes has a `.git`.\n\n\
-            git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
-            has not; forges take tokens over https instead (`--password-file`, or a GitHub App). http proxies are not used. \
+            git's protocol is spoken in its version 2 over http(s), and over ssh in this process: no ssh program is needed. Over ssh \
+            the version before is spoken too, for an sshd without `AcceptEnv GIT_PROTOCOL`; such a server gives only commits that a \
+            branch or tag leads to. ssh shows keys from files (`--ssh-key-file`) to servers whose keys are in \
+            `--ssh-known-hosts-file`: ed25519, ecdsa, and rsa by SHA-2. Agents, certificates and ~/.ssh/config are not used, nor \
+            are http proxies. \
             The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\
             kubernetes/git-sync's `GITSYNC_…` variables are understood where they mean the same; others are named in the log. \
             Other than there, submodules are off unless asked for.",
@@ -91,6 +97,18 @@ static SPEC: ModuleSpec = ModuleSpec {
         FileUse {
             name: "password-file",
             doc: "The password or token, one line. Read each time.",
+        },
+        FileUse {
+            name: "ssh-key-file",
+            doc: "Private keys for ssh. Read each time.",
+        },
+        FileUse {
+            name: "ssh-key-passphrase-file",
+            doc: "The passphrase of those that are encrypted, one line. Read each time.",
+        },
+        FileUse {
+            name: "ssh-known-hosts-file",
+            doc: "The keys of ssh servers. Read each time.",
         },
         FileUse {
             name: "github-app-private-key-file",

@@ -33,6 +33,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         return Err(ParamError::new("max_connections_per_ip", "needs --webhook").into());
     }
     warn_of_foreign_variables();
+    if !params.ssh_known_hosts {
+        warn!("--ssh-known-hosts=false: whoever answers is believed to be the ssh server");
+    }
     std::fs::create_dir_all(&params.root)
         .map_err(|error| Failure::runtime(format!("--root {}", params.root.display()), error))?;
     let mut workers = Vec::new();

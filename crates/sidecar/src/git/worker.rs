@@ -154,6 +154,7 @@ impl Worker {
     fn turn(&mut self, client: &mut Client, state: &mut State) -> Result<(), String> {
         let begun = Instant::now();
         let looked = self.look(client, state);
+        self.source.rest();
         let seconds = begun.elapsed().as_secs_f64();
         let commit = self.published_commit();
         let mut seen = self.shared.lock();

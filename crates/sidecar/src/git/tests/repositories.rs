@@ -23,6 +23,7 @@ use crate::git::http::Client;
 use crate::git::location::{Location, RefOf, Url};
 use crate::git::params::Submodules;
 use crate::git::source::{Source, Wish};
+use crate::git::ssh;
 
 /// A place for repositories and trees.
 struct Ground {
@@ -53,6 +54,11 @@ impl Ground {
             submodules: Submodules::Off,
             signers: None,
             credentials: Credentials::Nobody,
+            ssh: ssh::Settings {
+                keys: Vec::new(),
+                passphrase: None,
+                known_hosts: None,
+            },
             store: self.path().join("store"),
         }
     }
