@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod config;
+mod dial;
 pub mod git;
+mod proxy;
 pub mod publish;
 pub mod tls;
 pub mod topz;

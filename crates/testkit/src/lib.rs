@@ -16,6 +16,7 @@ pub mod peers;
 pub mod podkit;
 pub mod process;
 pub mod redis;
+pub mod proxy;
 pub mod reference;
 pub mod ssh;
 pub mod stats;

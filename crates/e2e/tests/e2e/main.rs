@@ -38,6 +38,7 @@ mod openmetrics;
 mod probes;
 mod progress;
 mod protection;
+mod proxies;
 mod push_to_deploy;
 mod pushed;
 mod registries;

@@ -57,6 +57,7 @@ const WITHOUT_PODS: &[&str] = &[
     "limit",
     "limit_peers",
     "openmetrics",
+    "proxies",
     "rootless",
     "schema",
     "takeover",

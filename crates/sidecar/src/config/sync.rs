@@ -67,6 +67,8 @@ pub(super) struct Sync {
     pub(super) shared: Shared,
     pub(super) counts: Counts,
     pub(super) lifecycle: Lifecycle,
+    /// Asks HTTP servers.
+    pub(super) client: Client,
     /// Told when everything is to be read anew.
     pub(super) anew: watch::Receiver<u64>,
 }
@@ -80,6 +82,7 @@ impl Sync {
         engine: Engine,
         counts: Counts,
         lifecycle: Lifecycle,
+        client: Client,
         anew: watch::Receiver<u64>,
     ) -> Self {
         let shared = Shared::default();
@@ -105,6 +108,7 @@ impl Sync {
             shared,
             counts,
             lifecycle,
+            client,
             anew,
         }
     }
@@ -134,7 +138,7 @@ impl Sync {
                 files: self.params.max_files as usize,
                 bytes: self.params.max_bytes.0,
             },
-            client: Client::new(self.params.ca.clone()),
+            client: self.client.clone(),
             token_file: self.params.token_file.clone(),
             period: self.params.period,
         };

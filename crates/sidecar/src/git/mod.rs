@@ -15,7 +15,6 @@
 
 mod checkout;
 mod credentials;
-mod dial;
 mod http;
 mod local;
 mod location;
@@ -65,8 +64,8 @@ static SPEC: ModuleSpec = ModuleSpec {
             git's protocol is spoken in its version 2 over http(s), and over ssh in this process: no ssh program is needed. Over ssh \
             the version before is spoken too, for an sshd without `AcceptEnv GIT_PROTOCOL`; such a server gives only commits that a \
             branch or tag leads to. ssh shows keys from files (`--ssh-key-file`) to servers whose keys are in \
-            `--ssh-known-hosts-file`: ed25519, ecdsa, and rsa by SHA-2. Agents, certificates and ~/.ssh/config are not used, nor \
-            are http proxies. \
+            `--ssh-known-hosts-file`: ed25519, ecdsa, and rsa by SHA-2. Agents, certificates and ~/.ssh/config are not used. \
+            http(s) goes by the proxies of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; this machine is asked straight. \
             The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\
             kubernetes/git-sync's `GITSYNC_…` variables are understood where they mean the same; others are named in the log. \
             Other than there, submodules are off unless asked for.",

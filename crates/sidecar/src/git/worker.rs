@@ -11,6 +11,8 @@ use tracing::{debug, info, warn};
 
 use crate::publish::{Back, Engine, Published, Refused, Step};
 
+use crate::proxy::Proxies;
+
 use super::http::Client;
 use super::source::Source;
 
@@ -92,6 +94,7 @@ pub(super) struct Worker {
     pub(super) timeout: Duration,
     /// What decides on the files besides the commit, read each time.
     pub(super) sparse: Option<PathBuf>,
+    pub(super) proxies: Arc<Proxies>,
 }
 
 /// How a look ended.
@@ -110,7 +113,7 @@ enum Failed {
 impl Worker {
     /// Looks until the bell is gone.
     fn run(mut self, bell: &Receiver<Wake>) {
-        let mut client = match Client::new() {
+        let mut client = match Client::new(self.proxies.clone()) {
             Ok(client) => client,
             Err(error) => {
                 self.shared.lock().trouble = Some(format!("starting: {error}"));
@@ -139,7 +142,7 @@ impl Worker {
 
     /// Looks once.
     pub(super) fn once(mut self) -> Result<(), String> {
-        let mut client = Client::new().map_err(|error| error.to_string())?;
+        let mut client = Client::new(self.proxies.clone()).map_err(|error| error.to_string())?;
         if let Some(line) = self.engine.resume() {
             warn!(
                 repo = self.name,

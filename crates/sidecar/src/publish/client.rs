@@ -12,11 +12,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use podkit_foundation::params::Size;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+
+use crate::dial;
+use crate::proxy::{Proxies, Proxy};
 
 /// `http://HOST[:PORT]/PATH` or `https://…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,14 +122,16 @@ struct Inner {
     ca: Option<PathBuf>,
     /// Made when it is first needed: the system's authorities take memory.
     tls: OnceLock<Arc<ClientConfig>>,
+    proxies: Proxies,
 }
 
 impl Client {
-    /// Trusts these authorities, or those of the system.
-    pub fn new(ca: Option<PathBuf>) -> Self {
+    /// Trusts these authorities, or those of the system, and asks by these proxies.
+    pub(crate) fn new(ca: Option<PathBuf>, proxies: Proxies) -> Self {
         Self(Arc::new(Inner {
             ca,
             tls: OnceLock::new(),
+            proxies,
         }))
     }
 
@@ -140,18 +143,28 @@ impl Client {
         fields: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<http::Response<Incoming>, String> {
+        let proxy = self.0.proxies.of(url.tls, &url.host, url.port);
+        // Through a tunnel the proxy sees nothing.
+        let reads = proxy.filter(|_| !url.tls);
+        let uri = match reads {
+            Some(_) => url.to_string(),
+            None => url.target.clone(),
+        };
         let mut request = http::Request::builder()
             .method(method)
-            .uri(&url.target)
+            .uri(uri)
             .header("Host", url.authority())
             .header("User-Agent", concat!("podkit/", env!("CARGO_PKG_VERSION")));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
+        if let Some(authorization) = reads.and_then(Proxy::authorization) {
+            request = request.header("Proxy-Authorization", authorization);
+        }
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| format!("can't be asked ({error})"))?;
-        let connecting = tokio::time::timeout(CONNECT, self.connect(url));
+        let connecting = tokio::time::timeout(CONNECT, self.connect(url, proxy));
         let mut sender = connecting
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))??;
@@ -162,19 +175,27 @@ impl Client {
     async fn connect(
         &self,
         url: &Url,
+        proxy: Option<&Proxy>,
     ) -> Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>, String> {
-        let tcp = TcpStream::connect((url.host.as_str(), url.port)).await;
-        let tcp = tcp.map_err(|error| format!("can't be connected to ({error})"))?;
-        drop(tcp.set_nodelay(true));
-        match url.tls {
-            false => shake(TokioIo::new(tcp)).await,
-            true => {
-                let name = ServerName::try_from(url.host.clone())
-                    .map_err(|_| format!("{} is no name for a certificate", url.host))?;
-                let connector = TlsConnector::from(self.tls()?);
-                let tls = connector.connect(name, tcp).await;
-                let tls = tls.map_err(|error| format!("TLS failed ({error})"))?;
-                shake(TokioIo::new(tls)).await
+        let wants_tls = url.tls || proxy.is_some_and(|proxy| proxy.tls);
+        let config = wants_tls.then(|| self.tls()).transpose()?;
+        let stream = match proxy {
+            None => {
+                let tcp = dial::tcp(&url.host, url.port).await;
+                Ok(Box::new(tcp.map_err(|why| format!("can't be connected to ({why})"))?) as _)
+            }
+            Some(proxy) if url.tls => proxy.tunnel(config.clone(), &url.host, url.port).await,
+            Some(proxy) => proxy.reach(config.clone()).await,
+        };
+        let stream = stream.map_err(|why| format!("can't be reached: {why}"))?;
+        match config.filter(|_| url.tls) {
+            None => shake(TokioIo::new(stream)).await,
+            Some(config) => {
+                let tls = dial::tls(config, &url.host, stream).await;
+                shake(TokioIo::new(
+                    tls.map_err(|why| format!("TLS failed ({why})"))?,
+                ))
+                .await
             }
         }
     }

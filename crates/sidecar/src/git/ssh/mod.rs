@@ -28,8 +28,9 @@ use tokio::runtime::Runtime;
 
 use self::known_hosts::Verdict;
 use super::credentials;
-use super::dial::{CONNECT, dial};
-use super::http::within;
+use super::http::{CONNECT, within};
+use crate::dial;
+
 use super::wire::{self, Greeting, Pack, Reference, Shallow, Wanted};
 
 pub use self::keys::KeyFiles;
@@ -112,12 +113,12 @@ impl Conversation {
         };
         let connecting = within(
             deadline.min(Instant::now() + CONNECT),
-            dial(&url.host, url.port),
+            dial::tcp(&url.host, url.port),
         );
         let stream = runtime
             .block_on(connecting)
-            .unwrap_or_else(|| Err("connecting took too long".to_owned()))
-            .map_err(shown)?;
+            .unwrap_or_else(|| Err("it takes too long".to_owned()))
+            .map_err(|why| shown(format!("connecting to {why}")))?;
         let greeting = async {
             let mut handle = client::connect_stream(Arc::new(config(&host)), stream, host)
                 .await

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
@@ -36,7 +37,7 @@ impl Ground {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            client: Client::new().unwrap(),
+            client: Client::new(Arc::default()).unwrap(),
             trees: 0,
         }
     }
