@@ -502,6 +502,21 @@ fn what_the_server_says_is_said() {
         &args,
         "it's! nowhere' does not appear to be a git repository",
     );
+    for (command, said) in [
+        ("exit 3", "git-upload-pack ended there with exit code 3"),
+        ("kill -9 $PPID", "the server closed the connection"),
+    ] {
+        let line = format!("ForceCommand {command}");
+        let dir = ground.dir.path();
+        let server = Server::start(dir, &[&line]);
+        let known = server.known_hosts(&["rsa"]);
+        let other = with(
+            ground.args(&[]),
+            format!("--repo={}", server.url(&ground.app.bare)),
+        );
+        let other = with(other, format!("--ssh-known-hosts-file={}", known.display()));
+        ground.refused(&other, said);
+    }
     // Whoever listens there speaks something else, or nothing.
     let listener = TcpListener::bind(free_addr()).unwrap();
     let addr = listener.local_addr().unwrap();

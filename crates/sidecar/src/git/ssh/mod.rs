@@ -26,11 +26,11 @@ use russh::keys::{
 use russh::{AlgorithmKind, Channel, ChannelMsg, Disconnect, Preferred, SshId};
 use tokio::runtime::Runtime;
 
+use crate::dial;
+
 use self::known_hosts::Verdict;
 use super::credentials;
 use super::http::{CONNECT, within};
-use crate::dial;
-
 use super::wire::{self, Greeting, Pack, Reference, Shallow, Wanted};
 
 pub use self::keys::KeyFiles;
@@ -92,7 +92,8 @@ pub(super) struct Conversation {
     /// What the server's program wrote besides.
     complaint: Vec<u8>,
     exit_code: Option<u32>,
-    ended: bool,
+    /// Why no more comes.
+    ended: Option<String>,
     greeting: Greeting,
 }
 
@@ -140,7 +141,7 @@ impl Conversation {
             rest: Bytes::new(),
             complaint: Vec::new(),
             exit_code: None,
-            ended: false,
+            ended: None,
             greeting: Greeting::Two,
         };
         conversation.greeting = wire::read_greeting(&mut conversation)
@@ -186,10 +187,10 @@ impl Conversation {
         }
     }
 
-    /// What is wrong when no more comes.
-    fn end(&mut self) -> io::Error {
+    /// Why no more comes.
+    fn end(&mut self) -> String {
         let complaint = wire::line(&self.complaint);
-        let why = match (complaint.is_empty(), self.exit_code) {
+        match (complaint.is_empty(), self.exit_code) {
             (false, _) => format!("the server says: {complaint}"),
             (true, Some(code)) => format!("git-upload-pack ended there with exit code {code}"),
             (true, None) => {
@@ -197,11 +198,10 @@ impl Conversation {
                 let ended = within(Instant::now() + GOODBYE, &mut self.handle);
                 match self.runtime.block_on(ended) {
                     Some(Err(stopped)) => stopped.into_text(),
-                    Some(Ok(())) | None => "the server closed the connection".to_owned(),
+                    Some(Ok(())) | None => CLOSED.to_owned(),
                 }
             }
-        };
-        io::Error::new(io::ErrorKind::UnexpectedEof, why)
+        }
     }
 }
 
@@ -209,12 +209,11 @@ impl Read for Conversation {
     /// Never 0: git's answers have ends of their own, so that the end of the conversation is a fault.
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            let message = match self.ended {
-                true => return Err(self.end()),
-                false => self
-                    .runtime
-                    .block_on(within(self.deadline, self.channel.wait())),
-            };
+            if let Some(why) = &self.ended {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why.clone()));
+            }
+            let waiting = within(self.deadline, self.channel.wait());
+            let message = self.runtime.block_on(waiting);
             let message = message.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))?;
             match message {
                 Some(ChannelMsg::Data { data }) => self.rest = data,
@@ -228,7 +227,7 @@ impl Read for Conversation {
                     return Err(io::Error::other("the server does not run git-upload-pack"));
                 }
                 // After the last byte its exit code may come still.
-                Some(ChannelMsg::Close) | None => self.ended = true,
+                Some(ChannelMsg::Close) | None => self.ended = Some(self.end()),
                 Some(_) => {}
             }
         }
@@ -243,7 +242,7 @@ impl Drop for Conversation {
     /// Says that nothing more is wanted, so that the server's program ends well and nothing is left open.
     fn drop(&mut self) {
         let goodbye = async {
-            if !self.ended {
+            if self.ended.is_none() {
                 self.channel.data_bytes(wire::FLUSH).await?;
                 self.channel.eof().await?;
             }
@@ -430,6 +429,8 @@ impl Host {
     }
 }
 
+const CLOSED: &str = "the server closed the connection";
+
 /// russh's errors, in words that tell what to do.
 fn told(error: &russh::Error) -> String {
     match error {
@@ -449,8 +450,9 @@ fn told(error: &russh::Error) -> String {
             "nothing in common with the server in {kind:?}: it speaks {}",
             theirs.join(", ")
         ),
-        russh::Error::HUP | russh::Error::Disconnect => {
-            "the server closed the connection".to_owned()
+        russh::Error::HUP | russh::Error::Disconnect => CLOSED.to_owned(),
+        russh::Error::IO(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            CLOSED.to_owned()
         }
         russh::Error::KeepaliveTimeout => "the server is gone".to_owned(),
         russh::Error::Version => "this is no ssh server".to_owned(),
