@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod config;
+mod dial;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod git;
+mod proxy;
 pub mod publish;
 pub mod tls;
 pub mod topz;

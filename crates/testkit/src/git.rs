@@ -181,6 +181,9 @@ impl State {
             }
             let words: Vec<&str> = lines[0].split(' ').collect();
             let (method, target) = (words[0], words[1]);
+            // A proxy shows the whole URL.
+            let whole = target.strip_prefix("http://");
+            let target = whole.map_or(target, |rest| &rest[rest.find('/').unwrap_or(0)..]);
             let request = format!("{method} {target}");
             self.requests
                 .lock()

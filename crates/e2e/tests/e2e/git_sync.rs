@@ -378,7 +378,7 @@ fn what_is_wrong_is_one_line() {
     check(&[root, "--repo=https://me:pw@host/x"], "--password-file");
     check(
         &[root, "--repo=git@github.com:a/b.git"],
-        "ssh is not spoken",
+        "--ssh-key-file (PODKIT_SSH_KEY_FILE): /etc/git-secret/ssh: No such file",
     );
     check(
         &[root, "--repo=https://a/x", "--repo=https://b/x"],

@@ -45,6 +45,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             An empty source, or one that lost more than `--max-vanish` of its files, is refused. A source that is away \
             changes nothing: what was published stays, also over a restart. A process that is killed at any moment leaves a \
             complete set, and one that was not confirmed is taken back at the next start.\n\n\
+            HTTP servers are asked by the proxies of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; this machine is asked straight.\n\n\
             A reader that opens several files and wants all of one version opens `OUT/..data` once and reads below that.\n\n\
             Ready when a version is published. SIGHUP reads every source anew, and tries again what was refused.",
     admin_port: 9602,

@@ -8,6 +8,7 @@ use podkit_foundation::params::{ParamError, Size};
 
 use super::source::SourceSpec;
 use super::template::TemplateSpec;
+use crate::proxy::Proxies;
 use crate::publish::Client;
 
 podkit_foundation::choices! {
@@ -155,7 +156,7 @@ impl Params {
             }
         }
         if self.ca.is_some() || self.cert.is_some() {
-            Client::new(self.origin_files()).check()?;
+            Client::new(self.origin_files(), Proxies::default()).check()?;
         }
         let files = [
             ("token_file", &self.token_file),

@@ -12,12 +12,15 @@ use tokio::sync::watch;
 use super::metrics::Counts;
 use super::params::Params;
 use super::sync::{Shared, Sync};
-use crate::publish::{Engine, Place, PublishParams, PublishSettings};
+use crate::proxy::Proxies;
+use crate::publish::{Client, Engine, Place, PublishParams, PublishSettings};
 
 /// Reads the parameters and opens the place.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
     params.check()?;
+    let proxies = Proxies::of_the_environment().map_err(Failure::Usage)?;
+    let client = Client::new(params.origin_files(), proxies);
     let publish = PublishParams::from_values(values)?;
     publish.check()?;
     let place = match publish.in_place {
@@ -38,7 +41,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let (round, anew) = watch::channel(0);
     let once = params.once;
     let out = params.out.display().to_string();
-    let sync = Sync::new(params, engine, counts, setup, anew);
+    let sync = Sync::new(params, engine, counts, setup, client, anew);
     Ok(Rc::new(Config {
         shared: sync.shared.clone(),
         sync: RefCell::new(Some(sync)),

@@ -71,6 +71,8 @@ pub(super) struct Sync {
     pub(super) counts: Counts,
     pub(super) lifecycle: Lifecycle,
     settled: fn(),
+    /// Asks HTTP servers.
+    pub(super) client: Client,
     /// Told when everything is to be read anew.
     pub(super) anew: watch::Receiver<u64>,
 }
@@ -84,6 +86,7 @@ impl Sync {
         engine: Engine,
         counts: Counts,
         setup: &Setup,
+        client: Client,
         anew: watch::Receiver<u64>,
     ) -> Self {
         let shared = Shared::default();
@@ -110,6 +113,7 @@ impl Sync {
             counts,
             lifecycle: setup.lifecycle.clone(),
             settled: setup.settled,
+            client,
             anew,
         }
     }
@@ -139,7 +143,7 @@ impl Sync {
                 files: self.params.max_files as usize,
                 bytes: self.params.max_bytes.0,
             },
-            client: Client::new(self.params.origin_files()),
+            client: self.client.clone(),
             token_file: self.params.token_file.clone(),
             etcd_login: (self.params.etcd_user.clone()).zip(self.params.etcd_password_file.clone()),
             period: self.params.period,

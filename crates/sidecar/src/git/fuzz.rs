@@ -11,7 +11,7 @@ pub(crate) const TARGETS: [Target; 5] = [
     Target {
         name: "git-handshake",
         seeds: &[b"001e# service=git-upload-pack\n0000000eversion 2\n0013ls-refs=unborn\n0000"],
-        run: |bytes| drop(wire::read_handshake(bytes)),
+        run: |bytes| drop(wire::read_greeting(bytes)),
     },
     Target {
         name: "git-refs",

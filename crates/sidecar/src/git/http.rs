@@ -2,43 +2,38 @@
 //! one poll to the next.
 
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{HeaderMap, Method, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsConnector;
 
 use super::location::Url;
+use crate::dial::{self, Stream};
+use crate::proxy::{Proxies, Proxy};
 
-const CONNECT: Duration = Duration::from_secs(15);
+/// How long it may take until a server can be asked.
+pub(super) const CONNECT: Duration = Duration::from_secs(15);
 /// Without a byte for so long, the other side is held to be gone.
 const SILENCE: Duration = Duration::from_secs(60);
 /// hyper reads into buffers of so many bytes at most.
 const BUFFER_BYTES_MAX: usize = 128 * 1024;
 const REDIRECTIONS_MAX: usize = 5;
 
-/// A connection, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
 type Sender = SendRequest<Full<Bytes>>;
 
 /// Asks servers. One per thread that waits.
 pub(super) struct Client {
-    runtime: Runtime,
+    runtime: Arc<Runtime>,
     tls: Option<Arc<ClientConfig>>,
+    proxies: Arc<Proxies>,
     /// The connection that was used last, and where it leads.
     kept: Option<(bool, String, Sender)>,
 }
@@ -66,15 +61,21 @@ pub(super) struct Answer<'a> {
 }
 
 impl Client {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(proxies: Arc<Proxies>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         Ok(Self {
-            runtime,
+            runtime: Arc::new(runtime),
             tls: None,
+            proxies,
             kept: None,
         })
+    }
+
+    /// What drives other conversations of this thread.
+    pub(super) fn runtime(&self) -> Arc<Runtime> {
+        self.runtime.clone()
     }
 
     /// Sends a request. A GET follows where it is sent to, as git does.
@@ -129,7 +130,9 @@ impl Client {
         let authority = url.authority();
         let kept = self.kept.take();
         let kept = kept.filter(|(tls, to, _)| (*tls, to) == (url.tls, &authority));
-        if url.tls && self.tls.is_none() {
+        let proxy = self.proxies.of(url.tls, &url.host, url.port);
+        let wants_tls = url.tls || proxy.is_some_and(|proxy| proxy.tls);
+        if wants_tls && self.tls.is_none() {
             self.tls = Some(tls_config()?);
         }
         let tls = self.tls.clone();
@@ -145,7 +148,7 @@ impl Client {
         };
         let shown = |error: &hyper::Error| format!("{url}: {}", cause(error));
         if let Some(mut sender) = reused {
-            let sent = sender.send_request(request.build(url)?);
+            let sent = sender.send_request(request.build(url, proxy)?);
             match runtime.block_on(within(deadline, sent)) {
                 Some(Ok(response)) => {
                     self.kept = Some((url.tls, authority, sender));
@@ -155,7 +158,10 @@ impl Client {
                 None => return Err(format!("{url} does not answer")),
             }
         }
-        let connecting = within(deadline.min(Instant::now() + CONNECT), connect(url, tls));
+        let connecting = within(
+            deadline.min(Instant::now() + CONNECT),
+            connect(url, tls, proxy),
+        );
         let stream = runtime
             .block_on(connecting)
             .unwrap_or_else(|| Err(format!("{url}: connecting took too long")))?;
@@ -167,7 +173,7 @@ impl Client {
             // What goes wrong is told where the answer is read.
             drop(connection.await);
         }));
-        let sent = sender.send_request(request.build(url)?);
+        let sent = sender.send_request(request.build(url, proxy)?);
         match runtime.block_on(within(deadline, sent)) {
             Some(Ok(response)) => {
                 self.kept = Some((url.tls, authority, sender));
@@ -180,10 +186,20 @@ impl Client {
 }
 
 impl Request<'_> {
-    fn build(&self, url: &Url) -> Result<hyper::Request<Full<Bytes>>, String> {
+    fn build(
+        &self,
+        url: &Url,
+        proxy: Option<&Proxy>,
+    ) -> Result<hyper::Request<Full<Bytes>>, String> {
+        // Through a tunnel the proxy sees nothing.
+        let proxy = proxy.filter(|_| !url.tls);
+        let uri = match proxy {
+            Some(_) => format!("{url}{}", self.path),
+            None => format!("{}{}", url.path, self.path),
+        };
         let mut builder = hyper::Request::builder()
             .method(self.method.clone())
-            .uri(format!("{}{}", url.path, self.path))
+            .uri(uri)
             .header(HOST, url.authority())
             .header(
                 USER_AGENT,
@@ -198,6 +214,9 @@ impl Request<'_> {
         if let Some(authorization) = &self.authorization {
             builder = builder.header(AUTHORIZATION, authorization);
         }
+        if let Some(authorization) = proxy.and_then(Proxy::authorization) {
+            builder = builder.header(PROXY_AUTHORIZATION, authorization);
+        }
         let body = Full::new(Bytes::from(self.body.clone()));
         builder
             .body(body)
@@ -206,7 +225,7 @@ impl Request<'_> {
 }
 
 /// The future's value, or None when it is not there in time.
-async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
+pub(super) async fn within<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
     tokio::time::timeout_at(deadline.into(), future).await.ok()
 }
 
@@ -229,32 +248,29 @@ fn redirected(from: &Url, path: &str, location: &str) -> Result<Url, String> {
     }
 }
 
-async fn connect(url: &Url, tls: Option<Arc<ClientConfig>>) -> Result<Box<dyn Stream>, String> {
-    let ips = match url.host.parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => podkit_dataplane::upstream::lookup(&url.host)
-            .await
-            .map_err(|why| format!("{}: {why}", url.host))?,
+async fn connect(
+    url: &Url,
+    tls: Option<Arc<ClientConfig>>,
+    proxy: Option<&Proxy>,
+) -> Result<Box<dyn Stream>, String> {
+    let shown = |why: String| format!("{url}: {why}");
+    let stream = match proxy {
+        None => {
+            let tcp = dial::tcp(&url.host, url.port).await;
+            Box::new(tcp.map_err(|why| format!("connecting to {why}"))?)
+        }
+        Some(proxy) if url.tls => {
+            let tunnel = proxy.tunnel(tls.clone(), &url.host, url.port).await;
+            tunnel.map_err(shown)?
+        }
+        Some(proxy) => proxy.reach(tls.clone()).await.map_err(shown)?,
     };
-    let mut last = format!("{}: no address", url.host);
-    for ip in ips {
-        let tcp = match TcpStream::connect((ip, url.port)).await {
-            Ok(tcp) => tcp,
-            Err(error) => {
-                last = format!("connecting to {ip}:{}: {error}", url.port);
-                continue;
-            }
-        };
-        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
-        let Some(config) = tls.filter(|_| url.tls) else {
-            return Ok(Box::new(tcp));
-        };
-        let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
-        let shaken = TlsConnector::from(config).connect(name, tcp).await;
-        let stream = shaken.map_err(|error| format!("{url}: TLS: {error}"))?;
-        return Ok(Box::new(stream));
+    match tls.filter(|_| url.tls) {
+        None => Ok(stream),
+        Some(config) => dial::tls(config, &url.host, stream)
+            .await
+            .map_err(|why| format!("{url}: TLS: {why}")),
     }
-    Err(last)
 }
 
 /// Trusts the authorities of the machine or of the image.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use gix_hash::ObjectId;
 use podkit_foundation::params::ParamType;
 
+use super::ssh::SshUrl;
 use super::wire::Reference;
 
 /// `[NAME=]URL`.
@@ -22,6 +23,8 @@ pub struct Repo {
 pub enum Location {
     /// A server, over HTTP.
     Http(Url),
+    /// A server, over ssh.
+    Ssh(SshUrl),
     /// A directory with a repository, or a file that is a bundle.
     Path(PathBuf),
 }
@@ -113,6 +116,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(url) => url.fmt(f),
+            Self::Ssh(url) => url.fmt(f),
             Self::Path(path) => path.display().fmt(f),
         }
     }
@@ -129,15 +133,14 @@ impl Location {
         }
         match text.split_once("://") {
             Some(("http" | "https", _)) => Url::parse(text).map(Self::Http),
-            Some(("ssh", _)) => Err(SSH.to_owned()),
+            Some(("ssh", rest)) => SshUrl::parse(rest).map(Self::Ssh),
             Some((scheme, _)) => Err(format!("{scheme}:// is not spoken")),
-            None if text.contains(':') => Err(SSH.to_owned()),
-            None => Err("a path has to be absolute".to_owned()),
+            None => SshUrl::parse_scp(text)
+                .unwrap_or_else(|| Err("a path has to be absolute".to_owned()))
+                .map(Self::Ssh),
         }
     }
 }
-
-const SSH: &str = "ssh is not spoken yet: it needs an ssh program, which the image has not; use https:// with --password-file";
 
 /// A link's or a repository's name: one path component that hides nothing.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
@@ -153,8 +156,7 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 
 impl ParamType for Repo {
     const TYPE_NAME: &'static str = "repository";
-    const EXPECTED: &'static str =
-        "[NAME=] and https://HOST/PATH, http://HOST/PATH, or /PATH of a repository or a bundle";
+    const EXPECTED: &'static str = "[NAME=] and https://HOST/PATH, http://HOST/PATH, ssh://[USER@]HOST[:PORT]/PATH, [USER@]HOST:PATH, or /PATH of a repository or a bundle";
 
     fn parse(text: &str) -> Result<Self, String> {
         let named = text
@@ -165,6 +167,7 @@ impl ParamType for Repo {
         let name = match (name, &location) {
             (Some(name), _) => name.to_owned(),
             (None, Location::Http(url)) => base(Path::new(&url.path)),
+            (None, Location::Ssh(url)) => base(Path::new(&url.path)),
             (None, Location::Path(path)) => base(path),
         };
         check_name(&name)?;

@@ -1,10 +1,10 @@
 //! `git-sync`: a directory in step with a git reference.
 //!
 //! ```text
-//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http ─▶ store (packs) ─▶ checkout ─┐
-//!                          │            │  └───▶ local: a repository, a bundle ───────────▶ signers  │
-//!                          │            └───────▶ submodule, sparse                                  ▼
-//!                          └────────────────────────────────────────────────▶ publish: staged ─▶ link turned
+//!   --period, webhook ──▶ worker ──▶ source ──▶ wire over http, ssh ─▶ store (packs) ─▶ checkout ─────────┐
+//!                          │            │  └───▶ local: a repository, a bundle ────────────────▶ signers  │
+//!                          │            └───────▶ submodule, sparse                                       ▼
+//!                          └─────────────────────────────────────────────────────▶ publish: staged ─▶ link turned
 //! ```
 //!
 //! Each repository has a thread that may wait; the admin server and the webhook are on the main one. What decides (protocol
@@ -27,6 +27,7 @@ mod service;
 mod signers;
 mod source;
 mod sparse;
+mod ssh;
 mod store;
 mod submodule;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use crate::publish::{NEEDS, PublishParams};
 
 pub use location::{Location, RefOf, Repo, Revision, Url};
 pub use params::{Params, Submodules};
+pub use ssh::{KeyFiles, SshUrl};
 
 /// The module, for the registry.
 pub static MODULE: Module = Module {
@@ -65,8 +67,11 @@ static SPEC: ModuleSpec = ModuleSpec {
             What is fetched passes through small buffers: memory grows with the number of objects, about 40 bytes each, not with \
             their size. A full disk leaves the old tree; it is tried again when there is room, and nothing is fetched again \
             meanwhile. A store that is spoilt is fetched anew.\n\n\
-            git's protocol is spoken in its version 2, over http(s). ssh is not spoken: it needs an ssh program, which the image \
-            has not; forges take tokens over https instead (`--password-file`, or a GitHub App). http proxies are not used. \
+            git's protocol is spoken in its version 2 over http(s), and over ssh in this process: no ssh program is needed. Over ssh \
+            the version before is spoken too, for an sshd without `AcceptEnv GIT_PROTOCOL`; such a server gives only commits that a \
+            branch or tag leads to. ssh shows keys from files (`--ssh-key-file`) to servers whose keys are in \
+            `--ssh-known-hosts-file`: ed25519, ecdsa, and rsa by SHA-2. Agents, certificates and ~/.ssh/config are not used. \
+            http(s) goes by the proxies of HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; this machine is asked straight. \
             The authorities of `https` are the machine's or the image's (`SSL_CERT_FILE`).\n\n\
             kubernetes/git-sync's `GITSYNC_…` variables are understood where they mean the same; others are named in the log. \
             Other than there, submodules are off unless asked for.",
@@ -97,6 +102,18 @@ static SPEC: ModuleSpec = ModuleSpec {
         FileUse {
             name: "password-file",
             doc: "The password or token, one line. Read each time.",
+        },
+        FileUse {
+            name: "ssh-key-file",
+            doc: "Private keys for ssh. Read each time.",
+        },
+        FileUse {
+            name: "ssh-key-passphrase-file",
+            doc: "The passphrase of those that are encrypted, one line. Read each time.",
+        },
+        FileUse {
+            name: "ssh-known-hosts-file",
+            doc: "The keys of ssh servers. Read each time.",
         },
         FileUse {
             name: "github-app-private-key-file",

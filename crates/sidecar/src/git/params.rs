@@ -10,6 +10,7 @@ use podkit_foundation::params::{Addr, ParamError, ParamSet as _, Values};
 use super::credentials::{App, Credentials};
 use super::location::{Location, RefOf, Repo, Revision, Url, check_name};
 use super::source::Wish;
+use super::ssh::{self, KeyFiles};
 use super::submodule::is_same_host;
 
 podkit_foundation::choices! {
@@ -27,11 +28,11 @@ podkit_foundation::choices! {
 podkit_foundation::params! {
     /// The parameters of `git-sync` besides those of publishing.
     pub struct Params {
-        /// The repository: https://HOST/PATH, http://HOST/PATH, /PATH of a repository or a bundle; repeatable as NAME=….
+        /// The repository: https://HOST/PATH, ssh://USER@HOST/PATH, USER@HOST:PATH, /PATH of a repository or a bundle; repeatable as NAME=….
         ///
         /// NAME is that of the link, and of the repository in logs and metrics; without it the last part of the path
-        /// without `.git`. A repository on this machine is read where it is, without a copy. Servers must speak version 2 of
-        /// git's protocol (git 2.18 or newer). ssh is not spoken: see the reference.
+        /// without `.git`. A repository on this machine is read where it is, without a copy. Over http servers
+        /// must speak version 2 of git's protocol (git 2.18 or newer).
         repo: Vec<Repo> { optional: false, also: &["GITSYNC_REPO"] },
         /// What is wanted: a branch, a tag, HEAD, refs/… or a commit's 40 digits; repeatable as NAME=REF for one repository.
         ///
@@ -70,6 +71,19 @@ podkit_foundation::params! {
         github_app_private_key_file: Option<PathBuf> { live: true, also: &["GITSYNC_GITHUB_APP_PRIVATE_KEY_FILE"] },
         /// Where GitHub's API is: https://HOST/api/v3 with GitHub Enterprise Server.
         github_api: String { default: Some("https://api.github.com"), also: &["GITSYNC_GITHUB_BASE_URL"] },
+        /// Private keys for ssh, of OpenSSH's form or PEM: ed25519, ecdsa or rsa; the first that the server takes. Read each time.
+        ///
+        /// Repeatable, or several with `:` between them. Over https none is needed.
+        ssh_key_file: Vec<KeyFiles> { default: Some("/etc/git-secret/ssh"), live: true, also: &["GITSYNC_SSH_KEY_FILE"] },
+        /// A file with the passphrase of keys that are encrypted, one line. Read each time.
+        ssh_key_passphrase_file: Option<PathBuf> { live: true },
+        /// Whether the server's key has to be in --ssh-known-hosts-file; without it whoever answers is believed.
+        ssh_known_hosts: bool { default: Some("true"), also: &["GITSYNC_SSH_KNOWN_HOSTS"] },
+        /// The keys that ssh servers have, in OpenSSH's form. Read each time.
+        ///
+        /// Hashed names, patterns, `[HOST]:PORT` and @revoked are understood; certificates of hosts (@cert-authority) are not
+        /// asked for.
+        ssh_known_hosts_file: PathBuf { default: Some("/etc/git-secret/known_hosts"), live: true, also: &["GITSYNC_SSH_KNOWN_HOSTS_FILE"] },
         /// Where pushes are told of: every repository is looked at at once.
         ///
         /// GitHub's, Gitea's and GitLab's webhooks are understood, at any path. The answer is 202 and does not wait.
@@ -92,8 +106,7 @@ impl Params {
         let params = Self::from_values(values)?;
         let wrong = |field: &str, why: String| Err(ParamError::new(field, why).into());
         if params.repo.is_empty() {
-            let why =
-                "is required; expected https://HOST/PATH, or /PATH of a repository or a bundle";
+            let why = "is required; expected https://HOST/PATH, USER@HOST:PATH, or /PATH of a repository or a bundle";
             return wrong("repo", why.to_owned());
         }
         let mut names = BTreeSet::new();
@@ -198,6 +211,17 @@ impl Params {
         }
     }
 
+    fn ssh(&self) -> ssh::Settings {
+        let keys = self.ssh_key_file.iter();
+        ssh::Settings {
+            keys: keys.flat_map(|files| files.0.iter().cloned()).collect(),
+            passphrase: self.ssh_key_passphrase_file.clone(),
+            known_hosts: self
+                .ssh_known_hosts
+                .then(|| self.ssh_known_hosts_file.clone()),
+        }
+    }
+
     /// The link of a repository.
     pub(super) fn link_of(&self, repo: &Repo) -> PathBuf {
         self.root.join(self.link.as_ref().unwrap_or(&repo.name))
@@ -219,6 +243,7 @@ impl Params {
             submodules: self.submodules,
             signers: self.verify.clone(),
             credentials: self.credentials()?,
+            ssh: self.ssh(),
             store: self.root.join(".podkit-git").join(&repo.name).join("store"),
         })
     }
@@ -227,6 +252,19 @@ impl Params {
     pub(super) fn read_files(&self) -> Result<(), ParamError> {
         use super::{credentials, signers, sparse};
         let wrong = |field: &'static str| move |why: String| ParamError::new(field, why);
+        let mut locations = self.repo.iter().map(|repo| &repo.location);
+        if locations.any(|location| matches!(location, Location::Ssh(_))) {
+            let settings = self.ssh();
+            let file = settings.passphrase.as_ref();
+            let passphrase = file.map(|file| credentials::read("file", file)).transpose();
+            let passphrase = passphrase.map_err(wrong("ssh_key_passphrase_file"))?;
+            for path in &settings.keys {
+                ssh::read_key(path, passphrase.as_deref()).map_err(wrong("ssh_key_file"))?;
+            }
+            if let Some(path) = &settings.known_hosts {
+                ssh::KnownHosts::read(path).map_err(wrong("ssh_known_hosts_file"))?;
+            }
+        }
         if let Some(path) = &self.sparse {
             sparse::Sparse::read(path).map_err(wrong("sparse"))?;
         }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use podkit_dataplane::module::{Once, Section, Service, Setup};
@@ -13,6 +14,7 @@ use podkit_foundation::params::{Param, ParamError, ParamSet as _, Values};
 use podkit_foundation::telemetry::metrics::Registry;
 use tracing::warn;
 
+use crate::proxy::Proxies;
 use crate::publish::{Engine, Place, PublishParams, PublishSettings};
 
 use super::location::Repo;
@@ -33,11 +35,15 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         return Err(ParamError::new("max_connections_per_ip", "needs --webhook").into());
     }
     warn_of_foreign_variables();
+    if !params.ssh_known_hosts {
+        warn!("--ssh-known-hosts=false: whoever answers is believed to be the ssh server");
+    }
     std::fs::create_dir_all(&params.root)
         .map_err(|error| Failure::runtime(format!("--root {}", params.root.display()), error))?;
+    let proxies = Arc::new(Proxies::of_the_environment().map_err(Failure::Usage)?);
     let mut workers = Vec::new();
     for repo in &params.repo {
-        workers.push(worker(&params, &publish, repo)?);
+        workers.push(worker(&params, &publish, repo, proxies.clone())?);
     }
     let all: Vec<Repository> = workers
         .iter()
@@ -70,7 +76,12 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }))
 }
 
-fn worker(params: &Params, publish: &PublishParams, repo: &Repo) -> Result<Worker, Failure> {
+fn worker(
+    params: &Params,
+    publish: &PublishParams,
+    repo: &Repo,
+    proxies: Arc<Proxies>,
+) -> Result<Worker, Failure> {
     let wish = params.wish(repo)?;
     let link = params.link_of(repo);
     let place = match publish.in_place {
@@ -92,6 +103,7 @@ fn worker(params: &Params, publish: &PublishParams, repo: &Repo) -> Result<Worke
         period: params.period,
         timeout: params.sync_timeout,
         sparse: params.sparse.clone(),
+        proxies,
         engine,
     })
 }

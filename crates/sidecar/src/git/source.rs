@@ -1,7 +1,7 @@
 //! One repository: what its reference leads to now, and the files of a commit.
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -19,9 +19,10 @@ use super::pack::{self, Objects};
 use super::params::Submodules;
 use super::signers::Signers;
 use super::sparse::Sparse;
+use super::ssh::{self, Conversation};
 use super::store::Store;
 use super::submodule;
-use super::wire::{self, Reference, Wanted};
+use super::wire::{self, Greeting, Pack, Reference, Wanted};
 
 /// Submodules in each other at most.
 const NESTED_MAX: usize = 8;
@@ -36,6 +37,7 @@ pub(super) struct Wish {
     pub(super) submodules: Submodules,
     pub(super) signers: Option<PathBuf>,
     pub(super) credentials: Credentials,
+    pub(super) ssh: ssh::Settings,
     /// Where the store may be.
     pub(super) store: PathBuf,
 }
@@ -46,6 +48,8 @@ pub(super) struct Source {
     door: Door,
     /// The server's address, once it has said that it speaks version 2.
     greeted: Option<Url>,
+    /// Over ssh: what a look has begun, so that a fetch needs no other connection.
+    conversation: Option<Conversation>,
     nested: usize,
 }
 
@@ -63,6 +67,7 @@ impl Source {
             door: Door::new(wish.credentials.clone()),
             wish,
             greeted: None,
+            conversation: None,
             nested: 0,
         }
     }
@@ -70,6 +75,11 @@ impl Source {
     /// Where the store is, or may be.
     pub(super) fn store_path(&self) -> &Path {
         &self.wish.store
+    }
+
+    /// Until the next look no connection is needed. That of http is kept, where the server keeps it.
+    pub(super) fn rest(&mut self) {
+        self.conversation = None;
     }
 
     /// The commit that the reference leads to now. Of a server this is one small request, once it is known.
@@ -84,6 +94,11 @@ impl Source {
         let names = self.wish.revision.names();
         let references = match &self.wish.location {
             Location::Http(_) => self.ask(client, deadline, &names)?,
+            Location::Ssh(url) => {
+                let runtime = client.runtime();
+                let conversation = Conversation::open(runtime, url, &self.wish.ssh, deadline)?;
+                self.conversation.insert(conversation).references(&names)?
+            }
             Location::Path(path) if path.is_file() => Bundle::open(path)?.references,
             Location::Path(path) => {
                 let repository = Repository::open(path)?;
@@ -209,7 +224,7 @@ impl Source {
                 store.note(commit, &[]).map_err(store_failed)?;
                 Ok(Held::Stored(store))
             }
-            Location::Http(_) => {
+            Location::Http(_) | Location::Ssh(_) => {
                 let store = self.store().map_err(store_failed)?;
                 if store.have().is_some_and(|(have, _)| have == commit) {
                     return Ok(Held::Stored(store));
@@ -231,7 +246,7 @@ impl Source {
 
     fn is_stored(&self) -> bool {
         match &self.wish.location {
-            Location::Http(_) => true,
+            Location::Http(_) | Location::Ssh(_) => true,
             Location::Path(path) => path.is_file(),
         }
     }
@@ -269,21 +284,25 @@ impl Source {
             shallow: shallow.clone(),
             depth: self.wish.depth,
         };
-        let answer = self
-            .command(client, deadline, wire::fetch(&wanted))
-            .map_err(Failed::Other)?;
-        let other = |error: io::Error| Failed::Other(error.to_string());
-        let (change, mut pack) = wire::read_fetch(answer.body).map_err(other)?;
-        if let Err(error) = store.take(&mut pack) {
-            return Err(match (pack.broken, have) {
-                // The connection is to blame, or the server: the store is as it was.
-                (Some(broken), _) => Failed::Other(broken),
-                (None, None) if pack::is_bad(&error) => Failed::Other(error.to_string()),
-                // What deltas build on may be spoilt, or the disk is full.
-                _ => self.disk(&error),
-            });
-        }
-        pack.read_to_end(&mut Vec::new()).map_err(other)?;
+        let change = match self.wish.location.clone() {
+            Location::Ssh(url) => {
+                let begun = self.conversation.take().map_or_else(
+                    || Conversation::open(client.runtime(), &url, &self.wish.ssh, deadline),
+                    Ok,
+                );
+                let mut conversation = begun.map_err(Failed::Other)?;
+                let (change, mut pack) = conversation.fetch(&wanted).map_err(Failed::Other)?;
+                self.take(store, &mut pack, have)?;
+                change
+            }
+            _ => {
+                let answer = self.command(client, deadline, wire::fetch(&wanted));
+                let read = wire::read_fetch(answer.map_err(Failed::Other)?.body);
+                let (change, mut pack) = read.map_err(|error| Failed::Other(error.to_string()))?;
+                self.take(store, &mut pack, have)?;
+                change
+            }
+        };
         shallow.retain(|commit| !change.unshallow.contains(commit));
         for commit in change.shallow {
             if !shallow.contains(&commit) {
@@ -292,6 +311,27 @@ impl Source {
         }
         let noted = store.note(commit, &shallow);
         noted.map_err(|error| self.disk(&error))
+    }
+
+    /// Puts a pack into the store.
+    fn take(
+        &self,
+        store: &Store,
+        pack: &mut Pack<impl Read>,
+        have: Option<ObjectId>,
+    ) -> Result<(), Failed> {
+        if let Err(error) = store.take(pack) {
+            return Err(match (pack.broken.take(), have) {
+                // The connection is to blame, or the server: the store is as it was.
+                (Some(broken), _) => Failed::Other(broken),
+                (None, None) if pack::is_bad(&error) => Failed::Other(error.to_string()),
+                // What deltas build on may be spoilt, or the disk is full.
+                _ => self.disk(&error),
+            });
+        }
+        let read = pack.read_to_end(&mut Vec::new());
+        read.map_err(|error| Failed::Other(error.to_string()))?;
+        Ok(())
     }
 
     /// Sends a command; first, when the server isn't known yet, the greeting.
@@ -320,7 +360,12 @@ impl Source {
                 good(&answer, self.door.credentials()).inspect_err(|_| self.door.forget())?;
                 let mut body = answer.body;
                 let url = answer.url;
-                wire::read_handshake(&mut body).map_err(|error| format!("{url}: {error}"))?;
+                let greeting = wire::read_greeting(&mut body);
+                if greeting.map_err(|error| format!("{url}: {error}"))? != Greeting::Two {
+                    return Err(format!(
+                        "{url}: the server speaks an old protocol; expected protocol version 2 (git 2.18 or newer)"
+                    ));
+                }
                 io::copy(&mut body, &mut io::sink()).map_err(|error| error.to_string())?;
                 url
             }
@@ -372,6 +417,7 @@ impl Source {
                     true => self.wish.credentials.clone(),
                     false => Credentials::Nobody,
                 },
+                ssh: self.wish.ssh.clone(),
                 location,
                 revision: Revision::Commit(link.commit),
                 depth: 1,

@@ -33,6 +33,10 @@ pub(super) fn find(text: &str, path: &str, parent: &Location) -> Result<Location
 
 fn resolve(url: &str, parent: &Location) -> Result<Location, String> {
     let relative = url.starts_with("./") || url.starts_with("../");
+    if let (true, Location::Ssh(parent)) = (relative, parent) {
+        let path = joined(&parent.path, url)?;
+        return Ok(Location::Ssh(parent.with_path(path)));
+    }
     let whole = match relative {
         true => {
             let base = parent.to_string();
@@ -45,25 +49,35 @@ fn resolve(url: &str, parent: &Location) -> Result<Location, String> {
                 }
                 None => ("", base.as_str()),
             };
-            let mut parts: Vec<&str> = below.split('/').filter(|part| !part.is_empty()).collect();
-            for part in url.split('/') {
-                match part {
-                    "." | "" => {}
-                    ".." => {
-                        parts.pop().ok_or("leads above the top")?;
-                    }
-                    part => parts.push(part),
-                }
-            }
-            format!("{root}/{}", parts.join("/"))
+            format!("{root}{}", joined(below, url)?)
         }
         false => url.to_owned(),
     };
     match (Location::parse(&whole)?, parent) {
-        (Location::Path(_), Location::Http(_)) => {
+        (Location::Path(_), Location::Http(_) | Location::Ssh(_)) => {
             Err("a repository of a server can't name a path of this machine".to_owned())
         }
         (location, _) => Ok(location),
+    }
+}
+
+/// A path from another one on. Nothing is above the top or somebody's home.
+fn joined(base: &str, path: &str) -> Result<String, String> {
+    let mut parts: Vec<&str> = base.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => {
+                let left = parts.pop().filter(|part| !part.starts_with('~'));
+                left.ok_or("leads above the top")?;
+            }
+            part => parts.push(part),
+        }
+    }
+    let top = if base.starts_with('/') { "/" } else { "" };
+    match parts.is_empty() {
+        true => Err("leads to no repository".to_owned()),
+        false => Ok(format!("{top}{}", parts.join("/"))),
     }
 }
 
@@ -73,7 +87,8 @@ pub(super) fn is_same_host(one: &Location, other: &Location) -> bool {
         Location::Http(Url {
             tls, host, port, ..
         }) => Some((*tls, host.clone(), *port)),
-        Location::Path(_) => None,
+        // A key stays where it is: what is shown of it is good for that server only.
+        Location::Ssh(_) | Location::Path(_) => None,
     };
     door(one).is_some() && door(one) == door(other)
 }
@@ -113,12 +128,26 @@ mod tests {
         check("../../../x", "https://host/team/app", Err(()));
         check("../x", "/srv/git/app.git", Ok("/srv/git/x"));
         check("https://other/x", "https://host/app", Ok("https://other/x"));
+        check(
+            "../x.git",
+            "ssh://me@host:2222/team/app.git",
+            Ok("ssh://me@host:2222/team/x.git"),
+        );
+        check("../x", "git@host:team/app", Ok("git@host:team/x"));
+        check("../x", "git@host:app", Ok("git@host:x"));
+        check("../../x", "git@host:app", Err(()));
+        check("../x", "git@host:/srv/app", Ok("ssh://git@host/srv/x"));
+        check("../x", "ssh://host/~me/app", Ok("ssh://git@host/~me/x"));
+        check("../../x", "ssh://host/~me/app", Err(()));
+        check("git@host:x", "https://host/app", Ok("git@host:x"));
+        check("https://host/x", "git@host:app", Ok("https://host/x"));
     }
 
     #[test]
     fn a_server_names_no_path_here() {
         check("/etc", "https://host/app", Err(()));
         check("file:///etc", "https://host/app", Err(()));
+        check("/etc", "git@host:app", Err(()));
         check("/srv/x", "/srv/app", Ok("/srv/x"));
     }
 

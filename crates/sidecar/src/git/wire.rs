@@ -3,6 +3,7 @@
 //! Written here and not taken from `gix-protocol`: two requests are all that is needed, without negotiation, and so a poll
 //! is one request (the handshake is remembered by whoever calls).
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 
 use gix_hash::ObjectId;
@@ -68,7 +69,7 @@ fn bad(why: impl Into<String>) -> io::Error {
 }
 
 /// A packet's text without its end of line; what others wrote is shown on one line and not at any length.
-fn line(bytes: &[u8]) -> String {
+pub(super) fn line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let text = text.trim_end();
     text.chars()
@@ -81,7 +82,7 @@ fn put(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(format!("{:04x}{text}", text.len() + 4).as_bytes());
 }
 
-const FLUSH: &[u8] = b"0000";
+pub(super) const FLUSH: &[u8] = b"0000";
 const DELIMITER: &[u8] = b"0001";
 
 fn command(name: &str) -> Vec<u8> {
@@ -96,11 +97,36 @@ fn command(name: &str) -> Vec<u8> {
     out
 }
 
+/// What a server says first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// It speaks version 2.
+    Two,
+    /// It speaks the version before (gitprotocol-pack(5)): it names all that it has.
+    Old(Old),
+}
+
+/// An old greeting.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Old {
+    /// With what tags lead to.
+    pub(super) references: Vec<Reference>,
+    /// By what tags lead to: the tags. Only what has a name can be asked for.
+    tags: BTreeMap<ObjectId, ObjectId>,
+    capabilities: Vec<String>,
+}
+
 /// Reads what the server can do; an error when that is not enough.
-pub(super) fn read_handshake(from: impl Read) -> io::Result<()> {
+pub(super) fn read_greeting(from: impl Read) -> io::Result<Greeting> {
     let mut packets = Packets::new(from);
-    let mut version = None;
+    let mut is_two = false;
+    let mut old: Option<Old> = None;
+    let mut lines = 0;
     loop {
+        lines += 1;
+        if lines > LINES_MAX {
+            return Err(bad(format!("more than {LINES_MAX} references")));
+        }
         match packets.next()? {
             // HTTP names its service first (gitprotocol-http(5)).
             Packet::Data(text) if text.starts_with(b"# service=") => {
@@ -109,22 +135,59 @@ pub(super) fn read_handshake(from: impl Read) -> io::Result<()> {
                 }
             }
             Packet::Data(text) => {
-                let text = line(text);
-                match (version, text.as_str()) {
-                    (None, "version 2") => version = Some(2),
-                    (None, _) => {
-                        let why = "the server speaks an old protocol; expected protocol version 2 (git 2.18 or newer)";
-                        return Err(bad(why));
-                    }
-                    (Some(_), "object-format=sha256") => {
-                        return Err(bad("its objects are named by SHA-256; expected SHA-1"));
-                    }
-                    (Some(_), _) => {}
+                if old.is_none() && line(text) == "version 2" {
+                    is_two = true;
+                } else if old.is_none() && line(text) == "version 1" {
+                } else if !is_two {
+                    old.get_or_insert_default().add(text)?;
+                } else if line(text) == "object-format=sha256" {
+                    return Err(bad(SHA256));
                 }
             }
-            Packet::Flush if version.is_some() => return Ok(()),
+            Packet::Flush if is_two => return Ok(Greeting::Two),
+            Packet::Flush => return Ok(Greeting::Old(old.unwrap_or_default())),
             _ => return Err(bad("the server says nothing of what it can do")),
         }
+    }
+}
+
+const SHA256: &str = "its objects are named by SHA-256; expected SHA-1";
+
+impl Old {
+    /// A line of an old greeting: `ID NAME`, the first with what the server can do behind a NUL.
+    fn add(&mut self, text: &[u8]) -> io::Result<()> {
+        let no_reference = || bad(format!("\"{}\" is no reference", line(text)));
+        let text = String::from_utf8_lossy(text);
+        let (text, capabilities) = text.split_once('\0').unwrap_or((&text, ""));
+        let words = capabilities.split_ascii_whitespace().map(str::to_owned);
+        self.capabilities.extend(words);
+        if self.can("object-format=sha256") {
+            return Err(bad(SHA256));
+        }
+        let (id, name) = text.trim_end().split_once(' ').ok_or_else(no_reference)?;
+        // A shallow repository names where it ends.
+        if id == "shallow" {
+            return Ok(());
+        }
+        let id = ObjectId::from_hex(id.as_bytes()).map_err(|_| no_reference())?;
+        match (name.strip_suffix("^{}"), self.references.last_mut()) {
+            // Nothing is there yet.
+            (Some("capabilities"), _) => {}
+            (Some(tag), Some(last)) if last.name == tag => {
+                self.tags.insert(id, last.id);
+                last.id = id;
+            }
+            (Some(_), _) => return Err(no_reference()),
+            (None, _) => self.references.push(Reference {
+                name: name.to_owned(),
+                id,
+            }),
+        }
+        Ok(())
+    }
+
+    fn can(&self, capability: &str) -> bool {
+        self.capabilities.iter().any(|found| found == capability)
     }
 }
 
@@ -217,6 +280,75 @@ pub(super) fn fetch(wanted: &Wanted) -> Vec<u8> {
     out
 }
 
+/// Asks for a pack in the old version, all at once.
+pub(super) fn fetch_old(wanted: &Wanted, old: &Old) -> io::Result<Vec<u8>> {
+    for need in ["side-band-64k", "ofs-delta"] {
+        if !old.can(need) {
+            return Err(bad(format!(
+                "the server speaks an old protocol, and without {need}"
+            )));
+        }
+    }
+    if wanted.depth > 0 && !old.can("shallow") {
+        return Err(bad(
+            "the server can't leave out history; expected --depth=0",
+        ));
+    }
+    let want = old.tags.get(&wanted.want).unwrap_or(&wanted.want);
+    let has_name = old
+        .references
+        .iter()
+        .any(|reference| reference.id == wanted.want);
+    let by_id = ["allow-tip-sha1-in-want", "allow-reachable-sha1-in-want"];
+    if !has_name && !by_id.iter().any(|capability| old.can(capability)) {
+        return Err(bad(format!(
+            "no branch or tag leads to {}, and the server speaks an old protocol, in which only these can be asked for; \
+             expected version 2 (in sshd_config: AcceptEnv GIT_PROTOCOL)",
+            wanted.want
+        )));
+    }
+    let mut out = Vec::new();
+    let mut words = vec!["side-band-64k", "ofs-delta"];
+    words.extend(["no-progress"].iter().filter(|word| old.can(word)));
+    if wanted.have.is_some() && old.can("thin-pack") {
+        words.push("thin-pack");
+    }
+    put(&mut out, &format!("want {want} {}\n", words.join(" ")));
+    for commit in &wanted.shallow {
+        put(&mut out, &format!("shallow {commit}\n"));
+    }
+    if wanted.depth > 0 {
+        put(&mut out, &format!("deepen {}\n", wanted.depth));
+    }
+    out.extend_from_slice(FLUSH);
+    if let Some(commit) = wanted.have {
+        put(&mut out, &format!("have {commit}\n"));
+    }
+    put(&mut out, "done\n");
+    Ok(out)
+}
+
+/// Reads the answer to [`fetch_old`]; the pack itself comes from the reader returned.
+pub(super) fn read_fetch_old<R: Read>(from: R, wanted: &Wanted) -> io::Result<(Shallow, Pack<R>)> {
+    let mut packets = Packets::new(from);
+    let mut shallow = Shallow::default();
+    // Only who asks for less than all is told where history ends.
+    if wanted.depth > 0 {
+        while let Packet::Data(text) = packets.next()? {
+            shallow.add(&line(text))?;
+            if shallow.shallow.len() + shallow.unshallow.len() > LINES_MAX {
+                return Err(bad(format!("more than {LINES_MAX} lines before the pack")));
+            }
+        }
+    }
+    // Whether what is here is known there. The pack is whole in both cases.
+    match packets.next()? {
+        Packet::Data(text) if text.starts_with(b"NAK") || text.starts_with(b"ACK ") => {}
+        _ => return Err(bad("the server sends no pack")),
+    }
+    Ok((shallow, Pack::new(packets)))
+}
+
 /// The answer to [`fetch`] up to its pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Shallow {
@@ -247,13 +379,7 @@ pub(super) fn read_fetch<R: Read>(from: R) -> io::Result<(Shallow, Pack<R>)> {
         }
         if section.is_empty() {
             if text == "packfile" {
-                let pack = Pack {
-                    packets,
-                    broken: None,
-                    at: 0,
-                    ended: false,
-                };
-                return Ok((shallow, pack));
+                return Ok((shallow, Pack::new(packets)));
             }
             section = text;
             continue;
@@ -261,13 +387,20 @@ pub(super) fn read_fetch<R: Read>(from: R) -> io::Result<(Shallow, Pack<R>)> {
         if section != "shallow-info" {
             continue;
         }
+        shallow.add(&text)?;
+    }
+}
+
+impl Shallow {
+    fn add(&mut self, text: &str) -> io::Result<()> {
         let (list, id) = match text.split_once(' ') {
-            Some(("shallow", id)) => (&mut shallow.shallow, id),
-            Some(("unshallow", id)) => (&mut shallow.unshallow, id),
+            Some(("shallow", id)) => (&mut self.shallow, id),
+            Some(("unshallow", id)) => (&mut self.unshallow, id),
             _ => return Err(bad(format!("\"{text}\" among shallow commits"))),
         };
         let id = ObjectId::from_hex(id.as_bytes());
         list.push(id.map_err(|_| bad(format!("\"{text}\" names no commit")))?);
+        Ok(())
     }
 }
 
@@ -299,6 +432,15 @@ impl<R: Read> BufRead for Pack<R> {
 }
 
 impl<R: Read> Pack<R> {
+    fn new(packets: Packets<R>) -> Self {
+        Self {
+            packets,
+            broken: None,
+            at: 0,
+            ended: false,
+        }
+    }
+
     /// Sees to it that there is something in the buffer, or that it is known that nothing more comes.
     fn advance(&mut self) -> io::Result<()> {
         while !self.ended && (self.at == 0 || self.at >= self.packets.buffer.len()) {

@@ -11,6 +11,8 @@ use tracing::{debug, info, warn};
 
 use crate::publish::{Back, Engine, Published, Refused, Step};
 
+use crate::proxy::Proxies;
+
 use super::http::Client;
 use super::source::Source;
 
@@ -97,6 +99,7 @@ pub(super) struct Worker {
     pub(super) timeout: Duration,
     /// What decides on the files besides the commit, read each time.
     pub(super) sparse: Option<PathBuf>,
+    pub(super) proxies: Arc<Proxies>,
 }
 
 /// How a look ended.
@@ -115,7 +118,7 @@ enum Failed {
 impl Worker {
     /// Looks until the bell is gone.
     fn run(mut self, bell: &Receiver<Wake>) {
-        let mut client = match Client::new() {
+        let mut client = match Client::new(self.proxies.clone()) {
             Ok(client) => client,
             Err(error) => {
                 self.shared.lock().trouble = Some(format!("starting: {error}"));
@@ -144,7 +147,7 @@ impl Worker {
 
     /// Looks once.
     pub(super) fn once(mut self) -> Result<(), String> {
-        let mut client = Client::new().map_err(|error| error.to_string())?;
+        let mut client = Client::new(self.proxies.clone()).map_err(|error| error.to_string())?;
         if let Some(line) = self.engine.resume() {
             warn!(
                 repo = self.name,
@@ -159,6 +162,7 @@ impl Worker {
     fn turn(&mut self, client: &mut Client, state: &mut State) -> Result<(), String> {
         let begun = Instant::now();
         let looked = self.look(client, state);
+        self.source.rest();
         let seconds = begun.elapsed().as_secs_f64();
         let commit = self.published_commit();
         let mut seen = self.shared.lock();

@@ -3,7 +3,6 @@
 //! One connection a request: requests are seconds apart, and a kept connection would have to be tended.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +12,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use podkit_dataplane::tls::{MadeOf, OriginFile, OriginFiles};
 use podkit_foundation::params::{ParamError, Size};
-use rustix::net::sockopt;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+
+use crate::dial;
+use crate::proxy::{Proxies, Proxy};
 
 /// `http://HOST[:PORT]/PATH` or `https://…`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,11 +114,6 @@ impl fmt::Display for Url {
 
 /// How long a connection may take, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A peer that is silent for this long is asked whether it is there, so often; then the connection has ended. An answer may be a
-/// watch that says nothing for days.
-const QUIET: Duration = Duration::from_secs(15);
-const ASKED: Duration = Duration::from_secs(5);
-const ASKED_TIMES: u32 = 3;
 
 /// Asks. Clones share.
 #[derive(Debug, Clone, Default)]
@@ -132,6 +125,7 @@ struct Inner {
     files: Option<OriginFiles>,
     /// Made when it is first needed: the system's authorities take memory.
     tls: Mutex<Tls>,
+    proxies: Proxies,
 }
 
 #[derive(Debug, Default)]
@@ -142,12 +136,13 @@ struct Tls {
 }
 
 impl Client {
-    /// Trusts these authorities, or those of the system, and shows this certificate. The files are read again with every
-    /// connection.
-    pub fn new(files: OriginFiles) -> Self {
+    /// Trusts these authorities, or those of the system, shows this certificate, and asks by these proxies. The files are read again
+    /// with every connection.
+    pub(crate) fn new(files: OriginFiles, proxies: Proxies) -> Self {
         Self(Arc::new(Inner {
             files: Some(files),
             tls: Mutex::default(),
+            proxies,
         }))
     }
 
@@ -168,18 +163,28 @@ impl Client {
         fields: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Result<http::Response<Incoming>, String> {
+        let proxy = self.0.proxies.of(url.tls, &url.host, url.port);
+        // Through a tunnel the proxy sees nothing.
+        let reads = proxy.filter(|_| !url.tls);
+        let uri = match reads {
+            Some(_) => url.to_string(),
+            None => url.target.clone(),
+        };
         let mut request = http::Request::builder()
             .method(method)
-            .uri(&url.target)
+            .uri(uri)
             .header("Host", url.authority())
             .header("User-Agent", concat!("podkit/", env!("CARGO_PKG_VERSION")));
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
+        if let Some(authorization) = reads.and_then(Proxy::authorization) {
+            request = request.header("Proxy-Authorization", authorization);
+        }
         let request = request
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| format!("can't be asked ({error})"))?;
-        let connecting = tokio::time::timeout(CONNECT, self.connect(url));
+        let connecting = tokio::time::timeout(CONNECT, self.connect(url, proxy));
         let mut sender = connecting
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))??;
@@ -200,21 +205,27 @@ impl Client {
     async fn connect(
         &self,
         url: &Url,
+        proxy: Option<&Proxy>,
     ) -> Result<hyper::client::conn::http1::SendRequest<Full<Bytes>>, String> {
-        let tcp = reach(&url.host, url.port)
-            .await
-            .map_err(|why| format!("can't be connected to ({why})"))?;
-        drop(tcp.set_nodelay(true));
-        keep_asking(&tcp).ok();
-        match url.tls {
-            false => shake(TokioIo::new(tcp)).await,
-            true => {
-                let name = ServerName::try_from(url.host.clone())
-                    .map_err(|_| format!("{} is no name for a certificate", url.host))?;
-                let connector = TlsConnector::from(self.tls()?);
-                let tls = connector.connect(name, tcp).await;
-                let tls = tls.map_err(|error| format!("TLS failed ({error})"))?;
-                shake(TokioIo::new(tls)).await
+        let wants_tls = url.tls || proxy.is_some_and(|proxy| proxy.tls);
+        let config = wants_tls.then(|| self.tls()).transpose()?;
+        let stream = match proxy {
+            None => {
+                let tcp = dial::tcp(&url.host, url.port).await;
+                Ok(Box::new(tcp.map_err(|why| format!("can't be connected to ({why})"))?) as _)
+            }
+            Some(proxy) if url.tls => proxy.tunnel(config.clone(), &url.host, url.port).await,
+            Some(proxy) => proxy.reach(config.clone()).await,
+        };
+        let stream = stream.map_err(|why| format!("can't be reached: {why}"))?;
+        match config.filter(|_| url.tls) {
+            None => shake(TokioIo::new(stream)).await,
+            Some(config) => {
+                let tls = dial::tls(config, &url.host, stream).await;
+                shake(TokioIo::new(
+                    tls.map_err(|why| format!("TLS failed ({why})"))?,
+                ))
+                .await
             }
         }
     }
@@ -279,29 +290,6 @@ fn field(file: OriginFile) -> &'static str {
         OriginFile::Cert => "cert",
         OriginFile::Key => "key",
     }
-}
-
-/// A connection to the first of the host's addresses that takes one.
-async fn reach(host: &str, port: u16) -> Result<TcpStream, String> {
-    let ips = match host.parse::<IpAddr>() {
-        Ok(ip) => vec![ip],
-        Err(_) => podkit_dataplane::upstream::lookup(host).await?,
-    };
-    let mut last = "the name has no address".to_owned();
-    for ip in ips {
-        match TcpStream::connect((ip, port)).await {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => last = error.to_string(),
-        }
-    }
-    Err(last)
-}
-
-fn keep_asking(tcp: &TcpStream) -> rustix::io::Result<()> {
-    sockopt::set_tcp_keepidle(tcp, QUIET)?;
-    sockopt::set_tcp_keepintvl(tcp, ASKED)?;
-    sockopt::set_tcp_keepcnt(tcp, ASKED_TIMES)?;
-    sockopt::set_socket_keepalive(tcp, true)
 }
 
 async fn shake<T>(

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
@@ -23,6 +24,7 @@ use crate::git::http::Client;
 use crate::git::location::{Location, RefOf, Url};
 use crate::git::params::Submodules;
 use crate::git::source::{Source, Wish};
+use crate::git::ssh;
 
 /// A place for repositories and trees.
 struct Ground {
@@ -35,7 +37,7 @@ impl Ground {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            client: Client::new().unwrap(),
+            client: Client::new(Arc::default()).unwrap(),
             trees: 0,
         }
     }
@@ -53,6 +55,11 @@ impl Ground {
             submodules: Submodules::Off,
             signers: None,
             credentials: Credentials::Nobody,
+            ssh: ssh::Settings {
+                keys: Vec::new(),
+                passphrase: None,
+                known_hosts: None,
+            },
             store: self.path().join("store"),
         }
     }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use crate::git::location::{RefOf, Repo};
 use crate::git::sparse::Sparse;
+use crate::git::ssh::KnownHosts;
 use crate::git::wire;
 
 #[test]
@@ -33,8 +34,15 @@ fn repositories_have_names() {
     check("file:///srv/app.bundle", Ok(("app", "/srv/app.bundle")));
     check("/srv/app/.git", Ok(("app", "/srv/app/.git")));
     check("https://me:secret@host/x", Err("--password-file"));
-    check("ssh://git@host/x", Err("ssh is not spoken"));
-    check("git@host:x.git", Err("ssh is not spoken"));
+    check(
+        "ssh://host/team/app.git",
+        Ok(("app", "ssh://git@host/team/app.git")),
+    );
+    check("git@host:x.git", Ok(("x", "git@host:x.git")));
+    check(
+        "site=me@host:~/x.git",
+        Ok(("site", "ssh://me@host/~/x.git")),
+    );
     check("git://host/x", Err("git:// is not spoken"));
     check("app.git", Err("absolute"));
     check("https:///x", Err("no host"));
@@ -102,8 +110,11 @@ fn packet(text: &str) -> Vec<u8> {
 #[test]
 fn what_a_server_can_do_is_read() {
     let check = |bytes: &[u8], expected: &str| {
-        let found =
-            wire::read_handshake(bytes).map_or_else(|error| error.to_string(), |()| String::new());
+        let found = match wire::read_greeting(bytes) {
+            Ok(wire::Greeting::Two) => String::new(),
+            Ok(wire::Greeting::Old(_)) => "old protocol".to_owned(),
+            Err(error) => error.to_string(),
+        };
         assert!(
             found.contains(expected) && found.is_empty() == expected.is_empty(),
             "{found}"
@@ -117,7 +128,12 @@ fn what_a_server_can_do_is_read() {
     );
     check(&[version.clone(), b"0000".to_vec()].concat(), "");
     check(
-        &[service, packet(&format!("{} HEAD\n", "0".repeat(40)))].concat(),
+        &[
+            service,
+            packet(&format!("{} HEAD\n", "0".repeat(40))),
+            b"0000".to_vec(),
+        ]
+        .concat(),
         "old protocol",
     );
     check(
@@ -128,15 +144,93 @@ fn what_a_server_can_do_is_read() {
     check(b"<html>", "no length");
 }
 
+#[test]
+fn an_old_server_names_all_that_it_has() {
+    let id = |digit: char| digit.to_string().repeat(40);
+    let line = |text: &str| packet(&format!("{text}\n"));
+    let greeting = |lines: &[String]| {
+        let mut bytes: Vec<u8> = lines.iter().flat_map(|text| line(text)).collect();
+        bytes.extend(b"0000");
+        wire::read_greeting(&bytes[..])
+    };
+    let can = "side-band-64k ofs-delta shallow thin-pack no-progress agent=git/1";
+    let found = greeting(&[
+        format!("{} HEAD\0{can}", id('a')),
+        format!("{} refs/heads/main", id('a')),
+        format!("{} refs/tags/v1", id('b')),
+        format!("{} refs/tags/v1^{{}}", id('c')),
+    ]);
+    let Ok(wire::Greeting::Old(old)) = found else {
+        panic!("{found:?}");
+    };
+    let names: Vec<String> = old
+        .references
+        .iter()
+        .map(|reference| format!("{} {}", reference.name, reference.id))
+        .collect();
+    let expected = [
+        ("HEAD", 'a'),
+        ("refs/heads/main", 'a'),
+        ("refs/tags/v1", 'c'),
+    ];
+    assert_eq!(
+        names,
+        expected.map(|(name, digit)| format!("{name} {}", id(digit)))
+    );
+
+    let wanted = |digit: char| wire::Wanted {
+        want: gix_hash::ObjectId::from_hex(id(digit).as_bytes()).unwrap(),
+        have: None,
+        shallow: Vec::new(),
+        depth: 1,
+    };
+    // Of an annotated tag its name is asked for, not the commit, which has none.
+    let request = wire::fetch_old(&wanted('c'), &old).unwrap();
+    let words = "side-band-64k ofs-delta no-progress";
+    let expected = [
+        line(&format!("want {} {words}", id('b'))),
+        line("deepen 1"),
+        b"0000".to_vec(),
+        line("done"),
+    ];
+    assert_eq!(
+        String::from_utf8(request),
+        String::from_utf8(expected.concat())
+    );
+    let why = wire::fetch_old(&wanted('d'), &old).unwrap_err().to_string();
+    assert!(why.contains("AcceptEnv GIT_PROTOCOL"), "{why}");
+
+    let answer = [
+        line(&format!("shallow {}", id('c'))),
+        b"0000".to_vec(),
+        line("NAK"),
+        packet("\u{2}progress"),
+        packet("\u{1}PACK"),
+        b"0000".to_vec(),
+    ]
+    .concat();
+    let (shallow, mut pack) = wire::read_fetch_old(&answer[..], &wanted('c')).unwrap();
+    assert_eq!(shallow.shallow, [wanted('c').want]);
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut pack, &mut out).unwrap();
+    assert_eq!(out, "PACK");
+
+    let empty = greeting(&[format!("{} capabilities^{{}}\0{can}", id('0'))]);
+    assert!(matches!(empty, Ok(wire::Greeting::Old(old)) if old.references.is_empty()));
+    let foreign = greeting(&[format!("{} HEAD\0object-format=sha256", id('a'))]);
+    assert!(foreign.unwrap_err().to_string().contains("SHA-256"));
+}
+
 proptest! {
     /// Whatever a server sends, it is an answer or an error.
     #[test]
     fn foreign_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        drop(wire::read_handshake(&bytes[..]));
+        drop(wire::read_greeting(&bytes[..]));
         drop(wire::read_refs(&bytes[..]));
         if let Ok((_, mut pack)) = wire::read_fetch(&bytes[..]) {
             drop(std::io::copy(&mut pack, &mut std::io::sink()));
         }
+        drop(KnownHosts::parse(&String::from_utf8_lossy(&bytes)));
     }
 
     /// The pack is the same however it is cut into packets, progress between them.
