@@ -18,8 +18,8 @@ use super::report::{Goal, Report, figure, rounds};
 use super::{Effort, LOAD_CORE, SERVER_CORE, pin_this_thread, size};
 use crate::machine::require;
 
-/// Servers behind each proxy.
-const SHARDS: usize = 4;
+/// Servers behind each proxy: one, and several.
+const SHARDS: [usize; 2] = [1, 4];
 /// Clients of redis-benchmark.
 const CLIENTS: usize = 50;
 /// Clients for the resident memory.
@@ -29,54 +29,54 @@ const MANY_CLIENTS: usize = 1000;
 struct Case {
     name: &'static str,
     command: &'static str,
+    /// Servers behind the proxy.
+    shards: usize,
     pipeline: usize,
-    /// Operations in a second of the effort.
-    count: usize,
-    /// podkit's share of the best peer's operations per CPU second that is the goal.
+    /// podkit's share of the peer's operations per CPU second that is the goal.
     goal: f64,
 }
 
-const CASES: [Case; 5] = [
-    Case {
-        name: "GET, -P 1",
-        command: "get",
-        pipeline: 1,
-        count: 20_000,
-        goal: 1.3,
-    },
-    Case {
-        name: "SET, -P 1",
-        command: "set",
-        pipeline: 1,
-        count: 20_000,
-        goal: 1.3,
-    },
-    Case {
-        name: "GET, -P 16",
-        command: "get",
-        pipeline: 16,
-        count: 100_000,
-        goal: 2.0,
-    },
-    Case {
-        name: "SET, -P 16",
-        command: "set",
-        pipeline: 16,
-        count: 100_000,
-        goal: 2.0,
-    },
-    Case {
-        name: "MGET of 100 keys",
-        command: "mget",
-        pipeline: 1,
-        count: 2_000,
-        goal: 2.0,
-    },
+const CASES: [Case; 7] = [
+    Case::new("GET, one server, -P 1", "get", 1, 1, 1.3),
+    Case::new("SET, one server, -P 1", "set", 1, 1, 1.3),
+    Case::new("GET, one server, -P 16", "get", 1, 16, 2.0),
+    Case::new("SET, one server, -P 16", "set", 1, 16, 2.0),
+    Case::new("GET, four servers, -P 1", "get", 4, 1, 1.3),
+    Case::new("GET, four servers, -P 16", "get", 4, 16, 2.0),
+    Case::new("MGET of 100 keys, four servers", "mget", 4, 1, 2.0),
 ];
+
+impl Case {
+    const fn new(
+        name: &'static str,
+        command: &'static str,
+        shards: usize,
+        pipeline: usize,
+        goal: f64,
+    ) -> Self {
+        Self {
+            name,
+            command,
+            shards,
+            pipeline,
+            goal,
+        }
+    }
+
+    /// Operations in a second of the effort, about.
+    fn count(&self) -> usize {
+        match (self.command, self.pipeline) {
+            ("mget", _) => 2_000,
+            (_, 1) => 20_000,
+            _ => 100_000,
+        }
+    }
+}
 
 /// A proxy that is measured.
 struct Peer {
     name: &'static str,
+    shards: usize,
     addr: SocketAddr,
     pid: u32,
     _server: Running,
@@ -97,11 +97,16 @@ enum Running {
 
 pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     require(&["redis-server", "redis-benchmark", "nutcracker", "taskset"])?;
-    let servers: Vec<Redis> = (0..SHARDS)
+    let most = SHARDS.into_iter().max().unwrap_or(1);
+    let servers: Vec<Redis> = (0..most)
         .map(|_| Redis::start_on(free_addr(), &[], Some(LOAD_CORE)))
         .collect();
     let addrs: Vec<SocketAddr> = servers.iter().map(|server| server.addr).collect();
-    let mut all = [podkit(binary, &addrs)?, nutcracker(&addrs)?];
+    let mut all = Vec::new();
+    for shards in SHARDS {
+        all.push(podkit(binary, &addrs[..shards])?);
+        all.push(nutcracker(&addrs[..shards])?);
+    }
     pin_this_thread()?;
     for peer in &all {
         // What MGET and GET find.
@@ -114,7 +119,7 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     for round in 0..effort.rounds {
         eprintln!("round {} of {}", round + 1, effort.rounds);
         for (at, case) in CASES.iter().enumerate() {
-            for peer in &mut all {
+            for peer in all.iter_mut().filter(|peer| peer.shards == case.shards) {
                 let (per_cpu, p99) = measure(peer, case, effort)?;
                 peer.per_cpu[at].push(per_cpu);
                 peer.p99[at].push(p99);
@@ -122,12 +127,12 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
         }
         // One key, one shard: the same server directly.
         let direct = latency(addrs[0])?;
-        for peer in &mut all {
+        for peer in all.iter_mut().filter(|peer| peer.shards == 1) {
             let through = latency(peer.addr)?;
             peer.added.push(through - direct);
         }
     }
-    for peer in &mut all {
+    for peer in all.iter_mut().filter(|peer| peer.shards > 1) {
         let clients: Vec<Client> = (0..MANY_CLIENTS)
             .map(|_| {
                 let mut client = Client::connect(peer.addr);
@@ -157,12 +162,8 @@ fn podkit(binary: &Path, shards: &[SocketAddr]) -> Result<Peer> {
             .ok()
             .filter(|answer| answer.status == 200)
     });
-    Ok(peer(
-        "podkit",
-        addr,
-        process.pid(),
-        Running::Podkit(process),
-    ))
+    let (pid, running) = (process.pid(), Running::Podkit);
+    Ok(peer("podkit", shards.len(), addr, pid, running(process)))
 }
 
 fn nutcracker(shards: &[SocketAddr]) -> Result<Peer> {
@@ -192,12 +193,14 @@ fn nutcracker(shards: &[SocketAddr]) -> Result<Peer> {
         .arg(dir.path().join("log"));
     let server = launch("nutcracker", dir, &mut command, addr);
     let pid = server.process.pid();
-    Ok(peer("nutcracker", addr, pid, Running::Peer(server)))
+    let running = Running::Peer(server);
+    Ok(peer("nutcracker", shards.len(), addr, pid, running))
 }
 
-fn peer(name: &'static str, addr: SocketAddr, pid: u32, server: Running) -> Peer {
+fn peer(name: &'static str, shards: usize, addr: SocketAddr, pid: u32, server: Running) -> Peer {
     Peer {
         name,
+        shards,
         addr,
         pid,
         _server: server,
@@ -210,7 +213,7 @@ fn peer(name: &'static str, addr: SocketAddr, pid: u32, server: Running) -> Peer
 
 /// Operations per CPU second, and p99 in ms.
 fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<(f64, f64)> {
-    let count = case.count * usize::try_from(effort.seconds)?;
+    let count = case.count() * usize::try_from(effort.seconds)?;
     let mut command = peers::pinned(
         Some(LOAD_CORE),
         &program("redis-benchmark").context("redis-benchmark")?,
@@ -283,12 +286,18 @@ fn latency(addr: SocketAddr) -> Result<f64> {
 }
 
 fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
+    let of = |name: &str, shards: usize| {
+        let mut found = all.iter();
+        found
+            .find(|peer| peer.name == name && peer.shards == shards)
+            .expect("it was measured")
+    };
     let mut versions = size::peers(binary, &[]);
     versions.push(("nutcracker", first_line("nutcracker", &["--version"])));
     versions.push(("redis-server", first_line("redis-server", &["--version"])));
     let mut report = Report::new("redis", "Shards of Redis", &versions, effort);
     report.paragraph(&format!(
-        "{SHARDS} redis-servers and redis-benchmark ({CLIENTS} clients, values of 64 bytes, 1,000 keys) on one core, each proxy with one worker on the other. \
+        "The redis-servers and redis-benchmark ({CLIENTS} clients, values of 64 bytes, 1,000 keys) on one core, each proxy with one worker on the other. \
          Operations per second of the proxy's CPU time."
     ));
     let columns = [
@@ -302,18 +311,19 @@ fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
     let mut goals = Vec::new();
     let mut rows = Vec::new();
     for (at, case) in CASES.iter().enumerate() {
-        let [ours, theirs] = [0, 1].map(|peer| stats::median(&all[peer].per_cpu[at]));
+        let [ours, theirs] = ["podkit", "nutcracker"].map(|name| of(name, case.shards));
+        let [mine, peers] = [ours, theirs].map(|peer| stats::median(&peer.per_cpu[at]));
         rows.push(vec![
             case.name.to_owned(),
-            rounds(&all[0].per_cpu[at]),
-            rounds(&all[1].per_cpu[at]),
-            figure(ours / theirs),
-            rounds(&all[0].p99[at]),
-            rounds(&all[1].p99[at]),
+            rounds(&ours.per_cpu[at]),
+            rounds(&theirs.per_cpu[at]),
+            figure(mine / peers),
+            rounds(&ours.p99[at]),
+            rounds(&theirs.p99[at]),
         ]);
         goals.push(Goal {
             what: format!("{}: operations per CPU second, of nutcracker's", case.name),
-            measured: ours / theirs,
+            measured: mine / peers,
             bound: case.goal,
             below: false,
             note: "",
@@ -321,16 +331,15 @@ fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
     }
     report.table("Operations per CPU second", &columns, &rows);
     #[expect(clippy::cast_precision_loss, reason = "a size")]
-    let rows: Vec<Vec<String>> = all
-        .iter()
-        .map(|peer| {
-            vec![
-                peer.name.to_owned(),
-                rounds(&peer.added),
-                figure(peer.many_kib as f64 / 1024.0),
-            ]
-        })
-        .collect();
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let [one, many] = SHARDS;
+    let row = |name: &str| {
+        vec![
+            name.to_owned(),
+            rounds(&of(name, one).added),
+            figure(mib(of(name, many).many_kib)),
+        ]
+    };
     report.table(
         "Latency and memory",
         &[
@@ -338,19 +347,18 @@ fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
             "µs added to a GET, median",
             "MiB resident with 1,000 clients",
         ],
-        &rows,
+        &[row("podkit"), row("nutcracker")],
     );
     goals.push(Goal {
         what: "µs added to a GET of one client".to_owned(),
-        measured: stats::median(&all[0].added),
+        measured: stats::median(&of("podkit", one).added),
         bound: 60.0,
         below: true,
         note: "",
     });
-    #[expect(clippy::cast_precision_loss, reason = "a size")]
     goals.push(Goal {
         what: format!("MiB resident with {MANY_CLIENTS} clients"),
-        measured: all[0].many_kib as f64 / 1024.0,
+        measured: mib(of("podkit", many).many_kib),
         bound: 8.0,
         below: true,
         note: "",

@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
 const MOST_WAITING: usize = 4096;
 /// Bytes that a client has not taken before no more are read from it.
 const MOST_UNREAD: usize = 256 * 1024;
+/// With fewer bytes ready, and more to come, a client is written to only after the other servers have been looked at.
+const SOON_BYTES: usize = 16 * 1024;
 /// A read of so many bytes is one of many: the next gets a large buffer.
 const BUSY_BYTES: usize = 16 * 1024;
 
@@ -83,6 +86,7 @@ impl<R: Router> Serve for Front<R> {
             busy: false,
             scan: Commands::default(),
             special: false,
+            waited: false,
             ending: false,
             greeting: None,
             name: Vec::new(),
@@ -112,6 +116,8 @@ pub(super) struct Client<R> {
     pub(super) scan: Commands,
     /// The next command is one that has to be alone.
     special: bool,
+    /// What is ready waits for more, until the sockets have been looked at.
+    waited: bool,
     /// It is closed when all is answered.
     pub(super) ending: bool,
     /// What it has asked for, where that is not what the module says.
@@ -145,13 +151,17 @@ impl<R: Router> Client<R> {
         loop {
             match poll_fn(|cx| self.turn(cx)).await? {
                 Turn::Over => return Ok(()),
-                Turn::Special => self.special().await?,
+                // Boxed: it is rare and large, and would make every client's task so.
+                Turn::Special => Box::pin(self.special()).await?,
             }
         }
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
         self.outbox.watch(cx);
+        if self.may_wait(cx) {
+            return Poll::Pending;
+        }
         loop {
             let flushed = self.flush(cx)?;
             if self.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
@@ -203,6 +213,20 @@ impl<R: Router> Client<R> {
                 }
             }
         }
+    }
+
+    /// A part of the replies is ready, and the others may be here in a moment: one write instead of several. Once; then what is
+    /// there is written.
+    fn may_wait(&mut self, cx: &mut Context<'_>) -> bool {
+        let bytes = self.outbox.bytes();
+        let partly = bytes > 0 && bytes < SOON_BYTES && self.outbox.waiting() > 0;
+        self.waited = partly && !self.waited;
+        if self.waited {
+            // Wakes this task after the sockets have been looked at.
+            let yielded = pin!(tokio::task::yield_now());
+            return yielded.poll(cx).is_pending();
+        }
+        false
     }
 
     /// Writes what is ready; true when nothing is left.

@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -126,21 +124,17 @@ impl Action {
     }
 }
 
-fn connect(addr: &Addr, timeout: Duration) -> std::io::Result<()> {
-    let (host, port) = match addr {
-        Addr::Unix(path) => return UnixStream::connect(path).map(drop),
-        Addr::Port(port) => ("localhost".to_owned(), *port),
-        Addr::Ip(ip, port) => (ip.to_string(), *port),
-        Addr::Name(name, port) => (name.clone(), *port),
-    };
-    let mut last = std::io::ErrorKind::NotFound.into();
-    for address in (host.as_str(), port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = error,
-        }
+fn connect(addr: &Addr, timeout: Duration) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let dialled = podkit_dataplane::upstream::dial(addr);
+    let done = runtime.block_on(async { tokio::time::timeout(timeout, dialled).await });
+    match done {
+        Ok(dialled) => dialled.map(drop).map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no connection within {} ms", timeout.as_millis())),
     }
-    Err(last)
 }
 
 /// Runs a command in a process group of its own, which ends with it when it takes too long.
