@@ -73,6 +73,8 @@ pub(super) fn render(
     }
     let mut jinja = Environment::new();
     jinja.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Else only a development build says which variable it is.
+    jinja.set_debug(true);
     jinja.set_auto_escape_callback(|_| AutoEscape::None);
     let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
     jinja.set_syntax(syntax.expect("the usual syntax is one"));
@@ -179,9 +181,9 @@ mod tests {
         check("{% for tag in db.tags %}{{ tag }};{% endfor %}", Ok("a;b;"));
         check("{{ files['app.conf'] }}", Ok("x\n"));
         check("{{ env.ZONE }} <&\">", Ok("z1 <&\">"));
-        check("{{ db.user }}", Err("undefined value"));
+        check("{{ db.user }}", Err("`db.user` is undefined"));
         check("{{ nothing }}", Err("(in t:1)"));
-        check("{{ env.HOME }}", Err("undefined value"));
+        check("{{ env.HOME }}", Err("`env.HOME` is undefined"));
         check("\n{% if %}", Err("(in t:2)"));
         check(
             "{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",

@@ -52,7 +52,7 @@ fn assert_one_line(case: &Case, what: &str, finished: &Finished, holds: &[&str])
 /// A text that is wrong for a parameter of this type, or none where every text is right.
 fn wrong_text(param: &Value) -> Option<&'static str> {
     match param["type"].as_str()? {
-        "path" | "text" | "string" => None,
+        "path" | "files" | "text" | "string" => None,
         _ => Some("not,right at:all"),
     }
 }
