@@ -44,8 +44,8 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         }
     } else {
         Effort {
-            rounds: 3,
-            seconds: 3,
+            rounds: 7,
+            seconds: 4,
             quick,
         }
     };

@@ -49,9 +49,11 @@ const WITHOUT_PODS: &[&str] = &[
     "check",
     "compose_tls",
     "config",
+    "config_faults",
     "contract",
     "docs",
     "downgrade",
+    "etcd",
     "git_ssh",
     "git_sync",
     "git_sync_faults",
@@ -61,9 +63,9 @@ const WITHOUT_PODS: &[&str] = &[
     "proxies",
     "rootless",
     "schema",
+    "shard",
     "takeover",
     "topz",
-    "shard",
 ];
 
 macro_rules! cases {
