@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("git", "git"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
+    ("nutcracker", "nutcracker"),
     ("etcdctl", "etcd-client"),
     ("sshd", "openssh-server"),
 ];
