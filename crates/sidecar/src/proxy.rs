@@ -14,6 +14,7 @@ use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::{Method, Request};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use podkit_foundation::params::{Cidr, ParamType as _};
 use rustls::ClientConfig;
 
@@ -178,7 +179,7 @@ impl Proxy {
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
             return Err(no_place());
         }
-        let user = user.map(decoded).transpose()?;
+        let user = user.map(|user| percent_decode_str(user).collect::<Vec<u8>>());
         Ok(Self {
             tls,
             host: host.to_owned(),
@@ -251,23 +252,6 @@ fn authority(host: &str, port: u16) -> String {
         true => format!("[{host}]:{port}"),
         false => format!("{host}:{port}"),
     }
-}
-
-/// `%40` and the like of a user name and a password.
-fn decoded(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-        match byte {
-            b'%' => match (digit(rest.next()), digit(rest.next())) {
-                (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-                _ => return Err("the user name or password has a % without two digits".to_owned()),
-            },
-            byte => bytes.push(byte),
-        }
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -365,6 +349,5 @@ mod tests {
         check("socks5://me:secret@p:1", "socks5:// is not spoken");
         check("http://me:secret@p:x", "\"p:x\" is no host and port");
         check("http://", "no host");
-        check("http://me:secret%4@p", "without two digits");
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::owner::{Mode, Owner};
 
@@ -53,10 +55,45 @@ pub(super) fn own(root: &Path, owner: Option<Owner>, mode: Option<Mode>) -> io::
     })
 }
 
+/// Files that are brought to the disk at the same time: the disk writes what several wait for together.
+const SYNCS_AT_ONCE: usize = 8;
+/// Below so many files threads are not worth their start.
+const FEW_FILES: usize = 32;
+
 /// Returns when everything below `root` is on the disk.
 pub(super) fn sync(root: &Path) -> io::Result<()> {
-    walk(root, &mut |path, meta| match meta.is_symlink() {
-        true => Ok(()),
-        false => File::open(path)?.sync_all(),
+    let mut paths = Vec::new();
+    walk(root, &mut |path, meta| {
+        if !meta.is_symlink() {
+            paths.push(path.to_owned());
+        }
+        Ok(())
+    })?;
+    if paths.len() < FEW_FILES {
+        return paths.iter().try_for_each(|path| sync_one(path));
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            sync_one(path)?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        // Where no more threads are allowed, those that there are do it.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (1..SYNCS_AT_ONCE).filter_map(start).collect();
+        let own = work();
+        let ends = threads.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        ends.fold(own, Result::and)
     })
+}
+
+fn sync_one(path: &Path) -> io::Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use percent_encoding::percent_decode_str;
+
 const PORT: u16 = 22;
 const USER: &str = "git";
 
@@ -22,10 +24,11 @@ pub struct SshUrl {
 impl SshUrl {
     /// Of what follows `ssh://`.
     pub(in crate::git) fn parse(rest: &str) -> Result<Self, String> {
-        let rest = decoded(rest)?;
+        let rest = percent_decode_str(rest).decode_utf8();
+        let rest = rest.map_err(|_| "is not UTF-8")?;
         let (authority, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
-            None => (rest.as_str(), ""),
+            None => (&*rest, ""),
         };
         let (user, place) = user_of(authority)?;
         let (host, port) = match place.strip_prefix('[') {
@@ -88,6 +91,10 @@ impl SshUrl {
         }
         if path.chars().any(char::is_control) || path.trim_matches('/').is_empty() {
             return Err("names no repository".to_owned());
+        }
+        // The server's git-upload-pack would take it for an option.
+        if path.starts_with('-') {
+            return Err(format!("\"{path}\" is no path; expected ./{path}"));
         }
         Ok(Self {
             user: user.to_owned(),
@@ -160,31 +167,6 @@ fn port(number: &str) -> Result<u16, String> {
     port.ok_or_else(|| format!("\"{number}\" is no port"))
 }
 
-/// `%20` and the like.
-fn decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let digits = match first {
-            b'%' => after
-                .get(..2)
-                .and_then(|digits| std::str::from_utf8(digits).ok()),
-            _ => None,
-        };
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use crate::git::location::Location;
@@ -240,6 +222,8 @@ mod tests {
         check("ssh://[::1/x", "no ]");
         check("host:", "no repository");
         check("ssh://host/a%0ab", "no repository");
+        check("ssh://host/a%ff", "not UTF-8");
+        check("host:--strict", "expected ./--strict");
         check("./a:b", "absolute");
     }
 }
