@@ -513,11 +513,14 @@ fn a_server_that_holds_requests_is_followed_from_the_first_answer() {
             (asked() == 2).then_some(())
         });
         if holds {
-            // However soon one comes after the other.
-            for text in ["2", "3", "4", "5"] {
+            // However soon one comes after the other: a second between them would make five of these.
+            let begun = Instant::now();
+            for text in ["2", "3", "4", "5", "6", "7"] {
                 server.set(200, text.as_bytes());
                 ground.wait("a", text);
             }
+            let took = begun.elapsed();
+            assert!(took < Duration::from_secs(4), "{took:?}");
         } else {
             // It does not, and is left alone for the period.
             std::thread::sleep(Duration::from_millis(500));

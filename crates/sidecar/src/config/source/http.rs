@@ -18,6 +18,8 @@ const WAIT: Duration = Duration::from_secs(50);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// A server that took this long has held the request.
 const HELD: Duration = Duration::from_secs(1);
+/// Between news of a server that holds requests: it may have news all the time.
+const BREATH: Duration = Duration::from_millis(50);
 
 pub(in crate::config) struct HttpSource {
     url: Url,
@@ -38,8 +40,10 @@ pub(in crate::config) struct HttpSource {
 enum Next {
     /// It holds requests, or has not been asked yet for what it could hold.
     AtOnce,
-    /// It had news without holding this one: it may have news all the time.
+    /// It had news without holding this one, and says that it would have held it.
     Soon,
+    /// The same, but it says nothing: it may not hold requests at all.
+    Later,
     /// It does not hold requests.
     Period,
 }
@@ -113,7 +117,8 @@ impl HttpSource {
         (self.holds, self.next) = match (self.etag.is_some(), status) {
             (true, _) if held => (true, Next::AtOnce),
             // It may have had news just now; twice in a row it hasn't held either.
-            (true, 200) if self.holds || self.next == Next::AtOnce => (self.holds, Next::Soon),
+            (true, 200) if says => (true, Next::Soon),
+            (true, 200) if self.holds || self.next == Next::AtOnce => (self.holds, Next::Later),
             (false, 200) if etag.is_some() => (self.holds, Next::AtOnce),
             _ => (false, Next::Period),
         };
@@ -147,7 +152,8 @@ impl HttpSource {
     pub(super) async fn changed(&mut self) {
         match self.next {
             Next::AtOnce => {}
-            Next::Soon => tokio::time::sleep(HELD).await,
+            Next::Soon => tokio::time::sleep(BREATH).await,
+            Next::Later => tokio::time::sleep(HELD).await,
             Next::Period => tokio::time::sleep(spread(self.period)).await,
         }
     }
