@@ -147,7 +147,11 @@ impl Engine {
         loop {
             let (asked, lost) = (Instant::now(), self.shared.fences.lost());
             let poked = self.shared.poke.notified();
-            let said = self.ask(&pool, &mut talk, patience).await;
+            let mut said = self.ask(&pool, &mut talk, patience).await;
+            // Sentinels close the connections of whom they make the primary: that is the moment to ask again.
+            if said.is_err() && talk.take().is_some() && asked.elapsed() < patience {
+                said = self.ask(&pool, &mut talk, patience).await;
+            }
             if said.is_err() {
                 talk = None;
             }

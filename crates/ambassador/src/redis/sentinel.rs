@@ -35,10 +35,15 @@ pub(super) fn agreed<'a>(
     let newest = answers
         .iter()
         .max_by_key(|answer| (answer.epoch, votes(answer)))?;
-    let most = answers.iter().find(|answer| votes(answer) * 2 > count);
+    let most = answers
+        .iter()
+        .find(|answer| votes(answer) * 2 > count)
+        .copied();
     match now {
+        None => most,
         Some((_, epoch)) if newest.epoch > epoch => Some(newest),
-        _ => most.copied(),
+        // Most may not have heard yet of an election that was told of. That all are behind it means that they were set up anew.
+        Some((_, epoch)) => most.filter(|most| most.epoch >= epoch || votes(most) == count),
     }
 }
 
@@ -132,6 +137,8 @@ mod tests {
             Some((":2", 1)),
             Some(":2"),
         );
+        // Most are behind, and the one that told of the election says nothing just now.
+        check(&[(":1", 0), (":1", 0)], Some((":2", 1)), None);
         // All were set up anew.
         check(
             &[(":1", 0), (":1", 0), (":1", 0)],
