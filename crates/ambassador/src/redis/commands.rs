@@ -9,8 +9,17 @@ use podkit_dataplane::resp::{Keys, Kind, Request};
 use super::fence::{ALL, number};
 
 /// Reads whose answer is a server's own: where its cursor stands, how it keeps a value, what it has used.
-const OWN: [&str; 9] = [
-    "dbsize", "hscan", "lolwut", "memory", "object", "scan", "sscan", "touch", "zscan",
+const OWN: [&str; 10] = [
+    "dbsize",
+    "hscan",
+    "lolwut",
+    "memory",
+    "object",
+    "randomkey",
+    "scan",
+    "sscan",
+    "touch",
+    "zscan",
 ];
 
 /// Scripts that change nothing.

@@ -155,6 +155,12 @@ impl Engine {
             if said.is_err() {
                 talk = None;
             }
+            // It is what it was; nothing changes that while a script runs.
+            if let (Err(why), Some(last)) = (&said, member.said())
+                && why.starts_with("BUSY ")
+            {
+                said = Ok(last);
+            }
             let primary = said.as_ref().is_ok_and(|said| said.primary);
             member.heard(said, asked);
             self.decide();

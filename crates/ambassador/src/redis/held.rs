@@ -137,3 +137,24 @@ impl Held {
         self.writes > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_certainly_not_done_is_not_the_answer() {
+        let check = |line: &str, expected| assert_eq!(verdict(line.as_bytes()), expected, "{line}");
+        check(
+            "-READONLY You can't write against a read only replica.\r\n",
+            Verdict::Demoted,
+        );
+        check("-LOADING Redis is loading\r\n", Verdict::NotNow);
+        check("-MASTERDOWN Link with MASTER is down\r\n", Verdict::NotNow);
+        check("-NOSCRIPT No matching script.\r\n", Verdict::NoScript);
+        check("-ERR READONLY\r\n", Verdict::Answer);
+        check("-READONLYX\r\n", Verdict::Answer);
+        check("-WRONGTYPE Operation against a key\r\n", Verdict::Answer);
+        check("-\r\n", Verdict::Answer);
+    }
+}

@@ -215,10 +215,12 @@ impl Local {
             .primary
             .clone()
             .filter(|_| !self.shared.is_refused(view.term));
-        let answers = view
+        // One that was silent, or refused a write, may come back; replicas that answer do so now.
+        let alive = view
             .primary
             .as_ref()
             .is_some_and(|member| member.is_alive());
+        let answers = alive && primary.is_some();
         let mut best: Option<(u64, usize)> = None;
         let (count, mut farther) = (view.members.len(), false);
         if params.read != ReadFrom::Primary {

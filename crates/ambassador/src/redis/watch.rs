@@ -21,9 +21,11 @@ pub(super) struct OfPrimary {
     pub(super) id: String,
 }
 
-/// A client's own user may not be allowed to ask; that the server is the right one is known from podkit's.
-fn may_not_ask(reply: &[u8]) -> bool {
-    reply.starts_with(b"-NOPERM") || reply.starts_with(b"-NOAUTH")
+/// A client's own user may not be allowed to ask; that the server is the right one is known from podkit's. One that is busy with a script
+/// takes nothing but the end of it, and is what it was.
+fn may_not_say(reply: &[u8]) -> bool {
+    let codes: [&[u8]; 3] = [b"-NOPERM ", b"-NOAUTH ", b"-BUSY "];
+    codes.iter().any(|code| reply.starts_with(code))
 }
 
 fn read(reply: &[u8]) -> Result<Said, String> {
@@ -56,7 +58,7 @@ impl Watch for OfPrimary {
     }
 
     fn accepts(&self, reply: &[u8]) -> Result<(), String> {
-        if may_not_ask(reply) {
+        if may_not_say(reply) {
             return Ok(());
         }
         let said = read(reply)?;
@@ -79,7 +81,7 @@ impl Watch for OfPrimary {
         let fences = &self.shared.fences;
         fences.settle(&marked, offset.map(|offset| place(self.term, offset)));
         if offset.is_none() {
-            if reply.is_some_and(|reply| !may_not_ask(reply)) {
+            if reply.is_some_and(|reply| !may_not_say(reply)) {
                 self.shared.refuse(self.term);
             }
             self.shared.poke.notify_waiters();
@@ -101,7 +103,7 @@ impl Watch for OfReplica {
 
     /// What waits for the connection was sent here for what the replica said before: it must not be less now.
     fn accepts(&self, reply: &[u8]) -> Result<(), String> {
-        if may_not_ask(reply) {
+        if may_not_say(reply) {
             return Ok(());
         }
         let said = read(reply)?;
