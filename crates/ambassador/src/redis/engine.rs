@@ -162,8 +162,13 @@ impl Engine {
                 said = Ok(last);
             }
             let primary = said.as_ref().is_ok_and(|said| said.primary);
+            let answered = member.is_alive();
             member.heard(said, asked);
             self.decide();
+            if answered && !member.is_alive() {
+                // What waits for it need not wait on.
+                self.shared.view.send_modify(|_| ());
+            }
             let view = self.shared.view();
             if let Some(said) = member.said()
                 && view

@@ -144,13 +144,23 @@ impl Local {
                 .as_ref()
                 .map(|member| self.of_primary(member, &view));
         }
-        state
-            .replicas
-            .retain(|name, _| view.members.iter().any(|one| one.name == *name));
+        let (stay, gone) =
+            std::mem::take(&mut state.replicas)
+                .into_iter()
+                .partition(|(name, _)| {
+                    let mut members = view.members.iter();
+                    members.any(|one| one.name == *name && one.is_alive())
+                });
+        state.replicas = stay;
+        let gone: HashMap<String, Rc<Node>> = gone;
         state.view = view;
         drop(state);
         if let Some(former) = former {
             former.retire("it is not the primary any more");
+            self.news.notify_one();
+        }
+        for node in gone.values() {
+            node.retire("it does not answer");
             self.news.notify_one();
         }
     }

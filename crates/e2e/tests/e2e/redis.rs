@@ -1,7 +1,7 @@
 //! `podkit redis` in front of a real primary and its replicas.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::{Module, podkit};
@@ -282,6 +282,29 @@ fn what_is_kept_is_bounded() {
     );
     assert!(client.line("blpop l 1").starts_with("-ERR "));
     assert_eq!(client.line("get k"), "nil");
+}
+
+#[test]
+fn a_replica_that_hangs_keeps_nobody_waiting_for_long() {
+    let Some(ground) = Ground::start(2, &["--connect-timeout=300ms", "--response-timeout=30s"])
+    else {
+        return;
+    };
+    let mut client = ground.client();
+    ground.replicas[0].server.process.signal(Signal::STOP);
+    let began = Instant::now();
+    // Some of them are sent to it before it is known that it hangs.
+    for _ in 0..20 {
+        assert_eq!(client.line("get k"), "nil");
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    ground.replicas[0].server.process.signal(Signal::CONT);
+    let before = ground.reads(&ground.replicas[0]);
+    until("it is read from again", || {
+        assert_eq!(client.line("get k"), "nil");
+        (ground.reads(&ground.replicas[0]) > before).then_some(())
+    });
 }
 
 #[test]
