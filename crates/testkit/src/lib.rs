@@ -19,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod redis;
 pub mod reference;
+pub mod relay;
 pub mod ssh;
 pub mod stats;
 pub mod tls;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
 use crate::net::{Buf, Transport};
@@ -82,6 +83,7 @@ pub struct Lane {
     greeting: Greeting,
     /// How long nothing may come while something is waited for.
     patience: Duration,
+    watch: Option<Rc<dyn Watch>>,
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
@@ -95,6 +97,8 @@ struct State {
     /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
     before: u64,
     waiting: VecDeque<Waiting>,
+    /// What was marked since the module last asked (see [`Watch`]).
+    marked: Vec<u16>,
     task: Option<Waker>,
     /// Clients that wait for room.
     crowd: Vec<Waker>,
@@ -105,9 +109,18 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    ticket: Ticket,
+    owed: Owed,
     /// Where its command begins.
     start: u64,
+}
+
+/// Whose a reply is.
+#[derive(Debug)]
+enum Owed {
+    /// A client's.
+    Reply(Ticket),
+    /// The module's, of what was marked.
+    Marks(Vec<u16>),
 }
 
 impl State {
@@ -129,12 +142,19 @@ impl State {
 
 impl Lane {
     /// To the server of `pool`. Spawns the task that carries it.
-    pub fn new(name: Rc<str>, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+    pub fn new(
+        name: Rc<str>,
+        pool: Rc<Pool>,
+        greeting: Greeting,
+        patience: Duration,
+        watch: Option<Rc<dyn Watch>>,
+    ) -> Rc<Self> {
         let lane = Rc::new(Self {
             name,
             pool,
             greeting,
             patience,
+            watch,
             state: RefCell::default(),
             closing: Cell::new(false),
         });
@@ -160,17 +180,46 @@ impl Lane {
         if let Some((until, why)) = &state.failed {
             if Instant::now() < *until {
                 let line = format!("-ERR {}\r\n", why);
-                return ticket.reply(line.as_bytes());
+                return ticket.fail(Failure::Unsent(line.as_bytes()));
             }
             state.failed = None;
         }
+        if self.closing.get() {
+            let line = format!("-ERR {} is not used any more\r\n", self.name);
+            return ticket.fail(Failure::Unsent(line.as_bytes()));
+        }
         let start = state.before + state.out.len() as u64;
         state.out.extend_from_slice(command);
-        state.waiting.push_back(Waiting { ticket, start });
+        let owed = Owed::Reply(ticket);
+        state.waiting.push_back(Waiting { owed, start });
         // Whoever carries it is awake while something waits to be sent.
         if state.out.len() - state.written == command.len()
             && let Some(task) = &state.task
         {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Notes numbers of the module's own: what it asks behind the batch is told it with them.
+    pub fn mark(&self, numbers: &[u16]) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(watch) = &self.watch else { return };
+        if self.closing.get() || state.failed.is_some() {
+            return watch.settled(numbers.to_vec(), None);
+        }
+        state.marked.extend_from_slice(numbers);
+        if state.out.len() == state.written
+            && let Some(task) = &state.task
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Ends it at once. What waits is given back where somebody wants it.
+    pub fn retire(&self, why: &str) {
+        self.closing.set(true);
+        self.lost(why);
+        if let Some(task) = &self.state.borrow().task {
             task.wake_by_ref();
         }
     }
@@ -190,7 +239,8 @@ impl Lane {
 
     async fn live(self: Rc<Self>) {
         while poll_fn(|cx| self.poll_work(cx)).await {
-            match open(&self.pool, &self.greeting).await {
+            let watch = self.watch.as_deref();
+            match open(&self.pool, &self.greeting, watch).await {
                 Ok(wire) => {
                     self.state.borrow_mut().pause = Duration::ZERO;
                     let why = self.carry(wire).await;
@@ -205,7 +255,7 @@ impl Lane {
     fn poll_work(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         state.watch(cx);
-        if !state.waiting.is_empty() {
+        if !state.waiting.is_empty() || !state.marked.is_empty() {
             return Poll::Ready(true);
         }
         match self.closing.get() {
@@ -241,6 +291,14 @@ impl Lane {
 
     fn write(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
         let state = &mut *self.state.borrow_mut();
+        if !state.marked.is_empty()
+            && let Some(watch) = &self.watch
+        {
+            let owed = Owed::Marks(std::mem::take(&mut state.marked));
+            let start = state.before + state.out.len() as u64;
+            state.out.extend_from_slice(watch.behind());
+            state.waiting.push_back(Waiting { owed, start });
+        }
         while state.written < state.out.len() {
             let part = [IoSlice::new(&state.out[state.written..])];
             match wire.poll_write(cx, &part) {
@@ -319,7 +377,7 @@ impl Lane {
                 continue;
             }
             match state.waiting.pop_front() {
-                Some(waiting) => waiting.ticket.reply(reply),
+                Some(waiting) => self.give(waiting.owed, Ok(reply)),
                 None => return Err("it replied to nothing".to_owned()),
             }
         }
@@ -327,21 +385,44 @@ impl Lane {
         Ok(())
     }
 
-    /// The connection ended: what was sent gets an error, what was not is kept for the next one.
+    /// A reply, or why there is none.
+    #[inline]
+    fn give(&self, owed: Owed, reply: Result<&[u8], Failure<'_>>) {
+        match (owed, reply) {
+            (Owed::Reply(ticket), Ok(reply)) => ticket.reply(reply),
+            (Owed::Reply(ticket), Err(failure)) => ticket.fail(failure),
+            (Owed::Marks(marked), reply) => {
+                if let Some(watch) = &self.watch {
+                    watch.settled(marked, reply.ok());
+                }
+            }
+        }
+    }
+
+    /// The connection ended: what was sent gets an error, what was not is kept for the next one, unless the module takes it.
     fn lost(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
         let sent = state.sent();
         let mut answered = 0;
+        let all = self.watch.is_some() || self.closing.get();
         while let Some(first) = state.waiting.front()
-            && first.start < sent
+            && (all || first.start < sent)
         {
             let waiting = state.waiting.pop_front().expect("it was looked at");
             let line = format!(
                 "-ERR the connection to {} ended before it replied ({why}): what the command does may have been done\r\n",
                 self.name
             );
-            waiting.ticket.reply(line.as_bytes());
+            let failure = match waiting.start < sent {
+                true => Failure::Lost(line.as_bytes()),
+                false => Failure::Unsent(line.as_bytes()),
+            };
+            self.give(waiting.owed, Err(failure));
             answered += 1;
+        }
+        if all && !state.marked.is_empty() {
+            let marked = std::mem::take(&mut state.marked);
+            self.give(Owed::Marks(marked), Err(Failure::Unsent(b"")));
         }
         // From the first command of which nothing was sent.
         let from = state
@@ -372,10 +453,13 @@ impl Lane {
         }
         state.failed = Some((Instant::now() + state.pause, why.clone()));
         let line = format!("-ERR {why}\r\n");
-        state
-            .waiting
-            .drain(..)
-            .for_each(|waiting| waiting.ticket.reply(line.as_bytes()));
+        if !state.marked.is_empty() {
+            let marked = std::mem::take(&mut state.marked);
+            self.give(Owed::Marks(marked), Err(Failure::Unsent(b"")));
+        }
+        for waiting in state.waiting.drain(..) {
+            self.give(waiting.owed, Err(Failure::Unsent(line.as_bytes())));
+        }
         state.before += state.out.len() as u64;
         state.written = 0;
         state.out.clear();
@@ -422,7 +506,11 @@ impl Silence {
 }
 
 /// Opens a connection of its own, greeted. The error is one line.
-pub(super) async fn open(pool: &Pool, greeting: &Greeting) -> Result<Wire, String> {
+pub(super) async fn open(
+    pool: &Pool,
+    greeting: &Greeting,
+    watch: Option<&dyn Watch>,
+) -> Result<Wire, String> {
     let mut wire = pool
         .connect_alone(None)
         .await
@@ -433,6 +521,10 @@ pub(super) async fn open(pool: &Pool, greeting: &Greeting) -> Result<Wire, Strin
             let line = String::from_utf8_lossy(&reply[1..]);
             return Err(line.trim_end().to_owned());
         }
+    }
+    if let Some(watch) = watch {
+        let patience = pool.limits().connect_timeout;
+        watch.accepts(&ask(&mut wire, watch.question(), patience).await?)?;
     }
     Ok(wire)
 }

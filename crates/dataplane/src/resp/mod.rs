@@ -12,6 +12,7 @@
 mod commands;
 mod front;
 mod join;
+mod keep;
 mod lane;
 mod node;
 mod private;
@@ -19,10 +20,14 @@ mod reply;
 mod route;
 pub mod scan;
 mod session;
+mod talk;
 
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
 pub use join::Merge;
+pub use keep::{Failure, Keep, Watch};
 pub use lane::{Credentials, Greeting};
 pub use node::Node;
-pub use route::{Part, Place, Request, Router};
+pub use reply::Ticket;
+pub use route::{Opening, Part, Place, Request, Router, Sender};
+pub use talk::Talk;

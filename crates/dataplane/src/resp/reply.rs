@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::join::Join;
+use super::keep::{Failure, Keep};
 use crate::net::Buf;
 
 /// What a client is to be sent. Shared by its own task, which writes it, and the lanes, which bring it.
@@ -39,6 +40,8 @@ pub struct Ticket {
     number: u64,
     /// Which part, where several make one reply.
     part: u32,
+    /// Who wants the command back when it was not done.
+    keep: Option<Box<dyn Keep>>,
 }
 
 impl Outbox {
@@ -49,6 +52,7 @@ impl Outbox {
             outbox: Rc::clone(self),
             number: self.open(Slot::Waiting),
             part: 0,
+            keep: None,
         }
     }
 
@@ -60,6 +64,7 @@ impl Outbox {
             outbox: Rc::clone(&outbox),
             number,
             part,
+            keep: None,
         })
     }
 
@@ -142,9 +147,26 @@ impl State {
 }
 
 impl Ticket {
+    /// The command goes back to `keep` when it was not done.
+    pub fn kept(mut self, keep: Box<dyn Keep>) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+
+    /// The command was not done.
+    pub fn fail(mut self, failure: Failure<'_>) {
+        match self.keep.take() {
+            Some(keep) => keep.failed(failure, self),
+            None => self.reply(failure.line()),
+        }
+    }
+
     /// Hands in the reply.
     #[inline]
     pub fn reply(self, bytes: &[u8]) {
+        if self.keep.is_some() && bytes.first() == Some(&b'-') {
+            return self.fail(Failure::Error(bytes));
+        }
         let state = &mut *self.outbox.0.borrow_mut();
         if state.gone {
             return;
