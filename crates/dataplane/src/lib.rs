@@ -7,6 +7,7 @@ pub mod admin;
 pub mod fuzz;
 pub mod http;
 pub mod http2;
+pub mod memcache;
 pub mod module;
 pub mod net;
 pub mod resp;

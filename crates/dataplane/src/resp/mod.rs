@@ -22,7 +22,10 @@ mod session;
 
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
-pub use join::Merge;
+pub(crate) use join::Join;
+pub use join::{Joins, Merge};
+pub(crate) use lane::Silence;
 pub use lane::{Credentials, Greeting};
 pub use node::Node;
+pub(crate) use reply::{Outbox, Ticket};
 pub use route::{Part, Place, Request, Router};
