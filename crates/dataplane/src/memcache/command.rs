@@ -93,7 +93,7 @@ const FORMS: [Form; 35] = {
         form("lru_crawler", Kind::Admin, (1, MANY)),
         form("cache_memlimit", Kind::Admin, (1, MANY)),
         form("extstore", Kind::Admin, (1, MANY)),
-        form("refresh_certs", Kind::Admin, (1, MANY)),
+        form("refresh_certs", Kind::Never, (1, MANY)),
         form("watch", Kind::Never, (1, MANY)),
         form("shutdown", Kind::Never, (1, MANY)),
         form("misbehave", Kind::Never, (1, MANY)),

@@ -161,7 +161,8 @@ impl<R: Router> Client<R> {
                 return Poll::Ready(Ok(()));
             }
             match self.read(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                // It sends no more, and may still read.
+                Poll::Ready(Ok(0)) => self.ending = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // Armed only where silence is bounded; it also tells that the process drains.

@@ -1,7 +1,8 @@
 //! `podkit shard --protocol memcached` in front of real memcached servers.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use podkit_testkit::certs::replace;
 use podkit_testkit::memcached::{Client, Memcached};
@@ -289,11 +290,18 @@ fn many_servers_look_like_one() {
     assert!(page.contains("memcached"), "{page}");
     // The ends of connections.
     let end = client.exchange(
-        b"set q 0 0 1\r\nq\r\nget q\r\nquit\r\nget q\r\n",
+        b"set q 0 0 1\r\nq\r\nget q\r\nquit\r\n",
         7,
         "nothing",
     );
     assert_eq!(end, "STORED\r\nVALUE q 0 1\r\nq\r\nEND\r\n");
+    // One that sends no more still gets its replies.
+    let mut half = TcpStream::connect(ground.listen).unwrap();
+    half.write_all(b"get q\r\nget q w\r\n").unwrap();
+    half.shutdown(Shutdown::Write).unwrap();
+    let mut end = String::new();
+    half.read_to_string(&mut end).unwrap();
+    assert_eq!(end, "VALUE q 0 1\r\nq\r\nEND\r\n".repeat(2));
     let mut binary = ground.client();
     let line = binary.exchange(&[0x80, 0x20, 0, 0], 4, "nothing");
     assert!(
