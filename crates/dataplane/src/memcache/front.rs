@@ -322,6 +322,16 @@ impl<R: Router> Client<R> {
         if !node.lane().has_room(cx) {
             return false;
         }
+        if command.kind == Kind::MetaStore {
+            match node.lane().knows_meta(cx) {
+                Some(true) => {}
+                Some(false) => {
+                    self.outbox.answer(b"ERROR\r\n");
+                    return true;
+                }
+                None => return false,
+            }
+        }
         let want = match (command.hidden, command.quiet) {
             (true, _) => Want::Nothing,
             (false, true) => Want::Quiet,

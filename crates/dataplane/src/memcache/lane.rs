@@ -85,11 +85,22 @@ struct State {
     /// The last dial failed; not again before then.
     failed: Option<(Instant, String)>,
     pause: Duration,
+    meta: Meta,
+}
+
+/// Whether the server knows meta commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Meta {
+    #[default]
+    Unknown,
+    Asked,
+    Known(bool),
 }
 
 #[derive(Debug)]
 struct Waiting {
-    ticket: Ticket,
+    /// None: podkit itself has asked, whether the server knows meta commands.
+    ticket: Option<Ticket>,
     want: Want,
     /// Where its command begins.
     start: u64,
@@ -107,9 +118,11 @@ pub(super) enum Want {
 
 impl Waiting {
     fn fail(self, line: &str) {
-        match self.want {
-            Want::Nothing => self.ticket.reply(b""),
-            Want::All | Want::Quiet => self.ticket.reply(line.as_bytes()),
+        if let Some(ticket) = self.ticket {
+            ticket.reply(match self.want {
+                Want::Nothing => b"",
+                Want::All | Want::Quiet => line.as_bytes(),
+            });
         }
     }
 }
@@ -125,6 +138,33 @@ impl State {
     fn unsent(&self) -> usize {
         self.out.len() - self.written
     }
+
+    fn send(&mut self, parts: &[&[u8]], want: Want, ticket: Option<Ticket>) {
+        let start = self.before + self.out.len() as u64;
+        let waiting = Waiting {
+            ticket,
+            want,
+            start,
+        };
+        if let Some((until, why)) = &self.failed {
+            if Instant::now() < *until {
+                return waiting.fail(&error(why));
+            }
+            self.failed = None;
+        }
+        let idle = self.unsent() == 0;
+        parts
+            .iter()
+            .for_each(|part| self.out.extend_from_slice(part));
+        if want == Want::Quiet {
+            self.out.extend_from_slice(b"mn\r\n");
+        }
+        self.waiting.push_back(waiting);
+        // Whoever carries it is awake while something waits to be sent.
+        if idle && let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
 }
 
 impl Lane {
@@ -138,34 +178,30 @@ impl Lane {
         !full
     }
 
+    /// Whether the server knows meta commands: one that does not would read the value of an `ms` as commands. None: it is asked, and the
+    /// task of `cx` is woken when it has answered.
+    pub(super) fn knows_meta(&self, cx: &Context<'_>) -> Option<bool> {
+        let state = &mut *self.state.borrow_mut();
+        let paused = state.failed.as_ref();
+        match state.meta {
+            Meta::Known(known) => return Some(known),
+            // Nothing is sent to it.
+            _ if paused.is_some_and(|(until, _)| Instant::now() < *until) => return Some(true),
+            Meta::Asked => {}
+            Meta::Unknown => {
+                state.meta = Meta::Asked;
+                state.send(&[b"mn\r\n"], Want::All, None);
+            }
+        }
+        state.crowd.push(cx.waker().clone());
+        None
+    }
+
     /// Sends a command that is in these parts.
     #[inline]
     pub(super) fn send(&self, parts: &[&[u8]], want: Want, ticket: Ticket) {
         let state = &mut *self.state.borrow_mut();
-        let start = state.before + state.out.len() as u64;
-        let waiting = Waiting {
-            ticket,
-            want,
-            start,
-        };
-        if let Some((until, why)) = &state.failed {
-            if Instant::now() < *until {
-                return waiting.fail(&error(why));
-            }
-            state.failed = None;
-        }
-        let idle = state.unsent() == 0;
-        parts
-            .iter()
-            .for_each(|part| state.out.extend_from_slice(part));
-        if want == Want::Quiet {
-            state.out.extend_from_slice(b"mn\r\n");
-        }
-        state.waiting.push_back(waiting);
-        // Whoever carries it is awake while something waits to be sent.
-        if idle && let Some(task) = &state.task {
-            task.wake_by_ref();
-        }
+        state.send(parts, want, Some(ticket));
     }
 
     async fn live(self: Rc<Self>) {
@@ -298,7 +334,12 @@ impl Lane {
             let reply = &bytes[taken..taken + length];
             taken += length;
             let waiting = state.waiting.pop_front().expect("it was looked at");
-            waiting.ticket.reply(match waiting.want {
+            let Some(ticket) = waiting.ticket else {
+                state.meta = Meta::Known(reply == b"MN\r\n");
+                state.crowd.drain(..).for_each(Waker::wake);
+                continue;
+            };
+            ticket.reply(match waiting.want {
                 Want::All => reply,
                 Want::Nothing => b"",
                 Want::Quiet => {
@@ -319,6 +360,9 @@ impl Lane {
             "the connection to {} ended before it replied ({why}): what the command does may have been done",
             self.name
         ));
+        // It may be another one that comes back.
+        state.meta = Meta::Unknown;
+        state.crowd.drain(..).for_each(Waker::wake);
         let mut answered = 0;
         while let Some(first) = state.waiting.front()
             && first.start < sent
@@ -365,6 +409,7 @@ impl Lane {
         state.before += state.out.len() as u64;
         state.written = 0;
         state.out.clear();
+        state.meta = Meta::Unknown;
         state.crowd.drain(..).for_each(Waker::wake);
     }
 }

@@ -1,8 +1,8 @@
 //! `podkit shard --protocol memcached` in front of real memcached servers.
 
 use std::fmt::Write as _;
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use podkit_testkit::certs::replace;
 use podkit_testkit::memcached::{Client, Memcached};
@@ -289,11 +289,7 @@ fn many_servers_look_like_one() {
     let page = ground.module.admin("/").text();
     assert!(page.contains("memcached"), "{page}");
     // The ends of connections.
-    let end = client.exchange(
-        b"set q 0 0 1\r\nq\r\nget q\r\nquit\r\n",
-        7,
-        "nothing",
-    );
+    let end = client.exchange(b"set q 0 0 1\r\nq\r\nget q\r\nquit\r\n", 7, "nothing");
     assert_eq!(end, "STORED\r\nVALUE q 0 1\r\nq\r\nEND\r\n");
     // One that sends no more still gets its replies.
     let mut half = TcpStream::connect(ground.listen).unwrap();
@@ -511,6 +507,35 @@ fn quiet_commands_of_many_clients_do_not_mix() {
             });
         }
     });
+}
+
+#[test]
+fn a_server_without_meta_commands_never_reads_a_value_as_commands() {
+    let _turn = Turn::shared();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shard = format!("--shard=a={}", server.local_addr().unwrap());
+    let (sender, seen) = std::sync::mpsc::channel();
+    // As memcached 1.5 does with what it does not know.
+    std::thread::spawn(move || {
+        let (stream, _) = server.accept().unwrap();
+        let mut writes = stream.try_clone().unwrap();
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            sender.send(line).unwrap();
+            writes.write_all(b"ERROR\r\n").unwrap();
+        }
+    });
+    let listen = free_addr();
+    let args = [
+        "--protocol=memcached",
+        &format!("--listen={listen}"),
+        &shard,
+    ];
+    let _module = Module::start("shard", &args, &[]);
+    let mut client = Client::connect(listen);
+    let said = client.lines("ms k 9|get other|ms k 9 q|get other|mg k v q|mg k v");
+    assert_eq!(said, "ERROR|ERROR|ERROR|ERROR");
+    let seen: Vec<String> = seen.try_iter().collect();
+    assert_eq!(seen, ["mn", "mg k v q", "mn", "mg k v"]);
 }
 
 #[test]
