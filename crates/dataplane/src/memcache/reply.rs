@@ -2,8 +2,8 @@
 
 /// Bytes of a line of a reply at most.
 const MOST_LINE: usize = 16 * 1024;
-/// Bytes of a value at most, which is more than a server keeps.
-const MOST_VALUE: usize = 4 << 30;
+/// Bytes of a value at most; memcached's own bound (`-I`).
+const MOST_VALUE: usize = 1 << 30;
 
 /// How far a reply goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
