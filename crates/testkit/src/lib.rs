@@ -12,6 +12,7 @@ pub mod http;
 pub mod images;
 pub mod leftovers;
 pub mod machine;
+pub mod memcached;
 pub mod net;
 pub mod peers;
 pub mod podkit;

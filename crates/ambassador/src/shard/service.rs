@@ -7,16 +7,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::{
+    Forward, ForwardSettings, HttpMetrics, Proxy, ProxySettings, Route,
+};
+use podkit_dataplane::http::stage::Stages;
+use podkit_dataplane::memcache;
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
+use podkit_dataplane::net::{
+    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
+};
 use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits};
-use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamSet as _, Values};
+use podkit_foundation::params::{ParamSet, Values};
 use podkit_foundation::surface::common::generation;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 
+use super::http::{ByKey, keyless};
+use super::members::Members;
+use super::params::Protocol;
 use super::params::{Params, ShardSaid, Shards};
 use super::router::Local;
 use super::{COMMANDS, REFUSED, RELOADS};
@@ -31,6 +42,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         resp3: false,
         database: params.database,
     };
+    let http = (params.protocol == Protocol::Http).then(|| HttpMetrics::new(&setup.metrics));
     let shared = Arc::new(Shared::new(params, &setup.metrics)?);
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = shared.params.listen.iter().map(bind);
@@ -40,6 +52,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         listener_limits,
         greeting,
         metrics: UpstreamMetrics::new(&setup.metrics),
+        http,
         shared,
     };
     Ok(Rc::new(Sharding {
@@ -141,16 +154,33 @@ struct Plan {
     listener_limits: ListenerLimits,
     greeting: Greeting,
     metrics: UpstreamMetrics,
+    /// With --protocol http.
+    http: Option<HttpMetrics>,
 }
 
 impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
         let plan = Arc::clone(self);
-        let router = Local::new(Arc::clone(&self.shared), move |said| plan.node(said));
-        let front = Front::new(router, self.limits.clone());
+        let shared = Arc::clone(&self.shared);
+        match self.shared.params.protocol {
+            Protocol::Redis => {
+                let members = Members::new(shared, move |said| plan.node(said));
+                let front = Front::new(Local(members), self.limits.clone());
+                self.listen(worker, &front)
+            }
+            Protocol::Memcached => {
+                let members = Members::new(shared, move |said| plan.memcached(said));
+                let front = memcache::Front::new(members, self.limits.clone());
+                self.listen(worker, &front)
+            }
+            Protocol::Http => self.listen(worker, &self.proxy()),
+        }
+    }
+
+    fn listen<S: Serve>(&self, worker: &Rc<Worker>, front: &Rc<S>) -> std::io::Result<()> {
         for listener in &self.listeners {
-            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(&front));
+            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(front));
             drop(tokio::task::spawn_local(async move {
                 if let Err(error) = accept(port, worker, front).await {
                     tracing::error!(why = %error, "a listener ended");
@@ -160,7 +190,7 @@ impl Plan {
         Ok(())
     }
 
-    fn node(&self, said: &ShardSaid) -> Rc<Node> {
+    fn pool(&self, said: &ShardSaid) -> Rc<Pool> {
         let params = &self.shared.params;
         let limits = UpstreamLimits {
             connect_timeout: params.connect_timeout,
@@ -174,15 +204,80 @@ impl Plan {
             tls: None,
             raw: true,
         };
-        let pool = Pool::new(
+        Pool::new(
             Target::of(said.addr.clone()),
             limits,
             self.metrics.clone(),
             outward,
-        );
-        let name = format!("shard {} ({})", said.name, said.addr);
-        Node::new(&name, pool, self.greeting.clone(), params.response_timeout)
+        )
     }
+
+    fn node(&self, said: &ShardSaid) -> Rc<Node> {
+        let patience = self.shared.params.response_timeout;
+        Node::new(
+            &named(said),
+            self.pool(said),
+            self.greeting.clone(),
+            patience,
+        )
+    }
+
+    fn memcached(&self, said: &ShardSaid) -> Rc<memcache::Node> {
+        let patience = self.shared.params.response_timeout;
+        memcache::Node::new(&named(said), self.pool(said), patience)
+    }
+
+    fn route(&self, said: &ShardSaid, stages: Stages) -> Rc<Route> {
+        let params = &self.shared.params;
+        let limits = UpstreamLimits {
+            connect_timeout: params.connect_timeout,
+            response_timeout: params.response_timeout,
+            ..usual()
+        };
+        let cluster = Cluster::of(
+            Target::of(said.addr.clone()),
+            limits,
+            self.metrics.clone(),
+            Outward::default(),
+        );
+        Route::new(stages, Forward::new(ForwardSettings::default(), cluster))
+    }
+
+    fn proxy(self: &Arc<Self>) -> Rc<Proxy> {
+        let params = &self.shared.params;
+        let key = params.key.clone().expect("it was checked");
+        let first = self.shared.shards().all[0].clone();
+        let plan = Arc::clone(self);
+        let router = ByKey {
+            keyless: self.route(&first, keyless(&key)),
+            members: Members::new(Arc::clone(&self.shared), move |said| {
+                plan.route(said, Stages::none())
+            }),
+            key,
+        };
+        let settings = ProxySettings {
+            limits: HttpLimits {
+                max_connections: self.limits.max_connections,
+                ..usual()
+            },
+            http2: usual(),
+            scheme: "http",
+            port: self.listeners.iter().find_map(Listener::port),
+        };
+        let metrics = self.http.clone().expect("the protocol is HTTP");
+        Proxy::new(settings, Rc::new(router), metrics)
+    }
+}
+
+/// With its defaults: what HTTP has besides is not for this module to say.
+fn usual<P: ParamSet>() -> P {
+    let values = Values::gather(P::PARAMS.iter(), &|_| Vec::new(), &|_| None);
+    P::from_values(&values).expect("its defaults are right")
+}
+
+/// A shard, for messages.
+fn named(said: &ShardSaid) -> String {
+    format!("shard {} ({})", said.name, said.addr)
 }
 
 /// The running module.
@@ -249,6 +344,7 @@ impl Service for Sharding {
                 title: "Live".to_owned(),
                 columns: Vec::new(),
                 rows: vec![
+                    vec!["Protocol".to_owned(), params.protocol.word().to_owned()],
                     vec!["Placement".to_owned(), placement(params)],
                     vec![
                         "Connections open".to_owned(),

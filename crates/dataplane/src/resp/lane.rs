@@ -468,7 +468,7 @@ impl Lane {
 }
 
 /// How long nothing has come though something is waited for. One sleep serves many waits: it is set anew only when it ends too early.
-struct Silence {
+pub(crate) struct Silence {
     patience: Duration,
     /// None while nothing is waited for.
     since: Option<Instant>,
@@ -476,7 +476,7 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self {
             patience,
             since: None,
@@ -484,7 +484,7 @@ impl Silence {
         }
     }
 
-    fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
+    pub(crate) fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
         if !waits {
             self.since = None;
             return false;

@@ -24,10 +24,13 @@ mod talk;
 
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
-pub use join::Merge;
+pub(crate) use join::Join;
+pub use join::{Joins, Merge};
 pub use keep::{Failure, Keep, Watch};
+pub(crate) use lane::Silence;
 pub use lane::{Credentials, Greeting};
 pub use node::Node;
+pub(crate) use reply::Outbox;
 pub use reply::Ticket;
 pub use route::{Opening, Part, Place, Request, Router, Sender};
 pub use talk::Talk;

@@ -11,7 +11,7 @@ use crate::net::Buf;
 
 /// What a client is to be sent. Shared by its own task, which writes it, and the lanes, which bring it.
 #[derive(Debug, Default)]
-pub(super) struct Outbox(RefCell<State>);
+pub(crate) struct Outbox(RefCell<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -47,7 +47,7 @@ pub struct Ticket {
 impl Outbox {
     /// The next command's reply comes from one place.
     #[inline]
-    pub(super) fn ticket(self: &Rc<Self>) -> Ticket {
+    pub(crate) fn ticket(self: &Rc<Self>) -> Ticket {
         Ticket {
             outbox: Rc::clone(self),
             number: self.open(Slot::Waiting),
@@ -57,7 +57,7 @@ impl Outbox {
     }
 
     /// The next command's reply is made of `parts`.
-    pub(super) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
+    pub(crate) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
         let number = self.open(Slot::Joined(Box::new(join)));
         let outbox = Rc::clone(self);
         (0..parts).map(move |part| Ticket {
@@ -76,7 +76,7 @@ impl Outbox {
     }
 
     /// The next command's reply is known.
-    pub(super) fn answer(&self, reply: &[u8]) {
+    pub(crate) fn answer(&self, reply: &[u8]) {
         let mut state = self.0.borrow_mut();
         if state.slots.is_empty() {
             state.put(reply);
@@ -86,22 +86,22 @@ impl Outbox {
     }
 
     /// Commands that have no reply yet.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.borrow().slots.len()
     }
 
     /// Bytes that wait to be written.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.borrow().out.as_ref().map_or(0, Buf::len)
     }
 
     /// Calls `write` with what is ready to be written.
-    pub(super) fn with<R>(&self, write: impl FnOnce(&mut Option<Buf>) -> R) -> R {
+    pub(crate) fn with<R>(&self, write: impl FnOnce(&mut Option<Buf>) -> R) -> R {
         write(&mut self.0.borrow_mut().out)
     }
 
     /// Who is woken when something is ready.
-    pub(super) fn watch(&self, cx: &Context<'_>) {
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
         let mut state = self.0.borrow_mut();
         if !state
             .waker
@@ -113,7 +113,7 @@ impl Outbox {
     }
 
     /// Nobody reads it any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.0.borrow_mut();
         *state = State {
             gone: true,
@@ -125,6 +125,9 @@ impl Outbox {
 impl State {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         self.out.get_or_insert_with(Buf::small).put(bytes);
     }
 
@@ -190,7 +193,8 @@ impl Ticket {
             }
             Some(Slot::Ready(_)) | None => {}
         }
-        if state.out.is_some()
+        // One that is empty makes room.
+        if (state.out.is_some() || bytes.is_empty())
             && let Some(waker) = &state.waker
         {
             waker.wake_by_ref();

@@ -55,6 +55,8 @@ mod schema;
 mod sessions;
 mod shard;
 mod shard_example;
+mod shard_http;
+mod shard_memcached;
 mod takeover;
 mod topz;
 mod unpacked;

@@ -66,6 +66,8 @@ const WITHOUT_PODS: &[&str] = &[
     "rootless",
     "schema",
     "shard",
+    "shard_http",
+    "shard_memcached",
     "takeover",
     "topz",
 ];
