@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
-use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits};
+use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits, Waits};
 use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
@@ -181,7 +181,11 @@ impl Plan {
             outward,
         );
         let name = format!("shard {} ({})", said.name, said.addr);
-        Node::new(&name, pool, self.greeting.clone(), params.response_timeout)
+        let waits = Waits {
+            patience: params.response_timeout,
+            busy_poll: params.busy_poll,
+        };
+        Node::new(&name, pool, self.greeting.clone(), waits)
     }
 }
 

@@ -12,9 +12,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::IoSlice;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -37,6 +37,15 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 
 /// A user's name (empty: the default one) and password.
 pub type Credentials = (Vec<u8>, Vec<u8>);
+
+/// How long a lane waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Waits {
+    /// How long nothing may come while something is waited for.
+    pub patience: Duration,
+    /// How long a lane that has moved something looks for more before its worker may sleep.
+    pub busy_poll: Duration,
+}
 
 /// What a connection begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -80,8 +89,7 @@ pub struct Lane {
     name: Rc<str>,
     pool: Rc<Pool>,
     greeting: Greeting,
-    /// How long nothing may come while something is waited for.
-    patience: Duration,
+    waits: Waits,
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
@@ -129,12 +137,12 @@ impl State {
 
 impl Lane {
     /// To the server of `pool`. Spawns the task that carries it.
-    pub fn new(name: Rc<str>, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+    pub fn new(name: Rc<str>, pool: Rc<Pool>, greeting: Greeting, waits: Waits) -> Rc<Self> {
         let lane = Rc::new(Self {
             name,
             pool,
             greeting,
-            patience,
+            waits,
             state: RefCell::default(),
             closing: Cell::new(false),
         });
@@ -217,7 +225,8 @@ impl Lane {
     /// Moves commands and replies until the connection ends; says why it did.
     async fn carry(&self, mut wire: Wire) -> String {
         let (mut input, mut scan) = (None, Replies::default());
-        let mut silence = Silence::new(self.patience);
+        let mut silence = Silence::new(self.waits.patience);
+        let mut busy = Busy::new(self.waits.busy_poll);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
             let moved = self
@@ -232,8 +241,11 @@ impl Lane {
                 return Poll::Ready("it is not needed any more".to_owned());
             }
             match silence.is_over(cx, waits, heard) {
-                true => Poll::Ready(format!("no reply for {} ms", self.patience.as_millis())),
-                false => Poll::Pending,
+                true => Poll::Ready(format!("no reply for {} ms", self.waits.patience.as_millis())),
+                false => {
+                    busy.look_again(cx, self.state.borrow().sent(), heard);
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -418,6 +430,39 @@ impl Silence {
             self.sleep.as_mut().reset(until);
         }
         false
+    }
+}
+
+/// Keeps the worker from sleeping for a while after something was moved: a core that sleeps wakes slowly.
+struct Busy {
+    span: Duration,
+    until: Instant,
+    sent: u64,
+}
+
+impl Busy {
+    fn new(span: Duration) -> Self {
+        Self {
+            span,
+            until: Instant::now(),
+            sent: 0,
+        }
+    }
+
+    /// Has the task of `cx` looked at again after the sockets, if it is not time to sleep yet.
+    fn look_again(&mut self, cx: &mut Context<'_>, sent: u64, heard: bool) {
+        if self.span.is_zero() {
+            return;
+        }
+        let now = Instant::now();
+        if heard || sent != self.sent {
+            (self.until, self.sent) = (now + self.span, sent);
+        }
+        if now < self.until {
+            let yielded = pin!(tokio::task::yield_now());
+            // It wakes this task; it never is ready at once.
+            drop(yielded.poll(cx));
+        }
     }
 }
 

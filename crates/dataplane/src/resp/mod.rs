@@ -23,6 +23,6 @@ mod session;
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
 pub use join::Merge;
-pub use lane::{Credentials, Greeting};
+pub use lane::{Credentials, Greeting, Waits};
 pub use node::Node;
 pub use route::{Part, Place, Request, Router};

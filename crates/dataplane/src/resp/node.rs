@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::lane::{Greeting, Lane, open};
+use super::lane::{Greeting, Lane, Waits, open};
 use crate::upstream::{Pool, Wire};
 
 /// Lanes for greetings other than the module's own (databases, users, RESP3), for each server, at most: clients choose them.
@@ -18,26 +18,26 @@ pub struct Node {
     pool: Rc<Pool>,
     /// How connections begin unless their client asked for something else.
     greeting: Greeting,
-    patience: Duration,
+    waits: Waits,
     main: Rc<Lane>,
     lanes: RefCell<HashMap<Greeting, Rc<Lane>>>,
 }
 
 impl Node {
     /// `name` is for messages. Spawns the task of its main lane.
-    pub fn new(name: &str, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+    pub fn new(name: &str, pool: Rc<Pool>, greeting: Greeting, waits: Waits) -> Rc<Self> {
         let name: Rc<str> = name.into();
         let main = Lane::new(
             Rc::clone(&name),
             Rc::clone(&pool),
             greeting.clone(),
-            patience,
+            waits,
         );
         Rc::new(Self {
             name,
             pool,
             greeting,
-            patience,
+            waits,
             main,
             lanes: RefCell::default(),
         })
@@ -84,7 +84,7 @@ impl Node {
             Rc::clone(&self.name),
             Rc::clone(&self.pool),
             greeting.clone(),
-            self.patience,
+            self.waits,
         );
         lanes.insert(greeting.clone(), Rc::clone(&lane));
         lane
@@ -98,7 +98,7 @@ impl Node {
 
     /// How long a reply may take.
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.waits.patience
     }
 }
 
