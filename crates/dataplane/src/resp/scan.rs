@@ -542,6 +542,24 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_clients_are_as_redis_writes_them() {
+        let check = |bytes: &[u8]| {
+            let found = Commands::default().next(bytes, BOUNDS);
+            let line = String::from_utf8_lossy(bytes).into_owned();
+            assert!(
+                matches!(found, Err(why) if why.contains("length")),
+                "{line}: {found:?}"
+            );
+        };
+        for wrong in ["+1", "01", "00", "-0", "-01", "+0"] {
+            check(format!("*{wrong}\r\n$4\r\nPING\r\n").as_bytes());
+            check(format!("*1\r\n${wrong}\r\nPING\r\n").as_bytes());
+        }
+        let found = Commands::default().next(b"*1\r\n$0\r\n\r\n", BOUNDS);
+        assert_eq!(found, Ok(Found::Command(10)));
+    }
+
+    #[test]
     fn what_is_no_command_is_refused_in_redis_words() {
         let wrong = |text: &str| {
             Commands::default()
