@@ -7,13 +7,16 @@
 //!   --shards-file ── watch ─▶ the list in force
 //! ```
 //!
-//! Ready when it listens: a shard that is away is the trouble of its keys only, and its clients are told.
+//! Ready when it listens: a shard that is away is the trouble of its keys only, and its clients are told; or, with `--on-failure`, others
+//! have its keys (`failure` decides, `probe` asks).
 //!
 //! - [`place`]: which shard has a key, and what moves when the shards change.
 
 pub mod place;
 
+mod failure;
 mod params;
+mod probe;
 mod router;
 mod service;
 
@@ -24,6 +27,7 @@ use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
 
+use failure::FailureParams;
 use params::Params;
 pub use params::ring_of_file;
 
@@ -49,7 +53,12 @@ static SPEC: ModuleSpec = ModuleSpec {
     admin_port: 9611,
     data_path: true,
     config: None,
-    params: &[Params::PARAMS, ListenerLimits::PARAMS, RespLimits::PARAMS],
+    params: &[
+        Params::PARAMS,
+        FailureParams::PARAMS,
+        ListenerLimits::PARAMS,
+        RespLimits::PARAMS,
+    ],
     ports: &[Port {
         param: "listen",
         port: Some(6379),
@@ -94,8 +103,21 @@ const RELOADS: Metric = Metric {
     doc: "Changes of --shards-file: changed (now in force) or refused (the former shards stay).",
 };
 
+const OUT: Metric = Metric {
+    name: "podkit_shard_out",
+    kind: "gauge",
+    labels: &["shard"],
+    doc: "1 for a shard or spare that is out (--on-failure), else 0.",
+};
+const OUTAGES: Metric = Metric {
+    name: "podkit_shard_outages_total",
+    kind: "counter",
+    labels: &["shard"],
+    doc: "How often a shard or spare was found to be out.",
+};
+
 const SETS: [&[Metric]; 3] = [
-    &[COMMANDS, REFUSED, RELOADS],
+    &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES],
     Worker::METRICS,
     UpstreamMetrics::METRICS,
 ];

@@ -8,7 +8,8 @@ use podkit_dataplane::resp::Credentials;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
 
-use super::place::nutcracker::{self, Pool};
+use super::failure::Key;
+use super::place::nutcracker::{self, Ejection, Pool};
 use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
 
 podkit_foundation::choices! {
@@ -94,7 +95,8 @@ podkit_foundation::params! {
         shards_file: Option<PathBuf> { live: true },
         /// A configuration of twemproxy (nutcracker.yml), whose place podkit takes: keys stay where they are, to the byte.
         ///
-        /// What is taken from it: listen, servers, hash, hash_tag, distribution, redis_auth, redis_db and timeout.
+        /// What is taken from it: listen, servers, hash, hash_tag, distribution, redis_auth, redis_db, timeout, auto_eject_hosts, server_failure_limit and
+        /// server_retry_timeout.
         twemproxy: Option<PathBuf> {},
         /// Which pool of --twemproxy; needed where it has several.
         twemproxy_pool: Option<String> {},
@@ -131,6 +133,10 @@ pub(super) struct Shards {
     pub(super) all: Vec<ShardSaid>,
     /// Where keys are.
     pub(super) ring: Ring,
+    /// Those that have no keys now, by index.
+    pub(super) left_out: Vec<bool>,
+    /// Servers that nothing may reach.
+    pub(super) away: Vec<Key>,
 }
 
 impl Shards {
@@ -162,7 +168,7 @@ impl Shards {
             params.hash_tag,
             &places(&all),
         )?;
-        Ok(Self { all, ring })
+        Ok(Self::whole(all, ring))
     }
 
     fn of_pool(pool: &Pool) -> Result<Self, String> {
@@ -171,15 +177,29 @@ impl Shards {
             addr: server.addr.clone(),
             weight: server.shard.weight,
         };
-        Ok(Self {
-            all: pool.servers.iter().map(said).collect(),
-            ring: pool.ring()?,
-        })
+        Ok(Self::whole(
+            pool.servers.iter().map(said).collect(),
+            pool.ring()?,
+        ))
+    }
+
+    pub(super) fn whole(all: Vec<ShardSaid>, ring: Ring) -> Self {
+        Self {
+            left_out: vec![false; all.len()],
+            away: Vec::new(),
+            all,
+            ring,
+        }
+    }
+
+    /// No shard is there.
+    pub(super) fn none_is_left(&self) -> bool {
+        self.left_out.iter().all(|out| *out)
     }
 }
 
 /// Said by a flag or a variable.
-fn given(values: &Values, field: &str) -> bool {
+pub(super) fn given(values: &Values, field: &str) -> bool {
     let mut shown = values.shown();
     shown.any(|(param, raws)| {
         param.field == field && raws.iter().any(|raw| raw.origin != Origin::Default)
@@ -322,13 +342,6 @@ impl Params {
                 );
                 return Err(wrong("twemproxy", &why));
             }
-            if pool.ejection.is_some() {
-                let why = format!(
-                    "the pool {} has auto_eject_hosts: true, which is not supported yet: set it to false, and keys of a shard that is away get errors",
-                    pool.name
-                );
-                return Err(wrong("twemproxy", &why));
-            }
             if !given(values, "listen") {
                 params.listen = vec![pool.listen.clone()];
             }
@@ -340,6 +353,12 @@ impl Params {
             }
         }
         Ok(params)
+    }
+
+    /// When --twemproxy leaves servers out.
+    pub(super) fn ejection(&self) -> Result<Option<Ejection>, Failure> {
+        let pool = self.twemproxy.as_ref().map(|path| self.pool(path));
+        Ok(pool.transpose()?.and_then(|pool| pool.ejection))
     }
 
     /// The pool of --twemproxy.

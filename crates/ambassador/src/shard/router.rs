@@ -9,6 +9,7 @@ use podkit_dataplane::resp::scan::{put_bulk, put_command, put_line};
 use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, Router, Words};
 use podkit_foundation::telemetry::metrics::Counter;
 
+use super::failure::{Key, key};
 use super::params::ShardSaid;
 use super::service::Shared;
 
@@ -29,6 +30,9 @@ struct State {
     nodes: Vec<(ShardSaid, Rc<Node>, Counter)>,
     shards: Arc<super::params::Shards>,
 }
+
+/// With --on-failure rehash.
+const NONE_LEFT: &[u8] = b"-ERR no shard can be reached\r\n";
 
 /// Commands about a server that have no meaning over several.
 const OF_ONE: [&str; 13] = [
@@ -69,20 +73,25 @@ impl Local {
     }
 
     /// Takes over a change of the shards. Those that stay keep their connections.
-    fn follow(&self) {
+    pub(super) fn follow(&self) {
         let now = self.shared.changes();
         if self.seen.replace(now) == now {
             return;
         }
         let shards = self.shared.shards();
         let mut state = self.state.borrow_mut();
-        let mut known: HashMap<(String, String), (Rc<Node>, Counter)> = HashMap::new();
+        let mut known: HashMap<Key, (Rc<Node>, Counter)> = HashMap::new();
         for (said, node, counter) in state.nodes.drain(..) {
-            known.insert((said.name.clone(), said.addr.to_string()), (node, counter));
+            known.insert(key(&said), (node, counter));
+        }
+        for away in &shards.away {
+            // One that comes back is a new one.
+            if let Some((node, _)) = known.remove(away) {
+                node.cut();
+            }
         }
         for said in &shards.all {
-            let key = (said.name.clone(), said.addr.to_string());
-            let (node, counter) = match known.remove(&key) {
+            let (node, counter) = match known.remove(&key(said)) {
                 Some(known) => known,
                 None => ((self.make)(said), self.shared.commands(&said.name)),
             };
@@ -121,6 +130,12 @@ impl Local {
         }
     }
 
+    /// The first shard that is there.
+    fn least(state: &State) -> usize {
+        let out = &state.shards.left_out;
+        out.iter().position(|out| !out).unwrap_or_default()
+    }
+
     fn to(state: &State, at: usize) -> Place {
         let (_, node, counter) = &state.nodes[at];
         counter.inc();
@@ -136,7 +151,9 @@ impl Local {
                 bytes: request.bytes.to_vec(),
             }
         };
-        Place::Split(state.nodes.iter().map(part).collect(), merge)
+        let there = state.nodes.iter().zip(&state.shards.left_out);
+        let there = there.filter(|(_, out)| !**out).map(|(node, _)| part(node));
+        Place::Split(there.collect(), merge)
     }
 
     /// A command of many keys that each shard does for its own. `step`: words for a key.
@@ -193,6 +210,14 @@ impl Local {
             return Place::Answer(b"-ERR invalid cursor\r\n".to_vec());
         };
         let (shard, inner) = ((cursor % count) as usize, (cursor / count).to_string());
+        if state.shards.left_out[shard] {
+            // It has no key now: on with the next one.
+            let next = (shard as u64 + 1) % count;
+            let mut reply = b"*2\r\n".to_vec();
+            put_bulk(&mut reply, next.to_string().as_bytes());
+            reply.extend_from_slice(b"*0\r\n");
+            return Place::Answer(reply);
+        }
         let mut words: Vec<&[u8]> = request.words.iter().collect();
         words[1] = inner.as_bytes();
         let mut bytes = Vec::new();
@@ -223,7 +248,7 @@ impl Local {
             "script" | "function" => {
                 let reads = ["help", "list", "stats", "dump"];
                 match reads.iter().any(|word| words.is(1, word.as_bytes())) {
-                    true => Self::to(state, 0),
+                    true => Self::to(state, Self::least(state)),
                     false => Self::all(state, request, Merge::First),
                 }
             }
@@ -235,9 +260,9 @@ impl Local {
                 let why = format!("ERR '{name}' is about one server, and there are several shards");
                 Place::Answer(self.refuse(&why))
             }
-            _ if command.keys == Keys::None => Self::to(state, 0),
+            _ if command.keys == Keys::None => Self::to(state, Self::least(state)),
             _ => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_default()),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| Self::least(state))),
                 Err(reply) => Place::Answer(reply),
             },
         }
@@ -250,6 +275,7 @@ impl Router for Local {
         let state = &*self.state.borrow();
         let words = &request.words;
         match request.command {
+            _ if state.shards.none_is_left() => Place::Answer(NONE_LEFT.to_vec()),
             _ if state.nodes.len() == 1 => Self::to(state, 0),
             Some(command) if command.name == "ping" => Place::Answer(ping(words)),
             Some(command) if command.name == "echo" => {
@@ -259,7 +285,7 @@ impl Router for Local {
             }
             Some(command) => self.several(state, request, command),
             None => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_default()),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| Self::least(state))),
                 Err(reply) => Place::Answer(reply),
             },
         }
@@ -268,6 +294,9 @@ impl Router for Local {
     fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
         self.follow();
         let state = self.state.borrow();
+        if state.shards.none_is_left() {
+            return Err(NONE_LEFT.to_vec());
+        }
         if state.nodes.len() == 1 {
             return Ok(Some(Rc::clone(&state.nodes[0].1)));
         }
@@ -284,7 +313,8 @@ impl Router for Local {
 
     fn first(&self) -> Rc<Node> {
         self.follow();
-        Rc::clone(&self.state.borrow().nodes[0].1)
+        let state = self.state.borrow();
+        Rc::clone(&state.nodes[Self::least(&state)].1)
     }
 
     fn is_single(&self) -> bool {

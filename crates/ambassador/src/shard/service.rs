@@ -9,21 +9,25 @@ use std::time::Duration;
 
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
-use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits};
+use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits};
 use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamSet as _, Values};
+use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 use podkit_foundation::surface::common::generation;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
+use tokio::sync::watch;
 
+use super::failure::{FailureParams, OnFailure, Table, key};
 use super::params::{Params, ShardSaid, Shards};
+use super::probe::probe_all;
 use super::router::Local;
-use super::{COMMANDS, REFUSED, RELOADS};
+use super::{COMMANDS, OUT, OUTAGES, REFUSED, RELOADS};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
+    let failures = FailureParams::checked(values, params.ejection()?)?;
     let limits = RespLimits::from_values(values)?;
     let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
@@ -31,7 +35,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         resp3: false,
         database: params.database,
     };
-    let shared = Arc::new(Shared::new(params, &setup.metrics)?);
+    let shared = Arc::new(Shared::new(params, failures, &setup.metrics)?);
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = shared.params.listen.iter().map(bind);
     let plan = Plan {
@@ -53,8 +57,15 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 #[derive(Debug)]
 pub(super) struct Shared {
     params: Params,
+    pub(super) failures: FailureParams,
+    /// As they were named.
+    said: RwLock<Arc<Shards>>,
+    /// As they are used: without those that are out.
     shards: RwLock<Arc<Shards>>,
+    table: Mutex<Table>,
     changes: AtomicU64,
+    /// Tells workers of changes before a command makes them look.
+    news: watch::Sender<u64>,
     /// Why the file is not in force.
     refusal: Mutex<Option<String>>,
     registry: Registry,
@@ -64,13 +75,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(params: Params, registry: &Registry) -> Result<Self, Failure> {
-        let shards = RwLock::new(Arc::new(Shards::of(&params)?));
+    fn new(params: Params, failures: FailureParams, registry: &Registry) -> Result<Self, Failure> {
+        let shards = Arc::new(Shards::of(&params)?);
+        failures
+            .check(&shards.all)
+            .map_err(|why| Failure::from(ParamError::new("spare", why)))?;
         let count = |result| registry.counter(RELOADS.name, RELOADS.doc, &[("result", result)]);
         Ok(Self {
             params,
-            shards,
+            failures,
+            said: RwLock::new(Arc::clone(&shards)),
+            shards: RwLock::new(shards),
+            table: Mutex::default(),
             changes: AtomicU64::new(0),
+            news: watch::Sender::new(0),
             refusal: Mutex::new(None),
             registry: registry.clone(),
             changed: count("changed"),
@@ -86,6 +104,51 @@ impl Shared {
 
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// The shards as they were named.
+    pub(super) fn said(&self) -> Arc<Shards> {
+        Arc::clone(&self.said.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who is out.
+    pub(super) fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready at each change of the shards.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Puts in force what follows from what was named and from who is out.
+    pub(super) fn apply(&self) {
+        let fresh = self
+            .table()
+            .in_force(&self.said(), self.failures.on_failure);
+        match fresh {
+            Ok(fresh) => {
+                let now = self.shards();
+                if fresh.all != now.all || fresh.left_out != now.left_out {
+                    self.put_in_force(Arc::new(fresh));
+                }
+            }
+            Err(why) => tracing::error!("the shards can't be placed anew: {why}"),
+        }
+    }
+
+    fn put_in_force(&self, fresh: Arc<Shards>) {
+        *self.shards.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let changes = self.changes.fetch_add(1, Ordering::Release) + 1;
+        self.generation.add(1);
+        self.news.send_replace(changes);
+    }
+
+    /// How often a shard was taken out, and whether it is.
+    pub(super) fn outages(&self, shard: &str) -> (Counter, Gauge) {
+        let labels = [("shard", shard)];
+        let count = self.registry.counter(OUTAGES.name, OUTAGES.doc, &labels);
+        (count, self.registry.gauge(OUT.name, OUT.doc, &labels))
     }
 
     /// Commands that a shard was sent.
@@ -105,7 +168,12 @@ impl Shared {
 
     /// Reads the shards again.
     fn reload(&self) -> Result<(), String> {
-        let fresh = match Shards::of(&self.params) {
+        let checked = Shards::of(&self.params).and_then(|fresh| {
+            let fault = self.failures.check(&fresh.all);
+            fault.map_err(|why| Failure::from(ParamError::new("shards_file", why)))?;
+            Ok(fresh)
+        });
+        let fresh = match checked {
             Ok(fresh) => fresh,
             Err(failure) => {
                 let line = failure.to_string();
@@ -119,14 +187,13 @@ impl Shared {
             }
         };
         *self.refusal() = None;
-        if fresh.all == self.shards().all {
+        if fresh.all == self.said().all {
             return Ok(());
         }
         let count = fresh.all.len();
-        *self.shards.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        self.changes.fetch_add(1, Ordering::Release);
+        *self.said.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        self.apply();
         self.changed.inc();
-        self.generation.add(1);
         tracing::info!(shards = count, "the shards changed: in force");
         Ok(())
     }
@@ -147,7 +214,18 @@ impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
         let plan = Arc::clone(self);
-        let router = Local::new(Arc::clone(&self.shared), move |said| plan.node(said));
+        let router = Rc::new(Local::new(Arc::clone(&self.shared), move |said| {
+            plan.node(said)
+        }));
+        let (mut news, follower) = (self.shared.news(), Rc::downgrade(&router));
+        drop(tokio::task::spawn_local(async move {
+            // What waits for a shard that is out learns of it, though no command comes.
+            while news.changed().await.is_ok()
+                && let Some(router) = follower.upgrade()
+            {
+                router.follow();
+            }
+        }));
         let front = Front::new(router, self.limits.clone());
         for listener in &self.listeners {
             let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(&front));
@@ -160,7 +238,7 @@ impl Plan {
         Ok(())
     }
 
-    fn node(&self, said: &ShardSaid) -> Rc<Node> {
+    fn pool(&self, said: &ShardSaid) -> Rc<Pool> {
         let params = &self.shared.params;
         let limits = UpstreamLimits {
             connect_timeout: params.connect_timeout,
@@ -174,14 +252,28 @@ impl Plan {
             tls: None,
             raw: true,
         };
-        let pool = Pool::new(
+        Pool::new(
             Target::of(said.addr.clone()),
             limits,
             self.metrics.clone(),
             outward,
-        );
-        let name = format!("shard {} ({})", said.name, said.addr);
-        Node::new(&name, pool, self.greeting.clone(), params.response_timeout)
+        )
+    }
+
+    fn node(&self, said: &ShardSaid) -> Rc<Node> {
+        let patience = self.shared.params.response_timeout;
+        Node::new(
+            &format!("shard {} ({})", said.name, said.addr),
+            self.pool(said),
+            self.greeting.clone(),
+            patience,
+        )
+    }
+
+    /// Asks whether a shard or spare is there.
+    fn asker(&self, said: &ShardSaid) -> Asker {
+        let patience = self.shared.failures.probe_timeout;
+        Asker::new(self.pool(said), self.greeting.clone(), patience)
     }
 }
 
@@ -206,6 +298,12 @@ impl Service for Sharding {
             move |worker| plan.start(worker),
         )?;
         *self.workers.borrow_mut() = Some(workers);
+        if self.plan.shared.failures.on_failure != OnFailure::FailFast {
+            let (shared, plan) = (Arc::clone(&self.plan.shared), Arc::clone(&self.plan));
+            drop(tokio::task::spawn_local(probe_all(shared, move |said| {
+                plan.asker(said)
+            })));
+        }
         if let Some(path) = &self.plan.shared.params.shards_file {
             let (files, shared): (Vec<PathBuf>, _) =
                 (vec![path.clone()], Arc::clone(&self.plan.shared));
@@ -223,22 +321,23 @@ impl Service for Sharding {
 
     fn page(&self) -> Vec<Section> {
         let shared = &self.plan.shared;
-        let shards = shared.shards();
+        let shards = shared.said();
         let row = |said: &ShardSaid| {
             vec![
                 said.name.clone(),
                 said.addr.to_string(),
                 said.weight.to_string(),
+                state(&shared.table(), said),
                 shared.commands(&said.name).get().to_string(),
             ]
         };
         let refusal = shared.refusal().clone();
         let params = &shared.params;
         let open = self.setup.lifecycle.in_flight();
-        vec![
+        let mut sections = vec![
             Section {
                 title: "Shards".to_owned(),
-                columns: ["Name", "Address", "Weight", "Commands"]
+                columns: ["Name", "Address", "Weight", "State", "Commands"]
                     .map(str::to_owned)
                     .to_vec(),
                 rows: shards.all.iter().map(row).collect(),
@@ -251,6 +350,11 @@ impl Service for Sharding {
                 rows: vec![
                     vec!["Placement".to_owned(), placement(params)],
                     vec![
+                        "On failure".to_owned(),
+                        shared.failures.on_failure.word().to_owned(),
+                    ],
+                    vec!["Changes".to_owned(), shared.changes().to_string()],
+                    vec![
                         "Connections open".to_owned(),
                         format!("{open} of at most {}", self.plan.limits.max_connections),
                     ],
@@ -261,7 +365,27 @@ impl Service for Sharding {
                 ],
                 alert: None,
             },
-        ]
+        ];
+        if !shared.failures.spare.is_empty() {
+            let row = |said: &ShardSaid| vec![said.to_string(), state(&shared.table(), said)];
+            sections.push(Section {
+                title: "Spares".to_owned(),
+                columns: ["Spare", "State"].map(str::to_owned).to_vec(),
+                rows: shared.failures.spare.iter().map(row).collect(),
+                alert: None,
+            });
+        }
+        sections
+    }
+}
+
+/// Whether a shard serves, in a line.
+fn state(table: &Table, said: &ShardSaid) -> String {
+    let who = key(said);
+    match (table.out(&who), table.stand_in(&who)) {
+        (None, _) => "there".to_owned(),
+        (Some(why), None) => format!("out: {why}"),
+        (Some(why), Some(spare)) => format!("out, {spare} stands in: {why}"),
     }
 }
 

@@ -34,6 +34,10 @@ const MOST_WAITING: usize = 64 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 /// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Why nothing goes to a server that was cut off.
+pub(super) const OUT_OF_USE: &str = "it is out of use";
+/// Until then nothing is dialled where that is never.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// A user's name (empty: the default one) and password.
 pub type Credentials = (Vec<u8>, Vec<u8>);
@@ -85,6 +89,8 @@ pub struct Lane {
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
+    /// Nothing more may reach the server.
+    cut: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +143,7 @@ impl Lane {
             patience,
             state: RefCell::default(),
             closing: Cell::new(false),
+            cut: Cell::new(false),
         });
         drop(tokio::task::spawn_local(Rc::clone(&lane).live()));
         lane
@@ -183,6 +190,17 @@ impl Lane {
         }
     }
 
+    /// Ends it now: nothing that it still holds reaches the server, and what waits gets an error.
+    pub fn cut(&self) {
+        self.cut.set(true);
+        let state = &mut *self.state.borrow_mut();
+        let why = format!("{} can't be reached: {OUT_OF_USE}", self.name);
+        state.failed = Some((Instant::now() + NEVER, why));
+        if let Some(task) = &state.task {
+            task.wake_by_ref();
+        }
+    }
+
     /// Commands that wait for a reply.
     pub fn waiting(&self) -> usize {
         self.state.borrow().waiting.len()
@@ -199,12 +217,19 @@ impl Lane {
                 Err(why) => self.unreachable(&why),
             }
         }
+        if self.cut.get() {
+            self.unreachable(OUT_OF_USE);
+            self.cut();
+        }
     }
 
     /// Ready when there is something to send; false when there never will be.
     fn poll_work(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         state.watch(cx);
+        if self.cut.get() {
+            return Poll::Ready(false);
+        }
         if !state.waiting.is_empty() {
             return Poll::Ready(true);
         }
@@ -220,6 +245,9 @@ impl Lane {
         let mut silence = Silence::new(self.patience);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
+            if self.cut.get() {
+                return Poll::Ready(OUT_OF_USE.to_owned());
+            }
             let moved = self
                 .write(&mut wire, cx)
                 .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));

@@ -9,6 +9,7 @@
 //! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared;
 //! `session` and `private` do what a client needs a connection of its own for. All of a client stays on one thread.
 
+mod asker;
 mod commands;
 mod front;
 mod join;
@@ -20,6 +21,7 @@ mod route;
 pub mod scan;
 mod session;
 
+pub use asker::Asker;
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
 pub use join::Merge;

@@ -1,6 +1,6 @@
 //! A server and the connections to it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ pub struct Node {
     patience: Duration,
     main: Rc<Lane>,
     lanes: RefCell<HashMap<Greeting, Rc<Lane>>>,
+    cut: Cell<bool>,
 }
 
 impl Node {
@@ -40,6 +41,7 @@ impl Node {
             patience,
             main,
             lanes: RefCell::default(),
+            cut: Cell::new(false),
         })
     }
 
@@ -86,6 +88,9 @@ impl Node {
             greeting.clone(),
             self.patience,
         );
+        if self.is_cut() {
+            lane.cut();
+        }
         lanes.insert(greeting.clone(), Rc::clone(&lane));
         lane
     }
@@ -94,6 +99,18 @@ impl Node {
     pub async fn open(&self, greeting: Option<&Greeting>) -> Result<Wire, String> {
         let opened = open(&self.pool, greeting.unwrap_or(&self.greeting)).await;
         opened.map_err(|why| format!("{} can't be reached: {why}", self.name))
+    }
+
+    /// From now on nothing reaches the server by this: what waits gets an error, and clients' own connections to it end.
+    pub fn cut(&self) {
+        self.cut.set(true);
+        self.main.cut();
+        self.lanes.borrow().values().for_each(|lane| lane.cut());
+    }
+
+    /// It was cut off.
+    pub fn is_cut(&self) -> bool {
+        self.cut.get()
     }
 
     /// How long a reply may take.

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use super::commands::Kind;
 use super::front::Client;
+use super::lane::OUT_OF_USE;
 use super::node::Node;
 use super::reply::Ticket;
 use super::route::{Request, Router};
@@ -237,6 +238,9 @@ impl Private {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
+        if self.node.as_ref().is_some_and(|node| node.is_cut()) {
+            return Err(OUT_OF_USE.to_owned());
+        }
         while !self.out.is_empty() {
             match wire.poll_write(cx, &[IoSlice::new(&self.out)]) {
                 Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),

@@ -56,3 +56,26 @@ pub trait Router: 'static {
     /// A command was taken, for counts of the module's own.
     fn taken(&self, _request: &Request<'_>) {}
 }
+
+/// One that its module keeps a hand on.
+impl<R: Router> Router for Rc<R> {
+    fn place(&self, request: &Request<'_>) -> Place {
+        R::place(self, request)
+    }
+
+    fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
+        R::stays(self, request)
+    }
+
+    fn first(&self) -> Rc<Node> {
+        R::first(self)
+    }
+
+    fn is_single(&self) -> bool {
+        R::is_single(self)
+    }
+
+    fn taken(&self, request: &Request<'_>) {
+        R::taken(self, request);
+    }
+}

@@ -52,6 +52,7 @@ mod schema;
 mod sessions;
 mod shard;
 mod shard_example;
+mod shard_failure;
 mod takeover;
 mod topz;
 mod unpacked;

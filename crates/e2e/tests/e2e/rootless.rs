@@ -64,6 +64,7 @@ const WITHOUT_PODS: &[&str] = &[
     "rootless",
     "schema",
     "shard",
+    "shard_failure",
     "takeover",
     "topz",
 ];
