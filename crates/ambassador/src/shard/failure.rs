@@ -136,7 +136,7 @@ pub(super) type Key = (String, String);
 
 /// Of a shard or spare.
 pub(super) fn key(said: &ShardSaid) -> Key {
-    (said.name.clone(), said.addr.to_string())
+    (said.name.clone(), said.place())
 }
 
 /// What a probe led to.
@@ -285,7 +285,7 @@ impl Table {
                 }
                 (OnFailure::Spare, Some(spare)) => {
                     away.push(key(shard));
-                    shard.addr = spare.addr.clone();
+                    shard.move_to(spare);
                 }
                 (OnFailure::Spare, None) | (OnFailure::FailFast, _) => {}
             }

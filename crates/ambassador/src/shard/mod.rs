@@ -23,6 +23,7 @@ mod service;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
+use podkit_dataplane::tls::{ORIGIN_METRICS, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
@@ -48,7 +49,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             what names keys of several shards otherwise is refused with CROSSSLOT, as Redis Cluster does. MSET over several shards is not atomic. \
             MULTI, WATCH and what waits (BLPOP) get a connection of their own, to the shard of their first key. PUBLISH and SUBSCRIBE go to the first shard, so that \
             they meet. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
-            SELECT are as with Redis.\n\n\
+            SELECT are as with Redis. Shards at `rediss://` are spoken to by TLS.\n\n\
             With `--twemproxy nutcracker.yml` keys are placed as twemproxy places them, to the byte, so that it can be taken for it without moving data.",
     admin_port: 9611,
     data_path: true,
@@ -56,6 +57,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     params: &[
         Params::PARAMS,
         FailureParams::PARAMS,
+        UpstreamTlsParams::PARAMS,
         ListenerLimits::PARAMS,
         RespLimits::PARAMS,
     ],
@@ -116,10 +118,11 @@ const OUTAGES: Metric = Metric {
     doc: "How often a shard or spare was found to be out.",
 };
 
-const SETS: [&[Metric]; 3] = [
+const SETS: [&[Metric]; 4] = [
     &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES],
     Worker::METRICS,
     UpstreamMetrics::METRICS,
+    &ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

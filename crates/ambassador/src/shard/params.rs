@@ -5,8 +5,11 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
+use podkit_foundation::params::{
+    Addr, Origin, ParamError, ParamSet as _, ParamType, Scheme, Upstream, Values, Where,
+};
 
 use super::failure::Key;
 use super::place::nutcracker::{self, Ejection, Pool};
@@ -20,56 +23,106 @@ podkit_foundation::choices! {
     }
 }
 
-/// `--shard`: NAME=ADDR[;weight=N].
+/// `--shard`: NAME=[rediss://]ADDR[;weight=N][;server-name=NAME].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardSaid {
     /// What it is placed by, whatever its address is.
     pub(super) name: String,
     /// Where it is.
     pub(super) addr: Addr,
+    /// It is spoken to by TLS.
+    pub(super) is_tls: bool,
+    /// What its certificate is for, where that is not the host of the address.
+    pub(super) server_name: Option<String>,
     /// Its share.
     pub(super) weight: u32,
 }
 
 impl ParamType for ShardSaid {
     const TYPE_NAME: &'static str = "shard";
-    const EXPECTED: &'static str = "NAME=host:port or NAME=unix:/path, then ;weight=N";
+    const EXPECTED: &'static str =
+        "NAME=host:port, NAME=rediss://host:port or NAME=unix:/path, then ;weight=N";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let (place, options) = match text.split_once(';') {
-            Some((place, options)) => (place, Some(options)),
-            None => (text, None),
-        };
+        let mut parts = text.split(';');
+        let place = parts.next().unwrap_or_default();
         let (name, addr) = place.split_once('=').ok_or_else(String::new)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(format!("{name:?} is no name: letters, digits and -_.: are"));
         }
-        let addr = Addr::parse(addr)?;
-        let weight = match options {
-            None => 1,
-            Some(options) => {
-                let number = options.strip_prefix("weight=");
-                let number = number
-                    .ok_or_else(|| format!("{options:?} is no option of a shard; weight=N is"))?;
-                let weight = number
-                    .parse()
-                    .ok()
-                    .filter(|weight| (1..=10_000).contains(weight));
-                weight.ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?
-            }
-        };
-        Ok(Self {
+        let secure = addr.strip_prefix("rediss://");
+        let mut said = Self {
             name: name.to_owned(),
-            addr,
-            weight,
-        })
+            addr: Addr::parse(secure.unwrap_or(addr))?,
+            is_tls: secure.is_some(),
+            server_name: None,
+            weight: 1,
+        };
+        for option in parts {
+            match option.split_once('=') {
+                Some(("weight", number)) => {
+                    let weight = number.parse().ok();
+                    said.weight = weight
+                        .filter(|weight| (1..=10_000).contains(weight))
+                        .ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?;
+                }
+                Some(("server-name", name)) if said.is_tls => {
+                    said.server_name = Some(name.to_owned());
+                }
+                Some(("server-name", _)) => {
+                    return Err(
+                        "server-name= is for rediss://, whose certificate is verified for it"
+                            .to_owned(),
+                    );
+                }
+                _ => {
+                    return Err(format!(
+                        "{option:?} is no option of a shard; weight=N and server-name=NAME are"
+                    ));
+                }
+            }
+        }
+        said.target().map_err(|failure| failure.to_string())?;
+        Ok(said)
+    }
+}
+
+impl ShardSaid {
+    /// What is dialled.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        if !self.is_tls {
+            return Ok(Target::of(self.addr.clone()));
+        }
+        let upstream = Upstream {
+            scheme: Scheme::Https,
+            place: Where::Addr(self.addr.clone()),
+            weight: 1,
+            priority: 0,
+            server_name: self.server_name.clone(),
+        };
+        Target::new("shard", "shard", &upstream)
+    }
+
+    /// Takes the place of another: where it is, but not its name.
+    pub(super) fn move_to(&mut self, other: &Self) {
+        self.addr = other.addr.clone();
+        self.is_tls = other.is_tls;
+        self.server_name.clone_from(&other.server_name);
+    }
+
+    /// Where it is, and how it is spoken to.
+    pub(super) fn place(&self) -> String {
+        let scheme = if self.is_tls { "rediss://" } else { "" };
+        let server_name = self.server_name.as_ref();
+        let server_name = server_name.map_or(String::new(), |name| format!(";server-name={name}"));
+        format!("{scheme}{}{server_name}", self.addr)
     }
 }
 
 impl fmt::Display for ShardSaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.name, self.addr)?;
+        write!(f, "{}={}", self.name, self.place())?;
         match self.weight {
             1 => Ok(()),
             weight => write!(f, ";weight={weight}"),
@@ -84,7 +137,9 @@ podkit_foundation::params! {
         protocol: Protocol { default: Some("redis") },
         /// Where clients come; repeatable. With --twemproxy that of its pool unless given.
         listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
-        /// A shard: NAME=host:port or NAME=unix:/path, then `;weight=N` (1); repeatable.
+        /// A shard: NAME=host:port, NAME=rediss://host:port (TLS) or NAME=unix:/path, then `;weight=N` (1); repeatable.
+        ///
+        /// With TLS its certificate is verified for the host, or for what `;server-name=` says.
         ///
         /// Keys are placed by the names, so that a shard may move to another address with all its keys.
         shard: Vec<ShardSaid> {},
@@ -175,6 +230,8 @@ impl Shards {
         let said = |server: &nutcracker::Server| ShardSaid {
             name: server.shard.name.clone(),
             addr: server.addr.clone(),
+            is_tls: false,
+            server_name: None,
             weight: server.shard.weight,
         };
         Ok(Self::whole(
@@ -402,6 +459,8 @@ mod tests {
             "a=127.0.0.1:6379",
             "a:1=redis.example:6379;weight=3",
             "c=unix:/run/redis.sock",
+            "d=rediss://redis.example:6380;server-name=r.example;weight=3",
+            "e=rediss://10.0.0.1:6380",
         ] {
             assert_eq!(ShardSaid::parse(text).unwrap().to_string(), text);
         }
@@ -412,6 +471,9 @@ mod tests {
             "a=:1;weight=0",
             "a=:1;wait=1",
             "a b=:1",
+            "a=:1;server-name=b",
+            "a=rediss://unix:/s",
+            "a=rediss://:1;server-name=a b",
         ] {
             assert!(ShardSaid::parse(text).is_err(), "{text}");
         }

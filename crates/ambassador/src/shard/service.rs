@@ -10,7 +10,8 @@ use std::time::Duration;
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
 use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits};
-use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
+use podkit_dataplane::upstream::{Outward, Pool, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
@@ -19,7 +20,7 @@ use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 use tokio::sync::watch;
 
 use super::failure::{FailureParams, OnFailure, Table, key};
-use super::params::{Params, ShardSaid, Shards};
+use super::params::{Params, ShardSaid, Shards, given};
 use super::probe::probe_all;
 use super::router::Local;
 use super::{COMMANDS, OUT, OUTAGES, REFUSED, RELOADS};
@@ -35,7 +36,27 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         resp3: false,
         database: params.database,
     };
-    let shared = Arc::new(Shared::new(params, failures, &setup.metrics)?);
+    let tls = UpstreamTlsParams::from_values(values)?;
+    if tls.upstream_http2 {
+        let why = "means nothing to Redis' protocol";
+        return Err(ParamError::new("upstream_http2", why).into());
+    }
+    // A file may name shards with TLS later.
+    let may_come = params.shards_file.is_some() && tls.upstream_ca.is_some();
+    let mut shared = Shared::new(params, failures, &setup.metrics)?;
+    shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.is_tls);
+    shared.has_tls |= shared.failures.spare.iter().any(|one| one.is_tls);
+    let tls = match shared.has_tls {
+        true => Some(UpstreamTls::new(&tls, &setup.metrics)?),
+        false => {
+            let fields = ["upstream_ca", "upstream_cert", "upstream_key"];
+            if let Some(field) = fields.into_iter().find(|field| given(values, field)) {
+                return Err(ParamError::new(field, "needs a shard with rediss://").into());
+            }
+            None
+        }
+    };
+    let shared = Arc::new(shared);
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = shared.params.listen.iter().map(bind);
     let plan = Plan {
@@ -44,6 +65,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         listener_limits,
         greeting,
         metrics: UpstreamMetrics::new(&setup.metrics),
+        tls,
         shared,
     };
     Ok(Rc::new(Sharding {
@@ -58,6 +80,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 pub(super) struct Shared {
     params: Params,
     pub(super) failures: FailureParams,
+    /// TLS can be spoken.
+    has_tls: bool,
     /// As they were named.
     said: RwLock<Arc<Shards>>,
     /// As they are used: without those that are out.
@@ -84,6 +108,7 @@ impl Shared {
         Ok(Self {
             params,
             failures,
+            has_tls: false,
             said: RwLock::new(Arc::clone(&shards)),
             shards: RwLock::new(shards),
             table: Mutex::default(),
@@ -137,6 +162,15 @@ impl Shared {
         }
     }
 
+    fn check_tls(&self, all: &[ShardSaid]) -> Result<(), String> {
+        match all.iter().find(|one| one.is_tls && !self.has_tls) {
+            Some(one) => Err(format!(
+                "\"{one}\" is the first with TLS: that takes --upstream-ca from the start"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn put_in_force(&self, fresh: Arc<Shards>) {
         *self.shards.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         let changes = self.changes.fetch_add(1, Ordering::Release) + 1;
@@ -170,6 +204,7 @@ impl Shared {
     fn reload(&self) -> Result<(), String> {
         let checked = Shards::of(&self.params).and_then(|fresh| {
             let fault = self.failures.check(&fresh.all);
+            let fault = fault.and_then(|()| self.check_tls(&fresh.all));
             fault.map_err(|why| Failure::from(ParamError::new("shards_file", why)))?;
             Ok(fresh)
         });
@@ -208,6 +243,7 @@ struct Plan {
     listener_limits: ListenerLimits,
     greeting: Greeting,
     metrics: UpstreamMetrics,
+    tls: Option<UpstreamTls>,
 }
 
 impl Plan {
@@ -249,11 +285,11 @@ impl Plan {
             upstream_h2_connections: 0,
         };
         let outward = Outward {
-            tls: None,
+            tls: self.tls.clone(),
             raw: true,
         };
         Pool::new(
-            Target::of(said.addr.clone()),
+            said.target().expect("it was checked when it was read"),
             limits,
             self.metrics.clone(),
             outward,
@@ -263,7 +299,7 @@ impl Plan {
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
         let patience = self.shared.params.response_timeout;
         Node::new(
-            &format!("shard {} ({})", said.name, said.addr),
+            &format!("shard {} ({})", said.name, said.place()),
             self.pool(said),
             self.greeting.clone(),
             patience,
@@ -304,6 +340,9 @@ impl Service for Sharding {
                 plan.asker(said)
             })));
         }
+        if let Some(tls) = &self.plan.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
         if let Some(path) = &self.plan.shared.params.shards_file {
             let (files, shared): (Vec<PathBuf>, _) =
                 (vec![path.clone()], Arc::clone(&self.plan.shared));
@@ -316,6 +355,9 @@ impl Service for Sharding {
     }
 
     fn reload(&self) -> Result<(), String> {
+        if let Some(tls) = &self.plan.tls {
+            tls.reload()?;
+        }
         self.plan.shared.reload()
     }
 
@@ -325,7 +367,7 @@ impl Service for Sharding {
         let row = |said: &ShardSaid| {
             vec![
                 said.name.clone(),
-                said.addr.to_string(),
+                said.place(),
                 said.weight.to_string(),
                 state(&shared.table(), said),
                 shared.commands(&said.name).get().to_string(),

@@ -1,7 +1,9 @@
 //! `podkit shard` while shards are away: real Redis servers that are killed, held and started again.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use podkit_testkit::certs::Authority;
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::Module;
 use podkit_testkit::redis::{Client, Redis};
@@ -158,4 +160,48 @@ fn a_spare_takes_a_shards_place_empty() {
         .then_some(())
     });
     assert_ne!(spare.client().line("dbsize"), ":200");
+}
+
+#[test]
+fn shards_by_tls_are_verified_and_probed_so_too() {
+    if !able(&[Need::Program("redis-server")]) {
+        return;
+    }
+    let _turn = Turn::shared();
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("shards");
+    let servers = [0, 1].map(|_| Redis::start_tls(&authority, dir.path()));
+    let (cert, key) = authority.peer(&["podkit"]).write(dir.path(), "podkit");
+    let (ca, other) = (dir.path().join("ca.pem"), dir.path().join("other.pem"));
+    std::fs::write(&ca, authority.pem()).unwrap();
+    std::fs::write(&other, Authority::new("other").pem()).unwrap();
+    let start = |ca: &Path| {
+        let listen = free_addr();
+        let mut args = vec![
+            format!("--listen={listen}"),
+            "--on-failure=rehash".to_owned(),
+            format!("--upstream-ca={}", ca.display()),
+            format!("--upstream-cert={}", cert.display()),
+            format!("--upstream-key={}", key.display()),
+        ];
+        args.extend(QUICK.map(str::to_owned));
+        let shards = servers.iter().enumerate();
+        args.extend(shards.map(|(at, server)| format!("--shard=s{at}=rediss://{}", server.addr)));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        (Module::start("shard", &args, &[]), Client::connect(listen))
+    };
+    let (module, mut client) = start(&ca);
+    assert!(set(&mut client, "v"));
+    assert_eq!(client.line("dbsize"), ":200");
+    assert_eq!(client.line("multi"), "OK");
+    assert_eq!(client.line("incr n"), "QUEUED");
+    assert_eq!(client.line("exec"), "[:1]");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(module.metric("podkit_shard_out{shard=\"s0\"}"), Some(0.0));
+    let (_module, mut client) = start(&other);
+    let line = client.line("get a");
+    assert!(
+        line.contains("certificate") || line.contains("no shard can be reached"),
+        "{line}"
+    );
 }
