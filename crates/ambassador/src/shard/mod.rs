@@ -15,6 +15,7 @@
 pub mod place;
 
 mod failure;
+mod hot;
 mod params;
 mod probe;
 mod router;
@@ -29,6 +30,7 @@ use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
 
 use failure::FailureParams;
+use hot::HotParams;
 use params::Params;
 pub use params::ring_of_file;
 
@@ -57,6 +59,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     params: &[
         Params::PARAMS,
         FailureParams::PARAMS,
+        HotParams::PARAMS,
         UpstreamTlsParams::PARAMS,
         ListenerLimits::PARAMS,
         RespLimits::PARAMS,
@@ -118,8 +121,15 @@ const OUTAGES: Metric = Metric {
     doc: "How often a shard or spare was found to be out.",
 };
 
+const HOT: Metric = Metric {
+    name: "podkit_shard_hot_key_rate",
+    kind: "gauge",
+    labels: &["key"],
+    doc: "Times a second that a key came which is hot (--hot-keys), over 5 seconds.",
+};
+
 const SETS: [&[Metric]; 4] = [
-    &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES],
+    &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES, HOT],
     Worker::METRICS,
     UpstreamMetrics::METRICS,
     &ORIGIN_METRICS,

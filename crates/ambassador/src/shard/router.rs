@@ -10,6 +10,7 @@ use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, R
 use podkit_foundation::telemetry::metrics::Counter;
 
 use super::failure::{Key, key};
+use super::hot::Sampler;
 use super::params::ShardSaid;
 use super::service::Shared;
 
@@ -24,6 +25,7 @@ pub(super) struct Local {
     /// Which change of the shards the state is of.
     seen: Cell<u64>,
     refused: Counter,
+    hot: Option<Sampler>,
 }
 
 struct State {
@@ -66,6 +68,7 @@ impl Local {
             seen: Cell::new(u64::MAX),
             make: Box::new(make),
             refused,
+            hot: shared.hot.sampler(),
             shared,
         };
         local.follow();
@@ -315,6 +318,18 @@ impl Router for Local {
         self.follow();
         let state = self.state.borrow();
         Rc::clone(&state.nodes[Self::least(&state)].1)
+    }
+
+    #[inline]
+    fn taken(&self, request: &Request<'_>) {
+        if let (Some(hot), Some(command)) = (&self.hot, request.command)
+            && hot.is_due()
+        {
+            // What can't be told was refused.
+            let _told: bool = command.keys.each(&request.words, |word| {
+                hot.add(request.words.get(word).unwrap_or_default());
+            });
+        }
     }
 
     fn is_single(&self) -> bool {

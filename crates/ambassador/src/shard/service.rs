@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
@@ -16,19 +16,21 @@ use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 use podkit_foundation::surface::common::generation;
-use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
+use podkit_foundation::telemetry::metrics::{Counter, Gauge, Kind, Registry};
 use tokio::sync::watch;
 
 use super::failure::{FailureParams, OnFailure, Table, key};
+use super::hot::{Hot, HotKey, HotParams, WINDOW, shown};
 use super::params::{Params, ShardSaid, Shards, given};
 use super::probe::probe_all;
 use super::router::Local;
-use super::{COMMANDS, OUT, OUTAGES, REFUSED, RELOADS};
+use super::{COMMANDS, HOT, OUT, OUTAGES, REFUSED, RELOADS};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let failures = FailureParams::checked(values, params.ejection()?)?;
+    let hot = Hot::new(&HotParams::from_values(values)?);
     let limits = RespLimits::from_values(values)?;
     let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
@@ -43,7 +45,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }
     // A file may name shards with TLS later.
     let may_come = params.shards_file.is_some() && tls.upstream_ca.is_some();
-    let mut shared = Shared::new(params, failures, &setup.metrics)?;
+    let mut shared = Shared::new(params, failures, hot, &setup.metrics)?;
     shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.is_tls);
     shared.has_tls |= shared.failures.spare.iter().any(|one| one.is_tls);
     let tls = match shared.has_tls {
@@ -57,6 +59,15 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         }
     };
     let shared = Arc::new(shared);
+    if shared.hot.is_on() {
+        let shared = Arc::clone(&shared);
+        setup.metrics.collect(move |encoder| {
+            encoder.family(HOT.name, Kind::Gauge, HOT.doc);
+            for hot in shared.hot.named() {
+                encoder.sample(HOT.name, &[("key", &shown(&hot.key))], hot.rate);
+            }
+        });
+    }
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = shared.params.listen.iter().map(bind);
     let plan = Plan {
@@ -80,6 +91,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 pub(super) struct Shared {
     params: Params,
     pub(super) failures: FailureParams,
+    pub(super) hot: Hot,
     /// TLS can be spoken.
     has_tls: bool,
     /// As they were named.
@@ -99,7 +111,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(params: Params, failures: FailureParams, registry: &Registry) -> Result<Self, Failure> {
+    fn new(
+        params: Params,
+        failures: FailureParams,
+        hot: Hot,
+        registry: &Registry,
+    ) -> Result<Self, Failure> {
         let shards = Arc::new(Shards::of(&params)?);
         failures
             .check(&shards.all)
@@ -108,6 +125,7 @@ impl Shared {
         Ok(Self {
             params,
             failures,
+            hot,
             has_tls: false,
             said: RwLock::new(Arc::clone(&shards)),
             shards: RwLock::new(shards),
@@ -340,6 +358,15 @@ impl Service for Sharding {
                 plan.asker(said)
             })));
         }
+        if self.plan.shared.hot.is_on() {
+            let shared = Arc::clone(&self.plan.shared);
+            drop(tokio::task::spawn_local(async move {
+                loop {
+                    tokio::time::sleep(WINDOW).await;
+                    shared.hot.roll(Instant::now());
+                }
+            }));
+        }
         if let Some(tls) = &self.plan.tls {
             drop(tokio::task::spawn_local(tls.clone().watch()));
         }
@@ -408,6 +435,27 @@ impl Service for Sharding {
                 alert: None,
             },
         ];
+        if shared.hot.is_on() {
+            let used = shared.shards();
+            let row = |hot: &HotKey| {
+                vec![
+                    shown(&hot.key),
+                    hot.whole()
+                        .map_or("?", |key| &used.all[used.ring.place(key)].name)
+                        .to_owned(),
+                    format!("{:.0}", hot.rate),
+                    format!("{:.1} %", hot.share * 100.0),
+                ]
+            };
+            sections.push(Section {
+                title: "Hot keys".to_owned(),
+                columns: ["Key", "Shard", "A second", "Of all"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                rows: shared.hot.named().iter().map(row).collect(),
+                alert: None,
+            });
+        }
         if !shared.failures.spare.is_empty() {
             let row = |said: &ShardSaid| vec![said.to_string(), state(&shared.table(), said)];
             sections.push(Section {
