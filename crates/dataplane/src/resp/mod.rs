@@ -12,6 +12,8 @@
 mod asker;
 mod commands;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod join;
 mod lane;
 mod node;
