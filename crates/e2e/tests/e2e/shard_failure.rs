@@ -77,6 +77,8 @@ fn rehash_gives_a_cache_to_the_others_and_nothing_stale_comes_back() {
             .count();
         assert!((20..140).contains(&refused), "{refused}");
     }
+    // At once, not when their patience ends.
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
     assert!(set(&mut clients[1], "new"));
     for client in &mut clients {
         assert!(keys().all(|key| client.line(&format!("get {key}")) == "new"));
