@@ -2,4 +2,5 @@
 
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod redis;
 pub mod shard;

@@ -10,6 +10,7 @@ pub(crate) static MODULES: &[&Module] = &[
     &podkit_sidecar::git::MODULE,
     &podkit_sidecar::topz::MODULE,
     &podkit_ambassador::shard::MODULE,
+    &podkit_ambassador::redis::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
     &podkit_serving::chain::MODULE,

@@ -75,6 +75,44 @@ impl Redis {
     }
 }
 
+/// A sentinel on a port of its own.
+#[derive(Debug)]
+pub struct Sentinel {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Its process.
+    pub server: Server,
+}
+
+impl Sentinel {
+    /// Starts one that watches a primary as `main`; `down_after` is how long that may be silent.
+    pub fn start(primary: SocketAddr, quorum: u32, down_after: Duration) -> Self {
+        let found = program("redis-server").expect("redis-server is installed");
+        let (addr, dir) = (free_addr(), directory(None));
+        let (ip, port) = (primary.ip(), primary.port());
+        // It writes there what it learns.
+        let file = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {}\nbind {}\ndir {}\nsentinel monitor main {ip} {port} {quorum}\n\
+             sentinel down-after-milliseconds main {}\nsentinel failover-timeout main 4000\n",
+            addr.port(),
+            addr.ip(),
+            dir.path().display(),
+            down_after.as_millis(),
+        );
+        std::fs::write(&file, text).expect("a new file");
+        let mut command = pinned(None, &found);
+        command.arg(&file).arg("--sentinel");
+        let server = launch("sentinel", dir, &mut command, addr);
+        Self { addr, server }
+    }
+
+    /// A client of it.
+    pub fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+}
+
 /// A reply, of RESP2 or RESP3.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {

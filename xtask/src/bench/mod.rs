@@ -7,6 +7,7 @@ mod check;
 mod git_sync;
 mod http;
 mod image;
+mod memcached;
 mod pod;
 mod redis;
 mod report;
@@ -56,6 +57,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         "check" => check::run(&binary, effort),
         "git-sync" => git_sync::run(&binary, effort),
         "image" => image::run(&binary, effort),
+        "memcached" => memcached::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
         "redis" => redis::run(&binary, effort),
         "topz" => topz::run(&binary, effort),
@@ -69,6 +71,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             pod::run(&binary, effort)?;
             image::run(&binary, effort)?;
             redis::run(&binary, effort)?;
+            memcached::run(&binary, effort)?;
             git_sync::run(&binary, effort)?;
             http::run(&binary, effort)?;
             tls::run(&binary, effort)

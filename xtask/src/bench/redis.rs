@@ -367,7 +367,7 @@ fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
     report.finish(effort)
 }
 
-fn first_line(name: &str, args: &[&str]) -> String {
+pub(super) fn first_line(name: &str, args: &[&str]) -> String {
     let Some(found) = program(name) else {
         return "not installed".to_owned();
     };

@@ -11,16 +11,21 @@
 //! have its keys (`failure` decides, `probe` asks).
 //!
 //! - [`place`]: which shard has a key, and what moves when the shards change.
+//! - `members`: the shards as one worker sees them; `router` (redis), `memcached` and `http` send by them.
 
 pub mod place;
 
 mod failure;
 mod hot;
+mod http;
+mod members;
+mod memcached;
 mod params;
 mod probe;
 mod router;
 mod service;
 
+use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
@@ -43,15 +48,18 @@ pub const MODULE: Module = Module {
 static SPEC: ModuleSpec = ModuleSpec {
     name: "shard",
     group: Group::Ambassadors,
-    summary: "one local endpoint, many shards (redis)",
-    about: "Stands for several Redis servers as if they were one: each key belongs to one of them, found by consistent hashing of the shard's name. \
-            An application that knows of one Redis on localhost can use many.\n\n\
-            Commands of all clients share one connection to each shard (for each worker), so that they travel together. MGET, MSET, DEL, UNLINK, EXISTS and \
+    summary: "one local endpoint, many shards (redis, memcached, http)",
+    about: "Stands for several servers as if they were one: each key belongs to one of them, found by consistent hashing of the shard's name. \
+            An application that knows of one Redis or memcached on localhost can use many.\n\n\
+            With `--protocol redis` commands of all clients share one connection to each shard (for each worker), so that they travel together. MGET, MSET, DEL, UNLINK, EXISTS and \
             TOUCH are split and their replies joined; DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB, SCRIPT, FUNCTION and CONFIG SET are for all shards; \
             what names keys of several shards otherwise is refused with CROSSSLOT, as Redis Cluster does. MSET over several shards is not atomic. \
             MULTI, WATCH and what waits (BLPOP) get a connection of their own, to the shard of their first key. PUBLISH and SUBSCRIBE go to the first shard, so that \
             they meet. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
             SELECT are as with Redis. Shards at `rediss://` are spoken to by TLS.\n\n\
+            With `--protocol memcached` it is the same with classic and meta commands: gets of many keys are split and their values come in the order of the keys, \
+            flush_all and verbosity are for all shards, noreply and the quiet meta commands keep their meaning, and what is about one server (stats) is refused where there are several.\n\n\
+            With `--protocol http` each request goes to the shard of its `--key`. Limits other than those below are the defaults of `podkit balance`.\n\n\
             With `--twemproxy nutcracker.yml` keys are placed as twemproxy places them, to the byte, so that it can be taken for it without moving data.",
     admin_port: 9611,
     data_path: true,
@@ -68,7 +76,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         param: "listen",
         port: Some(6379),
         protocol: "Redis",
-        doc: "What clients come to.",
+        doc: "What clients come to; 11211 with `--protocol memcached`, 8080 with `--protocol http`.",
     }],
     endpoints: &[],
     files: &[
@@ -93,13 +101,13 @@ const COMMANDS: Metric = Metric {
     name: "podkit_shard_commands_total",
     kind: "counter",
     labels: &["shard"],
-    doc: "Commands, or parts of them, that a shard was sent.",
+    doc: "Commands or requests, or parts of them, that a shard was sent.",
 };
 const REFUSED: Metric = Metric {
     name: "podkit_shard_refused_total",
     kind: "counter",
     labels: &[],
-    doc: "Commands that were refused since they can't be done over several shards.",
+    doc: "Commands that were refused since they can't be done over several shards, and requests without a key.",
 };
 const RELOADS: Metric = Metric {
     name: "podkit_shard_reloads_total",
@@ -128,9 +136,10 @@ const HOT: Metric = Metric {
     doc: "Times a second that a key came which is hot (--hot-keys), over 5 seconds.",
 };
 
-const SETS: [&[Metric]; 4] = [
+const SETS: [&[Metric]; 5] = [
     &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES, HOT],
     Worker::METRICS,
+    HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,
     &ORIGIN_METRICS,
 ];

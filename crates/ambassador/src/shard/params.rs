@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
+use podkit_dataplane::http::proxy::KeySource;
 use podkit_dataplane::resp::Credentials;
 use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
@@ -20,8 +21,41 @@ podkit_foundation::choices! {
     pub(super) enum Protocol {
         /// That of Redis and Valkey.
         Redis = "redis",
+        /// The text protocol of memcached, classic and meta commands.
+        Memcached = "memcached",
+        /// HTTP/1.1 and HTTP/2 in the clear.
+        Http = "http",
     }
 }
+
+impl Protocol {
+    /// Where clients look for it.
+    fn listen(self) -> Addr {
+        let text = match self {
+            Self::Redis => "127.0.0.1:6379",
+            Self::Memcached => "127.0.0.1:11211",
+            Self::Http => "127.0.0.1:8080",
+        };
+        Addr::parse(text).expect("it is an address")
+    }
+}
+
+/// What there is in Redis only.
+const ONLY_REDIS: [&str; 11] = [
+    "user",
+    "password_file",
+    "database",
+    "on_failure",
+    "spare",
+    "probe_period",
+    "probe_timeout",
+    "probe_failures",
+    "probe_successes",
+    "min_out",
+    "hot_keys",
+];
+/// What has no meaning for HTTP.
+const NOT_HTTP: [&str; 3] = ["max_command_size", "max_reply_size", "client_timeout"];
 
 /// `--shard`: NAME=[rediss://]ADDR[;weight=N][;server-name=NAME].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,9 +167,10 @@ impl fmt::Display for ShardSaid {
 podkit_foundation::params! {
     /// The parameters of `shard`.
     pub(super) struct Params {
-        /// What clients and shards speak.
+        /// What clients and shards speak. With --twemproxy what its pool speaks.
         protocol: Protocol { default: Some("redis") },
-        /// Where clients come; repeatable. With --twemproxy that of its pool unless given.
+        /// Where clients come; repeatable. Unless given 127.0.0.1:11211 with --protocol memcached, 127.0.0.1:8080 with http, and with --twemproxy
+        /// that of its pool.
         listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
         /// A shard: NAME=host:port, NAME=rediss://host:port (TLS) or NAME=unix:/path, then `;weight=N` (1); repeatable.
         ///
@@ -164,11 +199,15 @@ podkit_foundation::params! {
         hash: Distribution { default: Some("rendezvous") },
         /// The number of a key; fnv1a_64 unless given, as twemproxy has it. With --hash crc16 it is crc16.
         hash_function: Option<HashFunction> {},
+        /// What of a request is its key, with --protocol http: cookie:NAME, header:NAME, query:NAME, ip or path.
+        ///
+        /// As it is written: nothing is decoded. A request without it, or with an empty one, is answered with 400.
+        key: Option<KeySource> {},
         /// Two characters between which the part of a key stands that counts for its place, such as {}, Redis Cluster's.
         ///
         /// Keys that have the same part stay together: then they may be in one command or transaction.
         hash_tag: Option<HashTag> {},
-        /// The user that shards are told (ACL); the default one unless given. Needs --password-file.
+        /// The user that shards are told (Redis' ACL); the default one unless given. Needs --password-file.
         user: Option<String> {},
         /// The password that shards are told, in a file. A client may give its own by AUTH or HELLO.
         password_file: Option<PathBuf> {},
@@ -376,6 +415,12 @@ impl Params {
         if params.user.is_some() && params.password_file.is_none() {
             return Err(wrong("user", "needs --password-file"));
         }
+        if params.twemproxy.is_none() {
+            params.check_protocol(values)?;
+            if !given(values, "listen") {
+                params.listen = vec![params.protocol.listen()];
+            }
+        }
         if params.listen.is_empty() {
             return Err(wrong(
                 "listen",
@@ -392,16 +437,23 @@ impl Params {
                 return Err(wrong(field, "is what --twemproxy says; give one of them"));
             }
             let pool = params.pool(path)?;
-            if !pool.redis {
+            let speaks = match pool.redis {
+                true => Protocol::Redis,
+                false => Protocol::Memcached,
+            };
+            if given(values, "protocol") && params.protocol != speaks {
                 let why = format!(
-                    "the pool {} speaks memcached (redis: true is missing), which is not supported yet",
-                    pool.name
+                    "the pool {} of --twemproxy speaks {}",
+                    pool.name,
+                    speaks.word()
                 );
-                return Err(wrong("twemproxy", &why));
+                return Err(wrong("protocol", &why));
             }
+            params.protocol = speaks;
             if !given(values, "listen") {
                 params.listen = vec![pool.listen.clone()];
             }
+            params.check_protocol(values)?;
             if !given(values, "database") {
                 params.database = pool.db;
             }
@@ -416,6 +468,39 @@ impl Params {
     pub(super) fn ejection(&self) -> Result<Option<Ejection>, Failure> {
         let pool = self.twemproxy.as_ref().map(|path| self.pool(path));
         Ok(pool.transpose()?.and_then(|pool| pool.ejection))
+    }
+
+    /// What means nothing in the protocol is no option of it.
+    fn check_protocol(&self, values: &Values) -> Result<(), Failure> {
+        let fault = match self.protocol {
+            Protocol::Redis => None,
+            Protocol::Memcached => ONLY_REDIS.iter().find(|field| given(values, field)),
+            Protocol::Http => ONLY_REDIS
+                .iter()
+                .chain(&NOT_HTTP)
+                .find(|field| given(values, field)),
+        };
+        let word = self.protocol.word();
+        if let Some(field) = fault {
+            return Err(
+                ParamError::new(field, format!("means nothing with --protocol {word}")).into(),
+            );
+        }
+        let why = match (self.protocol, &self.key) {
+            (Protocol::Http, Some(_)) | (Protocol::Redis | Protocol::Memcached, None) => {
+                return Ok(());
+            }
+            (Protocol::Http, None) => {
+                format!(
+                    "is required with --protocol http; expected {}",
+                    KeySource::EXPECTED
+                )
+            }
+            (_, Some(_)) => {
+                format!("means nothing with --protocol {word}, whose commands name keys")
+            }
+        };
+        Err(ParamError::new("key", why).into())
     }
 
     /// The pool of --twemproxy.

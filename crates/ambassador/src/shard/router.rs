@@ -1,37 +1,15 @@
 //! Which shards a command goes to, and what becomes of their replies.
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use podkit_dataplane::resp::scan::{put_bulk, put_command, put_line};
 use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, Router, Words};
-use podkit_foundation::telemetry::metrics::Counter;
 
-use super::failure::{Key, key};
 use super::hot::Sampler;
-use super::params::ShardSaid;
-use super::service::Shared;
+use super::members::{Members, State};
 
-/// How a shard that is new is made.
-type Make = Box<dyn Fn(&ShardSaid) -> Rc<Node>>;
-
-/// The shards as one worker sees them.
-pub(super) struct Local {
-    shared: Arc<Shared>,
-    make: Make,
-    state: RefCell<State>,
-    /// Which change of the shards the state is of.
-    seen: Cell<u64>,
-    refused: Counter,
-    hot: Option<Sampler>,
-}
-
-struct State {
-    nodes: Vec<(ShardSaid, Rc<Node>, Counter)>,
-    shards: Arc<super::params::Shards>,
-}
+/// The shards of one worker.
+pub(super) struct Local(pub(super) Rc<Members<Rc<Node>>>, pub(super) Option<Sampler>);
 
 /// With --on-failure rehash.
 const NONE_LEFT: &[u8] = b"-ERR no shard can be reached\r\n";
@@ -54,62 +32,17 @@ const OF_ONE: [&str; 13] = [
 ];
 
 impl Local {
-    /// `make` opens nothing yet.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        make: impl Fn(&ShardSaid) -> Rc<Node> + 'static,
-    ) -> Self {
-        let refused = shared.refused();
-        let local = Self {
-            state: RefCell::new(State {
-                nodes: Vec::new(),
-                shards: shared.shards(),
-            }),
-            seen: Cell::new(u64::MAX),
-            make: Box::new(make),
-            refused,
-            hot: shared.hot.sampler(),
-            shared,
-        };
-        local.follow();
-        local
-    }
-
-    /// Takes over a change of the shards. Those that stay keep their connections.
-    pub(super) fn follow(&self) {
-        let now = self.shared.changes();
-        if self.seen.replace(now) == now {
-            return;
-        }
-        let shards = self.shared.shards();
-        let mut state = self.state.borrow_mut();
-        let mut known: HashMap<Key, (Rc<Node>, Counter)> = HashMap::new();
-        for (said, node, counter) in state.nodes.drain(..) {
-            known.insert(key(&said), (node, counter));
-        }
-        for away in &shards.away {
-            // One that comes back is a new one.
-            if let Some((node, _)) = known.remove(away) {
-                node.cut();
-            }
-        }
-        for said in &shards.all {
-            let (node, counter) = match known.remove(&key(said)) {
-                Some(known) => known,
-                None => ((self.make)(said), self.shared.commands(&said.name)),
-            };
-            state.nodes.push((said.clone(), node, counter));
-        }
-        state.shards = shards;
-    }
-
     fn refuse(&self, why: &str) -> Vec<u8> {
-        self.refused.inc();
+        self.0.refused();
         format!("-{why}\r\n").into_bytes()
     }
 
     /// Where the keys of a command are. None: it has none. The error is a reply.
-    fn keys_at(&self, state: &State, request: &Request<'_>) -> Result<Option<usize>, Vec<u8>> {
+    fn keys_at(
+        &self,
+        state: &State<Rc<Node>>,
+        request: &Request<'_>,
+    ) -> Result<Option<usize>, Vec<u8>> {
         let Some(command) = request.command else {
             let name =
                 String::from_utf8_lossy(request.words.get(0).unwrap_or_default()).into_owned();
@@ -133,35 +66,23 @@ impl Local {
         }
     }
 
-    /// The first shard that is there.
-    fn least(state: &State) -> usize {
-        let out = &state.shards.left_out;
-        out.iter().position(|out| !out).unwrap_or_default()
-    }
-
-    fn to(state: &State, at: usize) -> Place {
-        let (_, node, counter) = &state.nodes[at];
-        counter.inc();
-        Place::One(Rc::clone(node))
+    fn to(state: &State<Rc<Node>>, at: usize) -> Place {
+        Place::One(state.send(at))
     }
 
     /// The same to all.
-    fn all(state: &State, request: &Request<'_>, merge: Merge) -> Place {
-        let part = |(_, node, counter): &(ShardSaid, Rc<Node>, Counter)| {
-            counter.inc();
-            Part {
-                node: Rc::clone(node),
-                bytes: request.bytes.to_vec(),
-            }
+    fn all(state: &State<Rc<Node>>, request: &Request<'_>, merge: Merge) -> Place {
+        let part = |at| Part {
+            node: state.send(at),
+            bytes: request.bytes.to_vec(),
         };
-        let there = state.nodes.iter().zip(&state.shards.left_out);
-        let there = there.filter(|(_, out)| !**out).map(|(node, _)| part(node));
-        Place::Split(there.collect(), merge)
+        let there = (0..state.len()).filter(|at| state.is_there(*at));
+        Place::Split(there.map(part).collect(), merge)
     }
 
     /// A command of many keys that each shard does for its own. `step`: words for a key.
     fn split(
-        state: &State,
+        state: &State<Rc<Node>>,
         request: &Request<'_>,
         step: usize,
         merge: fn(Vec<Vec<u32>>) -> Merge,
@@ -169,7 +90,7 @@ impl Local {
         let words = &request.words;
         let count = (words.len() - 1) / step;
         // Which shard has each key; and then for each shard which keys it has.
-        let mut places: Vec<Vec<u32>> = vec![Vec::new(); state.nodes.len()];
+        let mut places: Vec<Vec<u32>> = vec![Vec::new(); state.len()];
         for at in 0..count {
             let key = words.get(1 + at * step).unwrap_or_default();
             places[state.shards.ring.place(key)].push(u32::try_from(at).unwrap_or(u32::MAX));
@@ -177,14 +98,13 @@ impl Local {
         let used = places.iter().filter(|places| !places.is_empty()).count();
         if used == 1 {
             let at = places.iter().position(|places| !places.is_empty());
-            return Self::to(state, at.unwrap_or_default());
+            return Self::to(state, at.unwrap_or_else(|| state.least()));
         }
         let mut parts = Vec::with_capacity(used);
-        for (places, (_, node, counter)) in places.iter().zip(&state.nodes) {
+        for (at, places) in places.iter().enumerate() {
             if places.is_empty() {
                 continue;
             }
-            counter.inc();
             let mut bytes = Vec::with_capacity(request.bytes.len() / used + 64);
             put_line(&mut bytes, b'*', 1 + places.len() * step);
             put_bulk(&mut bytes, words.get(0).unwrap_or_default());
@@ -194,7 +114,7 @@ impl Local {
                     .for_each(|at| put_bulk(&mut bytes, words.get(at).unwrap_or_default()));
             }
             parts.push(Part {
-                node: Rc::clone(node),
+                node: state.send(at),
                 bytes,
             });
         }
@@ -203,8 +123,8 @@ impl Local {
     }
 
     /// One shard after the other: the cursor says which, besides where in it.
-    fn scan(&self, state: &State, request: &Request<'_>) -> Place {
-        let count = state.nodes.len() as u64;
+    fn scan(&self, state: &State<Rc<Node>>, request: &Request<'_>) -> Place {
+        let count = state.len() as u64;
         let cursor = request
             .words
             .get(1)
@@ -213,7 +133,7 @@ impl Local {
             return Place::Answer(b"-ERR invalid cursor\r\n".to_vec());
         };
         let (shard, inner) = ((cursor % count) as usize, (cursor / count).to_string());
-        if state.shards.left_out[shard] {
+        if !state.is_there(shard) {
             // It has no key now: on with the next one.
             let next = (shard as u64 + 1) % count;
             let mut reply = b"*2\r\n".to_vec();
@@ -225,16 +145,14 @@ impl Local {
         words[1] = inner.as_bytes();
         let mut bytes = Vec::new();
         put_command(&mut bytes, &words);
-        let (_, node, counter) = &state.nodes[shard];
-        counter.inc();
         let part = Part {
-            node: Rc::clone(node),
+            node: state.send(shard),
             bytes,
         };
         Place::Split(vec![part], Merge::Cursor(shard as u64, count))
     }
 
-    fn several(&self, state: &State, request: &Request<'_>, command: &Command) -> Place {
+    fn several(&self, state: &State<Rc<Node>>, request: &Request<'_>, command: &Command) -> Place {
         let words = &request.words;
         match command.name {
             "mget" => Self::split(state, request, 1, Merge::Values),
@@ -251,7 +169,7 @@ impl Local {
             "script" | "function" => {
                 let reads = ["help", "list", "stats", "dump"];
                 match reads.iter().any(|word| words.is(1, word.as_bytes())) {
-                    true => Self::to(state, Self::least(state)),
+                    true => Self::to(state, state.least()),
                     false => Self::all(state, request, Merge::First),
                 }
             }
@@ -263,9 +181,9 @@ impl Local {
                 let why = format!("ERR '{name}' is about one server, and there are several shards");
                 Place::Answer(self.refuse(&why))
             }
-            _ if command.keys == Keys::None => Self::to(state, Self::least(state)),
+            _ if command.keys == Keys::None => Self::to(state, state.least()),
             _ => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_else(|| Self::least(state))),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
                 Err(reply) => Place::Answer(reply),
             },
         }
@@ -274,12 +192,12 @@ impl Local {
 
 impl Router for Local {
     fn place(&self, request: &Request<'_>) -> Place {
-        self.follow();
-        let state = &*self.state.borrow();
+        self.0.follow();
+        let state = &*self.0.state();
         let words = &request.words;
         match request.command {
             _ if state.shards.none_is_left() => Place::Answer(NONE_LEFT.to_vec()),
-            _ if state.nodes.len() == 1 => Self::to(state, 0),
+            _ if state.len() == 1 => Self::to(state, 0),
             Some(command) if command.name == "ping" => Place::Answer(ping(words)),
             Some(command) if command.name == "echo" => {
                 let mut reply = Vec::new();
@@ -288,41 +206,38 @@ impl Router for Local {
             }
             Some(command) => self.several(state, request, command),
             None => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_else(|| Self::least(state))),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
                 Err(reply) => Place::Answer(reply),
             },
         }
     }
 
     fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
-        self.follow();
-        let state = self.state.borrow();
+        self.0.follow();
+        let state = self.0.state();
         if state.shards.none_is_left() {
             return Err(NONE_LEFT.to_vec());
         }
-        if state.nodes.len() == 1 {
-            return Ok(Some(Rc::clone(&state.nodes[0].1)));
+        if state.len() == 1 {
+            return Ok(Some(state.way(0)));
         }
         let name = request.command.map_or("", |command| command.name);
         if matches!(name, "script" | "function") {
             return Err(self.refuse("ERR a script has to be killed on its shard itself"));
         }
         let at = self.keys_at(&state, request)?;
-        Ok(at.map(|at| {
-            state.nodes[at].2.inc();
-            Rc::clone(&state.nodes[at].1)
-        }))
+        Ok(at.map(|at| state.send(at)))
     }
 
     fn first(&self) -> Rc<Node> {
-        self.follow();
-        let state = self.state.borrow();
-        Rc::clone(&state.nodes[Self::least(&state)].1)
+        self.0.follow();
+        let state = self.0.state();
+        state.way(state.least())
     }
 
     #[inline]
     fn taken(&self, request: &Request<'_>) {
-        if let (Some(hot), Some(command)) = (&self.hot, request.command)
+        if let (Some(hot), Some(command)) = (&self.1, request.command)
             && hot.is_due()
         {
             // What can't be told was refused.
@@ -333,7 +248,7 @@ impl Router for Local {
     }
 
     fn is_single(&self) -> bool {
-        self.state.borrow().nodes.len() == 1
+        self.0.state().len() == 1
     }
 }
 

@@ -7,21 +7,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::proxy::{
+    Forward, ForwardSettings, HttpMetrics, Proxy, ProxySettings, Route,
+};
+use podkit_dataplane::http::stage::Stages;
+use podkit_dataplane::memcache;
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
+use podkit_dataplane::net::{
+    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
+};
 use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits};
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
-use podkit_dataplane::upstream::{Outward, Pool, UpstreamLimits, UpstreamMetrics};
+use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamError, ParamSet as _, Values};
+use podkit_foundation::params::{ParamError, ParamSet, Values};
 use podkit_foundation::surface::common::generation;
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Kind, Registry};
 use tokio::sync::watch;
 
 use super::failure::{FailureParams, OnFailure, Table, key};
 use super::hot::{Hot, HotKey, HotParams, WINDOW, shown};
-use super::params::{Params, ShardSaid, Shards, given};
+use super::http::{ByKey, keyless};
+use super::members::Members;
+use super::params::{Params, Protocol, ShardSaid, Shards, given};
 use super::probe::probe_all;
 use super::router::Local;
 use super::{COMMANDS, HOT, OUT, OUTAGES, REFUSED, RELOADS};
@@ -30,7 +40,11 @@ use super::{COMMANDS, HOT, OUT, OUTAGES, REFUSED, RELOADS};
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let failures = FailureParams::checked(values, params.ejection()?)?;
-    let hot = Hot::new(&HotParams::from_values(values)?);
+    let mut hot = HotParams::from_values(values)?;
+    if params.protocol != Protocol::Redis {
+        hot.hot_keys = 0;
+    }
+    let hot = Hot::new(&hot);
     let limits = RespLimits::from_values(values)?;
     let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
@@ -40,13 +54,22 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     };
     let tls = UpstreamTlsParams::from_values(values)?;
     if tls.upstream_http2 {
-        let why = "means nothing to Redis' protocol";
+        let why = "means nothing to shards";
         return Err(ParamError::new("upstream_http2", why).into());
     }
+    let is_redis = params.protocol == Protocol::Redis;
+    if !is_redis && failures.on_failure != OnFailure::FailFast {
+        let why = "has auto_eject_hosts: true, which is for redis: true only: set it to false, and keys of a shard that is away get errors";
+        return Err(ParamError::new("twemproxy", why).into());
+    }
     // A file may name shards with TLS later.
-    let may_come = params.shards_file.is_some() && tls.upstream_ca.is_some();
+    let may_come = is_redis && params.shards_file.is_some() && tls.upstream_ca.is_some();
+    let http = (params.protocol == Protocol::Http).then(|| HttpMetrics::new(&setup.metrics));
     let mut shared = Shared::new(params, failures, hot, &setup.metrics)?;
     shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.is_tls);
+    if shared.has_tls && !is_redis {
+        return Err(ParamError::new("shard", "rediss:// is for --protocol redis").into());
+    }
     shared.has_tls |= shared.failures.spare.iter().any(|one| one.is_tls);
     let tls = match shared.has_tls {
         true => Some(UpstreamTls::new(&tls, &setup.metrics)?),
@@ -77,6 +100,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         greeting,
         metrics: UpstreamMetrics::new(&setup.metrics),
         tls,
+        http,
         shared,
     };
     Ok(Rc::new(Sharding {
@@ -262,27 +286,48 @@ struct Plan {
     greeting: Greeting,
     metrics: UpstreamMetrics,
     tls: Option<UpstreamTls>,
+    /// With --protocol http.
+    http: Option<HttpMetrics>,
 }
 
 impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
         let plan = Arc::clone(self);
-        let router = Rc::new(Local::new(Arc::clone(&self.shared), move |said| {
-            plan.node(said)
-        }));
-        let (mut news, follower) = (self.shared.news(), Rc::downgrade(&router));
+        let shared = Arc::clone(&self.shared);
+        match self.shared.params.protocol {
+            Protocol::Redis => {
+                let hot = self.shared.hot.sampler();
+                let members = Members::new(shared, move |said| plan.node(said), cut);
+                let members = Rc::new(members);
+                self.follow(&members);
+                let front = Front::new(Local(members, hot), self.limits.clone());
+                self.listen(worker, &front)
+            }
+            Protocol::Memcached => {
+                let members = Members::new(shared, move |said| plan.memcached(said), |_| {});
+                let front = memcache::Front::new(members, self.limits.clone());
+                self.listen(worker, &front)
+            }
+            Protocol::Http => self.listen(worker, &self.proxy()),
+        }
+    }
+
+    /// What waits for a shard that is out learns of it, though no command comes.
+    fn follow(&self, members: &Rc<Members<Rc<Node>>>) {
+        let (mut news, members) = (self.shared.news(), Rc::downgrade(members));
         drop(tokio::task::spawn_local(async move {
-            // What waits for a shard that is out learns of it, though no command comes.
             while news.changed().await.is_ok()
-                && let Some(router) = follower.upgrade()
+                && let Some(members) = members.upgrade()
             {
-                router.follow();
+                members.follow();
             }
         }));
-        let front = Front::new(router, self.limits.clone());
+    }
+
+    fn listen<S: Serve>(&self, worker: &Rc<Worker>, front: &Rc<S>) -> std::io::Result<()> {
         for listener in &self.listeners {
-            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(&front));
+            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(front));
             drop(tokio::task::spawn_local(async move {
                 if let Err(error) = accept(port, worker, front).await {
                     tracing::error!(why = %error, "a listener ended");
@@ -317,7 +362,7 @@ impl Plan {
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
         let patience = self.shared.params.response_timeout;
         Node::new(
-            &format!("shard {} ({})", said.name, said.place()),
+            &named(said),
             self.pool(said),
             self.greeting.clone(),
             patience,
@@ -329,6 +374,70 @@ impl Plan {
         let patience = self.shared.failures.probe_timeout;
         Asker::new(self.pool(said), self.greeting.clone(), patience)
     }
+
+    fn memcached(&self, said: &ShardSaid) -> Rc<memcache::Node> {
+        let patience = self.shared.params.response_timeout;
+        memcache::Node::new(&named(said), self.pool(said), patience)
+    }
+
+    fn route(&self, said: &ShardSaid, stages: Stages) -> Rc<Route> {
+        let params = &self.shared.params;
+        let limits = UpstreamLimits {
+            connect_timeout: params.connect_timeout,
+            response_timeout: params.response_timeout,
+            ..usual()
+        };
+        let cluster = Cluster::of(
+            Target::of(said.addr.clone()),
+            limits,
+            self.metrics.clone(),
+            Outward::default(),
+        );
+        Route::new(stages, Forward::new(ForwardSettings::default(), cluster))
+    }
+
+    fn proxy(self: &Arc<Self>) -> Rc<Proxy> {
+        let params = &self.shared.params;
+        let key = params.key.clone().expect("it was checked");
+        let first = self.shared.shards().all[0].clone();
+        let plan = Arc::clone(self);
+        let router = ByKey {
+            keyless: self.route(&first, keyless(&key)),
+            members: Members::new(
+                Arc::clone(&self.shared),
+                move |said| plan.route(said, Stages::none()),
+                |_| {},
+            ),
+            key,
+        };
+        let settings = ProxySettings {
+            limits: HttpLimits {
+                max_connections: self.limits.max_connections,
+                ..usual()
+            },
+            http2: usual(),
+            scheme: "http",
+            port: self.listeners.iter().find_map(Listener::port),
+        };
+        let metrics = self.http.clone().expect("the protocol is HTTP");
+        Proxy::new(settings, Rc::new(router), metrics)
+    }
+}
+
+/// With its defaults: what HTTP has besides is not for this module to say.
+fn usual<P: ParamSet>() -> P {
+    let values = Values::gather(P::PARAMS.iter(), &|_| Vec::new(), &|_| None);
+    P::from_values(&values).expect("its defaults are right")
+}
+
+/// Nothing reaches a shard that is out.
+fn cut(node: &Rc<Node>) {
+    node.retire("it is out of use");
+}
+
+/// A shard, for messages.
+fn named(said: &ShardSaid) -> String {
+    format!("shard {} ({})", said.name, said.place())
 }
 
 /// The running module.
@@ -417,6 +526,7 @@ impl Service for Sharding {
                 title: "Live".to_owned(),
                 columns: Vec::new(),
                 rows: vec![
+                    vec!["Protocol".to_owned(), params.protocol.word().to_owned()],
                     vec!["Placement".to_owned(), placement(params)],
                     vec![
                         "On failure".to_owned(),

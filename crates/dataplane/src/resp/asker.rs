@@ -59,7 +59,7 @@ impl Asker {
         let asked = async {
             let mut wire = match kept {
                 Some(wire) => wire,
-                None => open(&self.pool, &self.greeting).await?,
+                None => open(&self.pool, &self.greeting, None).await?,
             };
             let reply = ask(&mut wire, &command, self.patience).await?;
             Ok::<_, String>((wire, reply))

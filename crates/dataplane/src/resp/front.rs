@@ -5,6 +5,7 @@
 //!                  └─▶ what needs a connection of its own: session, private
 //! ```
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::pin;
@@ -18,7 +19,7 @@ use super::commands::{Kind, Words, find};
 use super::join::Join;
 use super::lane::Greeting;
 use super::reply::Outbox;
-use super::route::{Place, Request, Router};
+use super::route::{Place, Request, Router, Sender};
 use super::scan::{Bounds, Commands, Found, put_command};
 use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
 
@@ -91,6 +92,7 @@ impl<R: Router> Serve for Front<R> {
             greeting: None,
             name: Vec::new(),
             id: 0,
+            note: Cell::new(0),
             _guard: guard,
         };
         let ended = client.live().await;
@@ -126,6 +128,8 @@ pub(super) struct Client<R> {
     pub(super) name: Vec<u8>,
     /// CLIENT ID, once it was asked for.
     pub(super) id: u64,
+    /// The module's own.
+    note: Cell<u8>,
     _guard: Guard,
 }
 
@@ -353,6 +357,18 @@ impl<R: Router> Client<R> {
         let node = match router.place(&request) {
             Place::One(node) => node,
             Place::Any => router.first(),
+            Place::Own => {
+                let sender = Sender {
+                    outbox: &self.outbox,
+                    greeting: self.greeting.as_ref(),
+                    note: &self.note,
+                };
+                if !router.send(&request, &sender, cx) {
+                    return Outcome::Later;
+                }
+                router.taken(&request);
+                return Outcome::Sent;
+            }
             Place::Answer(reply) => {
                 router.taken(&request);
                 self.outbox.answer(&reply);

@@ -1,8 +1,15 @@
 //! One reply out of those of several upstreams.
 
+use std::fmt::Debug;
 use std::ops::Range;
 
 use super::scan::{elements, integer, put_bulk, put_line, text};
+
+/// Makes one reply of those of all parts, in another protocol.
+pub trait Joins: Debug {
+    /// `parts` are in the order of the tickets.
+    fn join(&self, parts: &[&[u8]]) -> Vec<u8>;
+}
 
 /// How parts become one.
 #[derive(Debug)]
@@ -23,11 +30,13 @@ pub enum Merge {
     Cursor(u64, u64),
     /// Of numbers of nothing (0) and something (1) at each place: the least (SCRIPT EXISTS).
     Least,
+    /// Another protocol's way.
+    By(Box<dyn Joins>),
 }
 
 /// A reply in the making.
 #[derive(Debug)]
-pub(super) struct Join {
+pub(crate) struct Join {
     merge: Merge,
     parts: Vec<Option<Vec<u8>>>,
     left: usize,
@@ -35,7 +44,7 @@ pub(super) struct Join {
 
 impl Join {
     /// Of so many parts.
-    pub(super) fn new(merge: Merge, parts: usize) -> Self {
+    pub(crate) fn new(merge: Merge, parts: usize) -> Self {
         let mut empty = Vec::new();
         empty.resize_with(parts, || None);
         Self {
@@ -61,7 +70,8 @@ impl Join {
         let parts: Vec<&[u8]> = self.parts.iter().flatten().map(Vec::as_slice).collect();
         let error = parts
             .iter()
-            .find(|part| matches!(part.first(), Some(b'-' | b'!')));
+            .find(|part| matches!(part.first(), Some(b'-' | b'!')))
+            .filter(|_| !matches!(self.merge, Merge::By(_)));
         if let Some(error) = error {
             return Some(error.to_vec());
         }
@@ -80,6 +90,7 @@ impl Join {
             Merge::Append => append(&parts),
             Merge::Values(places) => place(&parts, places),
             Merge::Least => least(&parts),
+            Merge::By(joins) => Some(joins.join(&parts)),
         };
         let odd = || b"-ERR the shards' replies are not of one form\r\n".to_vec();
         Some(whole.unwrap_or_else(odd))

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
 use crate::net::{Buf, Transport};
@@ -34,10 +35,6 @@ const MOST_WAITING: usize = 64 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 /// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-/// Why nothing goes to a server that was cut off.
-pub(super) const OUT_OF_USE: &str = "it is out of use";
-/// Until then nothing is dialled where that is never.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// A user's name (empty: the default one) and password.
 pub type Credentials = (Vec<u8>, Vec<u8>);
@@ -86,11 +83,10 @@ pub struct Lane {
     greeting: Greeting,
     /// How long nothing may come while something is waited for.
     patience: Duration,
+    watch: Option<Rc<dyn Watch>>,
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
-    /// Nothing more may reach the server.
-    cut: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +97,8 @@ struct State {
     /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
     before: u64,
     waiting: VecDeque<Waiting>,
+    /// What was marked since the module last asked (see [`Watch`]).
+    marked: Vec<u16>,
     task: Option<Waker>,
     /// Clients that wait for room.
     crowd: Vec<Waker>,
@@ -111,9 +109,18 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    ticket: Ticket,
+    owed: Owed,
     /// Where its command begins.
     start: u64,
+}
+
+/// Whose a reply is.
+#[derive(Debug)]
+enum Owed {
+    /// A client's.
+    Reply(Ticket),
+    /// The module's, of what was marked.
+    Marks(Vec<u16>),
 }
 
 impl State {
@@ -135,15 +142,21 @@ impl State {
 
 impl Lane {
     /// To the server of `pool`. Spawns the task that carries it.
-    pub fn new(name: Rc<str>, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+    pub fn new(
+        name: Rc<str>,
+        pool: Rc<Pool>,
+        greeting: Greeting,
+        patience: Duration,
+        watch: Option<Rc<dyn Watch>>,
+    ) -> Rc<Self> {
         let lane = Rc::new(Self {
             name,
             pool,
             greeting,
             patience,
+            watch,
             state: RefCell::default(),
             closing: Cell::new(false),
-            cut: Cell::new(false),
         });
         drop(tokio::task::spawn_local(Rc::clone(&lane).live()));
         lane
@@ -167,17 +180,46 @@ impl Lane {
         if let Some((until, why)) = &state.failed {
             if Instant::now() < *until {
                 let line = format!("-ERR {}\r\n", why);
-                return ticket.reply(line.as_bytes());
+                return ticket.fail(Failure::Unsent(line.as_bytes()));
             }
             state.failed = None;
         }
+        if self.closing.get() {
+            let line = format!("-ERR {} is not used any more\r\n", self.name);
+            return ticket.fail(Failure::Unsent(line.as_bytes()));
+        }
         let start = state.before + state.out.len() as u64;
         state.out.extend_from_slice(command);
-        state.waiting.push_back(Waiting { ticket, start });
+        let owed = Owed::Reply(ticket);
+        state.waiting.push_back(Waiting { owed, start });
         // Whoever carries it is awake while something waits to be sent.
         if state.out.len() - state.written == command.len()
             && let Some(task) = &state.task
         {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Notes numbers of the module's own: what it asks behind the batch is told it with them.
+    pub fn mark(&self, numbers: &[u16]) {
+        let state = &mut *self.state.borrow_mut();
+        let Some(watch) = &self.watch else { return };
+        if self.closing.get() || state.failed.is_some() {
+            return watch.settled(numbers.to_vec(), None);
+        }
+        state.marked.extend_from_slice(numbers);
+        if state.out.len() == state.written
+            && let Some(task) = &state.task
+        {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Ends it at once. What waits is given back where somebody wants it.
+    pub fn retire(&self, why: &str) {
+        self.closing.set(true);
+        self.lost(why);
+        if let Some(task) = &self.state.borrow().task {
             task.wake_by_ref();
         }
     }
@@ -190,17 +232,6 @@ impl Lane {
         }
     }
 
-    /// Ends it now: nothing that it still holds reaches the server, and what waits gets an error.
-    pub fn cut(&self) {
-        self.cut.set(true);
-        let state = &mut *self.state.borrow_mut();
-        let why = format!("{} can't be reached: {OUT_OF_USE}", self.name);
-        state.failed = Some((Instant::now() + NEVER, why));
-        if let Some(task) = &state.task {
-            task.wake_by_ref();
-        }
-    }
-
     /// Commands that wait for a reply.
     pub fn waiting(&self) -> usize {
         self.state.borrow().waiting.len()
@@ -208,7 +239,8 @@ impl Lane {
 
     async fn live(self: Rc<Self>) {
         while poll_fn(|cx| self.poll_work(cx)).await {
-            match open(&self.pool, &self.greeting).await {
+            let watch = self.watch.as_deref();
+            match open(&self.pool, &self.greeting, watch).await {
                 Ok(wire) => {
                     self.state.borrow_mut().pause = Duration::ZERO;
                     let why = self.carry(wire).await;
@@ -217,20 +249,13 @@ impl Lane {
                 Err(why) => self.unreachable(&why),
             }
         }
-        if self.cut.get() {
-            self.unreachable(OUT_OF_USE);
-            self.cut();
-        }
     }
 
     /// Ready when there is something to send; false when there never will be.
     fn poll_work(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut state = self.state.borrow_mut();
         state.watch(cx);
-        if self.cut.get() {
-            return Poll::Ready(false);
-        }
-        if !state.waiting.is_empty() {
+        if !state.waiting.is_empty() || !state.marked.is_empty() {
             return Poll::Ready(true);
         }
         match self.closing.get() {
@@ -245,9 +270,6 @@ impl Lane {
         let mut silence = Silence::new(self.patience);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
-            if self.cut.get() {
-                return Poll::Ready(OUT_OF_USE.to_owned());
-            }
             let moved = self
                 .write(&mut wire, cx)
                 .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));
@@ -269,6 +291,14 @@ impl Lane {
 
     fn write(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
         let state = &mut *self.state.borrow_mut();
+        if !state.marked.is_empty()
+            && let Some(watch) = &self.watch
+        {
+            let owed = Owed::Marks(std::mem::take(&mut state.marked));
+            let start = state.before + state.out.len() as u64;
+            state.out.extend_from_slice(watch.behind());
+            state.waiting.push_back(Waiting { owed, start });
+        }
         while state.written < state.out.len() {
             let part = [IoSlice::new(&state.out[state.written..])];
             match wire.poll_write(cx, &part) {
@@ -347,7 +377,7 @@ impl Lane {
                 continue;
             }
             match state.waiting.pop_front() {
-                Some(waiting) => waiting.ticket.reply(reply),
+                Some(waiting) => self.give(waiting.owed, Ok(reply)),
                 None => return Err("it replied to nothing".to_owned()),
             }
         }
@@ -355,21 +385,44 @@ impl Lane {
         Ok(())
     }
 
-    /// The connection ended: what was sent gets an error, what was not is kept for the next one.
+    /// A reply, or why there is none.
+    #[inline]
+    fn give(&self, owed: Owed, reply: Result<&[u8], Failure<'_>>) {
+        match (owed, reply) {
+            (Owed::Reply(ticket), Ok(reply)) => ticket.reply(reply),
+            (Owed::Reply(ticket), Err(failure)) => ticket.fail(failure),
+            (Owed::Marks(marked), reply) => {
+                if let Some(watch) = &self.watch {
+                    watch.settled(marked, reply.ok());
+                }
+            }
+        }
+    }
+
+    /// The connection ended: what was sent gets an error, what was not is kept for the next one, unless the module takes it.
     fn lost(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
         let sent = state.sent();
         let mut answered = 0;
+        let all = self.watch.is_some() || self.closing.get();
         while let Some(first) = state.waiting.front()
-            && first.start < sent
+            && (all || first.start < sent)
         {
             let waiting = state.waiting.pop_front().expect("it was looked at");
             let line = format!(
                 "-ERR the connection to {} ended before it replied ({why}): what the command does may have been done\r\n",
                 self.name
             );
-            waiting.ticket.reply(line.as_bytes());
+            let failure = match waiting.start < sent {
+                true => Failure::Lost(line.as_bytes()),
+                false => Failure::Unsent(line.as_bytes()),
+            };
+            self.give(waiting.owed, Err(failure));
             answered += 1;
+        }
+        if all && !state.marked.is_empty() {
+            let marked = std::mem::take(&mut state.marked);
+            self.give(Owed::Marks(marked), Err(Failure::Unsent(b"")));
         }
         // From the first command of which nothing was sent.
         let from = state
@@ -400,10 +453,13 @@ impl Lane {
         }
         state.failed = Some((Instant::now() + state.pause, why.clone()));
         let line = format!("-ERR {why}\r\n");
-        state
-            .waiting
-            .drain(..)
-            .for_each(|waiting| waiting.ticket.reply(line.as_bytes()));
+        if !state.marked.is_empty() {
+            let marked = std::mem::take(&mut state.marked);
+            self.give(Owed::Marks(marked), Err(Failure::Unsent(b"")));
+        }
+        for waiting in state.waiting.drain(..) {
+            self.give(waiting.owed, Err(Failure::Unsent(line.as_bytes())));
+        }
         state.before += state.out.len() as u64;
         state.written = 0;
         state.out.clear();
@@ -412,7 +468,7 @@ impl Lane {
 }
 
 /// How long nothing has come though something is waited for. One sleep serves many waits: it is set anew only when it ends too early.
-struct Silence {
+pub(crate) struct Silence {
     patience: Duration,
     /// None while nothing is waited for.
     since: Option<Instant>,
@@ -420,7 +476,7 @@ struct Silence {
 }
 
 impl Silence {
-    fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Self {
             patience,
             since: None,
@@ -428,7 +484,7 @@ impl Silence {
         }
     }
 
-    fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
+    pub(crate) fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
         if !waits {
             self.since = None;
             return false;
@@ -450,7 +506,11 @@ impl Silence {
 }
 
 /// Opens a connection of its own, greeted. The error is one line.
-pub(super) async fn open(pool: &Pool, greeting: &Greeting) -> Result<Wire, String> {
+pub(super) async fn open(
+    pool: &Pool,
+    greeting: &Greeting,
+    watch: Option<&dyn Watch>,
+) -> Result<Wire, String> {
     let mut wire = pool
         .connect_alone(None)
         .await
@@ -461,6 +521,10 @@ pub(super) async fn open(pool: &Pool, greeting: &Greeting) -> Result<Wire, Strin
             let line = String::from_utf8_lossy(&reply[1..]);
             return Err(line.trim_end().to_owned());
         }
+    }
+    if let Some(watch) = watch {
+        let patience = pool.limits().connect_timeout;
+        watch.accepts(&ask(&mut wire, watch.question(), patience).await?)?;
     }
     Ok(wire)
 }

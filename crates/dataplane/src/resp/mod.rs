@@ -15,6 +15,7 @@ mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
 mod join;
+mod keep;
 mod lane;
 mod node;
 mod private;
@@ -22,11 +23,18 @@ mod reply;
 mod route;
 pub mod scan;
 mod session;
+mod talk;
 
 pub use asker::Asker;
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
-pub use join::Merge;
+pub(crate) use join::Join;
+pub use join::{Joins, Merge};
+pub use keep::{Failure, Keep, Watch};
+pub(crate) use lane::Silence;
 pub use lane::{Credentials, Greeting};
 pub use node::Node;
-pub use route::{Part, Place, Request, Router};
+pub(crate) use reply::Outbox;
+pub use reply::Ticket;
+pub use route::{Opening, Part, Place, Request, Router, Sender};
+pub use talk::Talk;

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::lane::{Greeting, Lane, open};
+use tokio::sync::Notify;
+
+use super::keep::Watch;
+use super::lane::{Greeting, Lane, ask, open};
+use super::scan::put_command;
 use crate::upstream::{Pool, Wire};
 
 /// Lanes for greetings other than the module's own (databases, users, RESP3), for each server, at most: clients choose them.
@@ -19,29 +23,56 @@ pub struct Node {
     /// How connections begin unless their client asked for something else.
     greeting: Greeting,
     patience: Duration,
+    watch: Option<Rc<dyn Watch>>,
+    /// Nothing may go there any more.
+    retired: Cell<bool>,
+    told: Notify,
     main: Rc<Lane>,
     lanes: RefCell<HashMap<Greeting, Rc<Lane>>>,
-    cut: Cell<bool>,
 }
 
 impl Node {
     /// `name` is for messages. Spawns the task of its main lane.
     pub fn new(name: &str, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
+        Self::make(name, pool, greeting, patience, None)
+    }
+
+    /// The same, with a module that looks at its connections.
+    pub fn watched(
+        name: &str,
+        pool: Rc<Pool>,
+        greeting: Greeting,
+        patience: Duration,
+        watch: Rc<dyn Watch>,
+    ) -> Rc<Self> {
+        Self::make(name, pool, greeting, patience, Some(watch))
+    }
+
+    fn make(
+        name: &str,
+        pool: Rc<Pool>,
+        greeting: Greeting,
+        patience: Duration,
+        watch: Option<Rc<dyn Watch>>,
+    ) -> Rc<Self> {
         let name: Rc<str> = name.into();
         let main = Lane::new(
             Rc::clone(&name),
             Rc::clone(&pool),
             greeting.clone(),
             patience,
+            watch.clone(),
         );
         Rc::new(Self {
             name,
             pool,
             greeting,
             patience,
+            watch,
+            retired: Cell::new(false),
+            told: Notify::new(),
             main,
             lanes: RefCell::default(),
-            cut: Cell::new(false),
         })
     }
 
@@ -87,30 +118,48 @@ impl Node {
             Rc::clone(&self.pool),
             greeting.clone(),
             self.patience,
+            self.watch.clone(),
         );
-        if self.is_cut() {
-            lane.cut();
-        }
         lanes.insert(greeting.clone(), Rc::clone(&lane));
         lane
     }
 
     /// A connection of one client's own.
     pub async fn open(&self, greeting: Option<&Greeting>) -> Result<Wire, String> {
-        let opened = open(&self.pool, greeting.unwrap_or(&self.greeting)).await;
+        let opened = open(
+            &self.pool,
+            greeting.unwrap_or(&self.greeting),
+            self.watch.as_deref(),
+        )
+        .await;
         opened.map_err(|why| format!("{} can't be reached: {why}", self.name))
     }
 
-    /// From now on nothing reaches the server by this: what waits gets an error, and clients' own connections to it end.
-    pub fn cut(&self) {
-        self.cut.set(true);
-        self.main.cut();
-        self.lanes.borrow().values().for_each(|lane| lane.cut());
+    /// Asks something on a connection of its own.
+    pub async fn ask<A: AsRef<[u8]>>(&self, words: &[A]) -> Result<Vec<u8>, String> {
+        let mut command = Vec::new();
+        put_command(&mut command, words);
+        let mut wire = self.open(None).await?;
+        ask(&mut wire, &command, self.patience).await
     }
 
-    /// It was cut off.
-    pub fn is_cut(&self) -> bool {
-        self.cut.get()
+    /// Ends all connections at once, those of one client's own too.
+    pub fn retire(&self, why: &str) {
+        self.retired.set(true);
+        self.main.retire(why);
+        self.lanes
+            .borrow()
+            .values()
+            .for_each(|lane| lane.retire(why));
+        self.told.notify_waiters();
+    }
+
+    /// Ends when nothing may go there any more.
+    pub async fn retirement(self: Rc<Self>) {
+        let told = self.told.notified();
+        if !self.retired.get() {
+            told.await;
+        }
     }
 
     /// How long a reply may take.

@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::commands::Kind;
 use super::front::Client;
-use super::lane::OUT_OF_USE;
 use super::node::Node;
 use super::reply::Ticket;
 use super::route::{Request, Router};
@@ -28,16 +28,32 @@ const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 struct Private {
     node: Option<Rc<Node>>,
     wire: Option<Wire>,
+    /// Ready when the server may not be used any more.
+    retirement: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// To be sent.
     out: Vec<u8>,
-    /// Who waits for the replies; None: nobody.
-    waiting: VecDeque<Option<Ticket>>,
+    waiting: VecDeque<Waiting>,
     input: Option<Buf>,
     scan: Replies,
     multi: bool,
     watching: bool,
     /// A command of the transaction was refused here.
     aborted: bool,
+}
+
+/// A command without a reply yet.
+struct Waiting {
+    /// Who waits for it; None: nobody.
+    ticket: Option<Ticket>,
+    /// It may have changed something.
+    changes: bool,
+}
+
+impl Waiting {
+    const NOBODY: Self = Self {
+        ticket: None,
+        changes: false,
+    };
 }
 
 /// Why a turn ended.
@@ -92,7 +108,7 @@ impl<R: Router> Client<R> {
                     private
                         .waiting
                         .drain(..)
-                        .flatten()
+                        .filter_map(|waiting| waiting.ticket)
                         .for_each(|ticket| ticket.reply(line.as_bytes()));
                     // Redis would have forgotten it too.
                     return Ok(());
@@ -156,8 +172,14 @@ impl<R: Router> Client<R> {
             private.watching &= name != "watch";
             return self.outbox.answer(&reply);
         }
+        let reads = request
+            .command
+            .is_some_and(|command| matches!(command.kind, Kind::Read | Kind::BlocksRead));
         private.out.extend_from_slice(&taken.bytes);
-        private.waiting.push_back(Some(self.outbox.ticket()));
+        private.waiting.push_back(Waiting {
+            ticket: Some(self.outbox.ticket()),
+            changes: !belongs && !private.multi && !reads,
+        });
     }
 
     /// Makes sure of a connection to where the command belongs.
@@ -177,13 +199,14 @@ impl<R: Router> Client<R> {
             };
         }
         let node = wanted.unwrap_or_else(|| router.first());
-        let opened = node.open(self.greeting.as_ref()).await;
-        let wire = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
+        let opened = router.open(node, self.greeting.clone()).await;
+        let (node, wire) = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
+        private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
         (private.node, private.wire) = (Some(node), Some(wire));
         // The client has its +OK.
         if private.multi {
             private.out.extend_from_slice(MULTI);
-            private.waiting.push_back(None);
+            private.waiting.push_back(Waiting::NOBODY);
         }
         Ok(())
     }
@@ -199,12 +222,15 @@ impl<R: Router> Client<R> {
             (false, false) => self.outbox.answer(b"+OK\r\n"),
             (true, true) => {
                 private.out.extend_from_slice(DISCARD);
-                private.waiting.push_back(None);
+                private.waiting.push_back(Waiting::NOBODY);
                 self.outbox.answer(ABORTED);
             }
             (true, false) => {
                 private.out.extend_from_slice(&taken.bytes);
-                private.waiting.push_back(Some(self.outbox.ticket()));
+                private.waiting.push_back(Waiting {
+                    ticket: Some(self.outbox.ticket()),
+                    changes: name == "exec",
+                });
             }
         }
     }
@@ -215,7 +241,7 @@ impl<R: Router> Client<R> {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Turn>> {
         self.outbox.watch(cx);
-        if let Err(why) = private.carry(cx) {
+        if let Err(why) = private.carry(cx, &self.front.router) {
             return Poll::Ready(Ok(Turn::Lost(why)));
         }
         self.flush(cx)?;
@@ -234,13 +260,16 @@ impl<R: Router> Client<R> {
 
 impl Private {
     /// Moves what can be moved without waiting.
-    fn carry(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
+    fn carry(&mut self, cx: &mut Context<'_>, router: &impl Router) -> Result<(), String> {
+        if let Some(retirement) = &mut self.retirement
+            && retirement.as_mut().poll(cx).is_ready()
+        {
+            self.retirement = None;
+            return Err("it is not used any more".to_owned());
+        }
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
-        if self.node.as_ref().is_some_and(|node| node.is_cut()) {
-            return Err(OUT_OF_USE.to_owned());
-        }
         while !self.out.is_empty() {
             match wire.poll_write(cx, &[IoSlice::new(&self.out)]) {
                 Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
@@ -269,8 +298,14 @@ impl Private {
             while let Some((length, shape)) = self.scan.next(buf.filled())? {
                 if shape != Shape::Push {
                     match self.waiting.pop_front() {
-                        Some(Some(ticket)) => ticket.reply(&buf.filled()[..length]),
-                        Some(None) => {}
+                        Some(waiting) => {
+                            if waiting.changes {
+                                router.done();
+                            }
+                            if let Some(ticket) = waiting.ticket {
+                                ticket.reply(&buf.filled()[..length]);
+                            }
+                        }
                         None => return Err("it replied to nothing".to_owned()),
                     }
                 }

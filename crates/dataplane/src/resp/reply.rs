@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::join::Join;
+use super::keep::{Failure, Keep};
 use crate::net::Buf;
 
 /// What a client is to be sent. Shared by its own task, which writes it, and the lanes, which bring it.
 #[derive(Debug, Default)]
-pub(super) struct Outbox(RefCell<State>);
+pub(crate) struct Outbox(RefCell<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,27 +40,31 @@ pub struct Ticket {
     number: u64,
     /// Which part, where several make one reply.
     part: u32,
+    /// Who wants the command back when it was not done.
+    keep: Option<Box<dyn Keep>>,
 }
 
 impl Outbox {
     /// The next command's reply comes from one place.
     #[inline]
-    pub(super) fn ticket(self: &Rc<Self>) -> Ticket {
+    pub(crate) fn ticket(self: &Rc<Self>) -> Ticket {
         Ticket {
             outbox: Rc::clone(self),
             number: self.open(Slot::Waiting),
             part: 0,
+            keep: None,
         }
     }
 
     /// The next command's reply is made of `parts`.
-    pub(super) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
+    pub(crate) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
         let number = self.open(Slot::Joined(Box::new(join)));
         let outbox = Rc::clone(self);
         (0..parts).map(move |part| Ticket {
             outbox: Rc::clone(&outbox),
             number,
             part,
+            keep: None,
         })
     }
 
@@ -71,7 +76,7 @@ impl Outbox {
     }
 
     /// The next command's reply is known.
-    pub(super) fn answer(&self, reply: &[u8]) {
+    pub(crate) fn answer(&self, reply: &[u8]) {
         let mut state = self.0.borrow_mut();
         if state.slots.is_empty() {
             state.put(reply);
@@ -81,22 +86,22 @@ impl Outbox {
     }
 
     /// Commands that have no reply yet.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.0.borrow().slots.len()
     }
 
     /// Bytes that wait to be written.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.borrow().out.as_ref().map_or(0, Buf::len)
     }
 
     /// Calls `write` with what is ready to be written.
-    pub(super) fn with<R>(&self, write: impl FnOnce(&mut Option<Buf>) -> R) -> R {
+    pub(crate) fn with<R>(&self, write: impl FnOnce(&mut Option<Buf>) -> R) -> R {
         write(&mut self.0.borrow_mut().out)
     }
 
     /// Who is woken when something is ready.
-    pub(super) fn watch(&self, cx: &Context<'_>) {
+    pub(crate) fn watch(&self, cx: &Context<'_>) {
         let mut state = self.0.borrow_mut();
         if !state
             .waker
@@ -108,7 +113,7 @@ impl Outbox {
     }
 
     /// Nobody reads it any more.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut state = self.0.borrow_mut();
         *state = State {
             gone: true,
@@ -120,6 +125,9 @@ impl Outbox {
 impl State {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         self.out.get_or_insert_with(Buf::small).put(bytes);
     }
 
@@ -142,9 +150,26 @@ impl State {
 }
 
 impl Ticket {
+    /// The command goes back to `keep` when it was not done.
+    pub fn kept(mut self, keep: Box<dyn Keep>) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+
+    /// The command was not done.
+    pub fn fail(mut self, failure: Failure<'_>) {
+        match self.keep.take() {
+            Some(keep) => keep.failed(failure, self),
+            None => self.reply(failure.line()),
+        }
+    }
+
     /// Hands in the reply.
     #[inline]
     pub fn reply(self, bytes: &[u8]) {
+        if self.keep.is_some() && bytes.first() == Some(&b'-') {
+            return self.fail(Failure::Error(bytes));
+        }
         let state = &mut *self.outbox.0.borrow_mut();
         if state.gone {
             return;
@@ -168,7 +193,8 @@ impl Ticket {
             }
             Some(Slot::Ready(_)) | None => {}
         }
-        if state.out.is_some()
+        // One that is empty makes room.
+        if (state.out.is_some() || bytes.is_empty())
             && let Some(waker) = &state.waker
         {
             waker.wake_by_ref();

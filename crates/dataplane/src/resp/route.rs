@@ -1,10 +1,16 @@
 //! Where a command goes: what a module decides, and the rest of the engine does.
 
+use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Context;
 
 use super::commands::{Command, Words};
 use super::join::Merge;
+use super::lane::Greeting;
 use super::node::Node;
+use super::reply::{Outbox, Ticket};
+use crate::upstream::Wire;
 
 /// A command that has come.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +32,8 @@ pub enum Place {
     Any,
     /// To several, whose replies become one.
     Split(Vec<Part>, Merge),
+    /// The module sends it itself: see [`Router::send`].
+    Own,
     /// Nowhere: this is the reply.
     Answer(Vec<u8>),
 }
@@ -38,6 +46,31 @@ pub struct Part {
     /// The command.
     pub bytes: Vec<u8>,
 }
+
+/// A client whose command a module sends itself.
+#[derive(Debug)]
+pub struct Sender<'a> {
+    pub(super) outbox: &'a Rc<Outbox>,
+    /// What it asked for, where that is not what the module says.
+    pub greeting: Option<&'a Greeting>,
+    /// The module's own note about this client.
+    pub note: &'a Cell<u8>,
+}
+
+impl Sender<'_> {
+    /// Where the reply goes. Taken in the order of the commands.
+    pub fn ticket(&self) -> Ticket {
+        self.outbox.ticket()
+    }
+
+    /// How many commands of it have no reply yet.
+    pub fn waiting(&self) -> usize {
+        self.outbox.waiting()
+    }
+}
+
+/// A connection that is being opened, and to where.
+pub type Opening = Pin<Box<dyn Future<Output = Result<(Rc<Node>, Wire), String>>>>;
 
 /// Decides for one worker.
 pub trait Router: 'static {
@@ -53,29 +86,22 @@ pub trait Router: 'static {
     /// There is one server only: nothing has to be split or kept apart.
     fn is_single(&self) -> bool;
 
+    /// Sends what [`Place::Own`] was said of. False: not now; the client's task has to be woken when it can be, which it is with each reply.
+    fn send(&self, _request: &Request<'_>, _sender: &Sender<'_>, _cx: &Context<'_>) -> bool {
+        unreachable!("said by place() only where this is there")
+    }
+
+    /// Opens a connection of one client's own to where `node` was meant.
+    fn open(&self, node: Rc<Node>, greeting: Option<Greeting>) -> Opening {
+        Box::pin(async move {
+            let wire = node.open(greeting.as_ref()).await?;
+            Ok((node, wire))
+        })
+    }
+
+    /// A command that may have changed something was answered on such a connection.
+    fn done(&self) {}
+
     /// A command was taken, for counts of the module's own.
     fn taken(&self, _request: &Request<'_>) {}
-}
-
-/// One that its module keeps a hand on.
-impl<R: Router> Router for Rc<R> {
-    fn place(&self, request: &Request<'_>) -> Place {
-        R::place(self, request)
-    }
-
-    fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
-        R::stays(self, request)
-    }
-
-    fn first(&self) -> Rc<Node> {
-        R::first(self)
-    }
-
-    fn is_single(&self) -> bool {
-        R::is_single(self)
-    }
-
-    fn taken(&self, request: &Request<'_>) {
-        R::taken(self, request);
-    }
 }

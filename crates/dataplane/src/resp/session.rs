@@ -130,8 +130,8 @@ impl<R: Router> Client<R> {
                 return Ok(());
             }
         };
-        let mut wire = match node.open(self.greeting.as_ref()).await {
-            Ok(wire) => wire,
+        let (node, mut wire) = match router.open(node, self.greeting.clone()).await {
+            Ok(opened) => opened,
             Err(why) => {
                 self.outbox.answer(format!("-ERR {why}\r\n").as_bytes());
                 return Ok(());
@@ -152,10 +152,14 @@ impl<R: Router> Client<R> {
             &self.worker,
             forever,
         );
-        let ended = passed.await;
+        let ended = tokio::select! {
+            ended = passed => ended.map(drop),
+            // It would speak with a server that is not the right one any more.
+            () = node.retirement() => Ok(()),
+        };
         wire.abort();
         self.ending = true;
-        ended.map(drop)
+        ended
     }
 
     /// There is nothing to unsubscribe from: a client that has subscribed does not come here any more.
@@ -195,7 +199,8 @@ impl<R: Router> Client<R> {
     async fn try_out(&mut self, greeting: &Greeting, request: &Request<'_>) -> bool {
         let node = self.node();
         let asked = async {
-            let mut wire = node.open(Some(greeting)).await?;
+            let opening = self.front.router.open(node, Some(greeting.clone()));
+            let (node, mut wire) = opening.await?;
             ask(&mut wire, request.bytes, node.patience()).await
         };
         match asked.await {

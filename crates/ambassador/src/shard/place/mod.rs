@@ -24,7 +24,7 @@ mod jump;
 mod md5;
 pub mod nutcracker;
 mod plan;
-mod slots;
+pub(crate) mod slots;
 mod tag;
 #[cfg(test)]
 mod tests;

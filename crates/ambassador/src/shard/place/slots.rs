@@ -4,10 +4,10 @@ use super::Shard;
 use super::hash::crc16;
 
 /// As many as Redis Cluster has.
-pub(super) const SLOTS: usize = 16_384;
+pub(crate) const SLOTS: usize = 16_384;
 
 /// The slot of a key (of the part of it that counts).
-pub(super) fn slot(key: &[u8]) -> usize {
+pub(crate) fn slot(key: &[u8]) -> usize {
     crc16(key) as usize % SLOTS
 }
 

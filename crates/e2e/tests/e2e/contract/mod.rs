@@ -119,7 +119,7 @@ fn case(surface: &Value) -> Case {
     let serves = free_addr();
     let listen = format!("--listen={serves}");
     let turn = Turn::shared();
-    let listens = name != "config" && name != "shard";
+    let listens = !matches!(name.as_str(), "config" | "shard" | "redis");
     let (args, tls, slow, reloads, upstream) = match name.as_str() {
         "echo" => (
             vec![listen, format!("--delay={DELAY}")],
@@ -173,6 +173,10 @@ fn case(surface: &Value) -> Case {
                 format!("--webhook={serves}"),
                 format!("--webhook-secret-file={}", secret.display()),
             ];
+            (args, false, false, None, None)
+        }
+        "redis" => {
+            let args = vec![listen, "--primary=127.0.0.1:1".to_owned()];
             (args, false, false, None, None)
         }
         "shard" => {

@@ -1,0 +1,140 @@
+//! `podkit redis`: a primary and its replicas as one Redis.
+//!
+//! ```text
+//!   client ─▶ :6379 ─▶ worker ─▶ command ─┬─ changes something ─▶ primary ◀─ ROLE behind each batch: the fence of its keys
+//!                                         └─ reads ─▶ a replica that has reached the fence, else the primary
+//!                                no server: held, and sent again when there is one
+//!   main thread: asks each server what it is and how far ─▶ the view, which all workers follow
+//! ```
+//!
+//! - [`fence`]: how far a replica has to be, so that who wrote reads what it wrote;
+//! - [`roles`], [`sentinel`]: who is the primary; [`engine`] asks, [`topology`] is what is known;
+//! - [`commands`], [`router`], [`split`]: where a command goes; [`held`]: those that wait for a server;
+//! - [`watch`]: what a connection is asked before it is used.
+
+mod commands;
+mod engine;
+mod fence;
+mod held;
+mod params;
+mod roles;
+mod router;
+mod sentinel;
+mod service;
+mod split;
+mod topology;
+mod watch;
+
+use podkit_dataplane::module::Module;
+use podkit_dataplane::net::{ListenerLimits, Worker};
+use podkit_dataplane::resp::RespLimits;
+use podkit_dataplane::upstream::UpstreamMetrics;
+use podkit_foundation::params::ParamSet as _;
+use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
+
+use params::Params;
+
+/// The module.
+pub const MODULE: Module = Module {
+    spec: &SPEC,
+    build: service::build,
+};
+
+static SPEC: ModuleSpec = ModuleSpec {
+    name: "redis",
+    group: Group::Ambassadors,
+    summary: "a Redis primary and its replicas as one local Redis",
+    about: "Stands for a Redis primary and its replicas as if they were one server: what changes something goes to the primary, what reads to the replicas. \
+            An application that knows of one Redis on localhost can use them all, and outlives a failover.\n\n\
+            Servers are named by --primary and --replica, by sentinels (--sentinel, --master-name), or by a name with all their addresses (--upstream dns:HOST:PORT), \
+            where each says itself what it is. Before a connection is written to, the server must say that it is the primary. When another takes its place, \
+            connections to the former are closed at once.\n\n\
+            With --read-your-writes a replica answers for a key only when it has done all that was written to the key's slot by this process, over whatever connection: \
+            the primary says behind each batch of writes how far its stream of replication is, and replicas how far they are. Until then the primary answers.\n\n\
+            While there is no primary, commands for it are kept, at most for --hold, and done in their order when there is one: those that change nothing, and those that \
+            were certainly not done. A write that was sent and not answered gets an error that says so. Reads go on at the replicas, and are counted as stale.\n\n\
+            Scripts, functions and commands that neither podkit nor the server knows to read only go to the primary, as do MULTI, WATCH, what waits (BLPOP), SUBSCRIBE and what is about \
+            one server (INFO, SCAN, OBJECT). RESP2 and RESP3, AUTH, HELLO and SELECT are as with Redis.",
+    admin_port: 9612,
+    data_path: true,
+    config: None,
+    params: &[Params::PARAMS, ListenerLimits::PARAMS, RespLimits::PARAMS],
+    ports: &[Port {
+        param: "listen",
+        port: Some(6379),
+        protocol: "Redis",
+        doc: "What clients come to.",
+    }],
+    endpoints: &[],
+    files: &[
+        FileUse {
+            name: "password-file",
+            doc: "The password that servers are told.",
+        },
+        FileUse {
+            name: "sentinel-password-file",
+            doc: "The password that sentinels are told.",
+        },
+    ],
+    needs: &[],
+    metrics: &METRICS,
+};
+
+const COMMANDS: Metric = Metric {
+    name: "podkit_redis_commands_total",
+    kind: "counter",
+    labels: &["server", "as"],
+    doc: "Commands that a server was sent as the primary, or as a replica.",
+};
+const STALE: Metric = Metric {
+    name: "podkit_redis_stale_reads_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Reads that a replica answered while there was no primary, whether it had all writes or not.",
+};
+const FENCED: Metric = Metric {
+    name: "podkit_redis_fenced_reads_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Reads that the primary answered since no replica had yet what was written.",
+};
+const HELD: Metric = Metric {
+    name: "podkit_redis_held_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Commands that were kept for want of a server: replayed, expired (--hold) or refused (--hold-size).",
+};
+const UNCERTAIN: Metric = Metric {
+    name: "podkit_redis_uncertain_writes_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Writes that were sent and not answered: their clients got an error that says so.",
+};
+const FAILOVERS: Metric = Metric {
+    name: "podkit_redis_failovers_total",
+    kind: "counter",
+    labels: &[],
+    doc: "Times that another primary was taken, or the same that had begun anew.",
+};
+const LAG: Metric = Metric {
+    name: "podkit_redis_lag_bytes",
+    kind: "gauge",
+    labels: &["server"],
+    doc: "How far a replica is behind the primary; -1 where it is not known.",
+};
+const OFFSET: Metric = Metric {
+    name: "podkit_redis_offset_bytes",
+    kind: "gauge",
+    labels: &["server"],
+    doc: "How far a server is in the stream of replication.",
+};
+
+const SETS: [&[Metric]; 3] = [
+    &[
+        COMMANDS, STALE, FENCED, HELD, UNCERTAIN, FAILOVERS, LAG, OFFSET,
+    ],
+    Worker::METRICS,
+    UpstreamMetrics::METRICS,
+];
+
+static METRICS: [Metric; count(&SETS)] = join(&SETS);

@@ -1,0 +1,211 @@
+//! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podkit_dataplane::resp::Credentials;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{
+    Addr, ParamError, ParamSet as _, ParamType, Scheme, Size, Upstream, Values,
+};
+
+podkit_foundation::choices! {
+    /// `--read`.
+    pub(super) enum ReadFrom {
+        /// Replicas only, but for what this process wrote and they don't have yet.
+        Replica = "replica",
+        /// The same, and the primary when no replica can.
+        PreferReplica = "prefer-replica",
+        /// The primary only.
+        Primary = "primary",
+        /// Whoever answers soonest.
+        Nearest = "nearest",
+    }
+}
+
+/// `--max-lag`: bytes or a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MaxLag {
+    /// Of the stream of replication.
+    Bytes(Size),
+    /// Since the primary was where the replica is.
+    Time(Duration),
+}
+
+impl ParamType for MaxLag {
+    const TYPE_NAME: &'static str = "lag";
+    const EXPECTED: &'static str = "a size such as 64Ki, or a duration such as 500ms or 10s";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match Duration::parse(text) {
+            Ok(time) => Ok(Self::Time(time)),
+            Err(_) => Size::parse(text)
+                .map(Self::Bytes)
+                .map_err(|_| String::new()),
+        }
+    }
+}
+
+impl fmt::Display for MaxLag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(size) => write!(f, "{} bytes", size.0),
+            Self::Time(time) => write!(f, "{} ms", time.as_millis()),
+        }
+    }
+}
+
+podkit_foundation::params! {
+    /// The parameters of `redis`.
+    pub(super) struct Params {
+        /// Where clients come; repeatable.
+        listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
+        /// The primary. Another server that is named here takes its place when it goes on from what it had.
+        primary: Option<Addr> {},
+        /// A replica; repeatable.
+        replica: Vec<Addr> {},
+        /// A sentinel; repeatable. They say who the primary is and which replicas there are. Needs --master-name.
+        sentinel: Vec<Addr> {},
+        /// What the sentinels call the primary and its replicas.
+        master_name: Option<String> {},
+        /// All servers as dns:HOST:PORT (srv:, file: and addresses too): each says itself what it is.
+        upstream: Vec<Upstream> {},
+        /// Who answers commands that change nothing.
+        ///
+        /// `replica`: replicas only; `prefer-replica`: and the primary when no replica can; `nearest`: who answers soonest, the primary included.
+        /// With --read-your-writes the primary answers in any case for what replicas don't have yet.
+        read: ReadFrom { default: Some("prefer-replica") },
+        /// How far behind a replica may be that is read from: bytes (64Ki) or a duration (500ms). As far as it is unless given.
+        max_lag: Option<MaxLag> {},
+        /// A replica answers for a key only when it has all that was written to it by this process, over all connections.
+        read_your_writes: bool { default: Some("true") },
+        /// How long commands are kept while there is no server for them, to be done then; 0s: not at all.
+        ///
+        /// Only what changes nothing, and what was certainly not done: a write that was sent and not answered gets an error that says so.
+        hold: Duration { default: Some("5s"), bounds: Some((0, 600_000)) },
+        /// Bytes of the commands that are kept, at most, for each worker.
+        hold_size: Size { default: Some("16Mi"), bounds: Some((0, 17_179_869_184)) },
+        /// How often servers are asked what they are and how far; a tenth of it while a replica does not have all that was written.
+        poll: Duration { default: Some("100ms"), bounds: Some((10, 60_000)) },
+        /// The user that servers are told (ACL); the default one unless given. Needs --password-file.
+        user: Option<String> {},
+        /// The password that servers are told, in a file. A client may give its own by AUTH or HELLO.
+        password_file: Option<PathBuf> {},
+        /// The user that sentinels are told; the default one unless given. Needs --sentinel-password-file.
+        sentinel_user: Option<String> {},
+        /// The password that sentinels are told, in a file.
+        sentinel_password_file: Option<PathBuf> {},
+        /// The database that a client begins with.
+        database: u32 { default: Some("0"), bounds: Some((0, 1_000_000)) },
+        /// To connect to a server, resolving its name included; one that does not say within it how far it is counts as away.
+        connect_timeout: Duration { default: Some("1s"), bounds: Some((1, 3_600_000)) },
+        /// Longest silence of a server that owes a reply; then its connection is given up.
+        response_timeout: Duration { default: Some("5s"), bounds: Some((1, 86_400_000)) },
+    }
+}
+
+impl Params {
+    /// The typed parameters, checked against each other.
+    pub(super) fn checked(values: &Values) -> Result<Self, Failure> {
+        let params = Self::from_values(values)?;
+        let wrong = |field: &str, why: &str| Err(Failure::from(ParamError::new(field, why)));
+        let sources = [
+            ("primary", params.primary.is_some()),
+            ("sentinel", !params.sentinel.is_empty()),
+            ("upstream", !params.upstream.is_empty()),
+        ];
+        let mut named = sources.iter().filter(|(_, is)| *is);
+        match (named.next(), named.next()) {
+            (None, _) => {
+                return wrong(
+                    "primary",
+                    "is required (or --sentinel, or --upstream); expected host:port",
+                );
+            }
+            (_, Some((second, _))) => {
+                return wrong(second, "can't go with another source of servers");
+            }
+            _ => {}
+        }
+        if params.primary.is_none() && !params.replica.is_empty() {
+            return wrong("replica", "needs --primary");
+        }
+        if params.sentinel.is_empty() == params.master_name.is_some() {
+            return match params.master_name {
+                Some(_) => wrong("master_name", "needs --sentinel"),
+                None => wrong("master_name", "is required with --sentinel"),
+            };
+        }
+        if params
+            .upstream
+            .iter()
+            .any(|one| one.scheme != Scheme::Plain)
+        {
+            return wrong("upstream", "has no scheme here; expected dns:HOST:PORT");
+        }
+        if params.user.is_some() && params.password_file.is_none() {
+            return wrong("user", "needs --password-file");
+        }
+        if params.sentinel_user.is_some() && params.sentinel_password_file.is_none() {
+            return wrong("sentinel_user", "needs --sentinel-password-file");
+        }
+        if params.sentinel_password_file.is_some() && params.sentinel.is_empty() {
+            return wrong("sentinel_password_file", "needs --sentinel");
+        }
+        if params.listen.is_empty() {
+            return wrong(
+                "listen",
+                "names no address; expected host:port, :port or unix:/path",
+            );
+        }
+        Ok(params)
+    }
+
+    /// User and password for the servers, where there are some.
+    pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
+        let path = self.password_file.as_deref();
+        credentials("password_file", path, self.user.as_deref())
+    }
+
+    /// The same for the sentinels.
+    pub(super) fn sentinel_auth(&self) -> Result<Option<Credentials>, Failure> {
+        let path = self.sentinel_password_file.as_deref();
+        credentials(
+            "sentinel_password_file",
+            path,
+            self.sentinel_user.as_deref(),
+        )
+    }
+}
+
+fn credentials(
+    field: &str,
+    path: Option<&Path>,
+    user: Option<&str>,
+) -> Result<Option<Credentials>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let wrong = |why: String| Failure::from(ParamError::new(field, why));
+    let mut bytes = std::fs::read(path)
+        .map_err(|error| wrong(format!("{} can't be read ({error})", path.display())))?;
+    while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    if bytes.is_empty() {
+        return Err(wrong(format!("{} is empty", path.display())));
+    }
+    Ok(Some((user.unwrap_or_default().as_bytes().to_vec(), bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_is_bytes_or_a_duration() {
+        assert_eq!(MaxLag::parse("64Ki"), Ok(MaxLag::Bytes(Size(65_536))));
+        let time = Duration::from_millis(500);
+        assert_eq!(MaxLag::parse("500ms"), Ok(MaxLag::Time(time)));
+        assert!(MaxLag::parse("far").is_err());
+    }
+}

@@ -1,0 +1,300 @@
+//! The module: parameters in, listeners bound, workers that serve clients; and the engine that finds out who is what.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
+use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits};
+use podkit_dataplane::upstream::{
+    Discovery, Membership, Outward, Pool, Settings, Target, UpstreamLimits, UpstreamMetrics,
+};
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{Addr, ParamSet as _, Values};
+
+use super::commands::Known;
+use super::engine::{Engine, MOST};
+use super::params::Params;
+use super::router::Local;
+use super::split::Split;
+use super::topology::{Member, Shared};
+
+/// Checks the parameters, reads the files, binds the listeners.
+pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
+    let params = Params::checked(values)?;
+    let limits = RespLimits::from_values(values)?;
+    let listener_limits = ListenerLimits::from_values(values)?;
+    let greeting = Greeting {
+        auth: params.auth()?,
+        resp3: false,
+        database: params.database,
+    };
+    let sentinel = Greeting {
+        auth: params.sentinel_auth()?,
+        ..Greeting::default()
+    };
+    let names = match params.upstream.is_empty() {
+        true => None,
+        false => {
+            let outward = Outward {
+                tls: None,
+                raw: true,
+            };
+            let membership = Membership::speaking(Settings::default(), outward);
+            let upstream = &params.upstream;
+            let registry = &setup.metrics;
+            let discovery = Discovery::new(
+                "upstream",
+                "redis",
+                upstream,
+                MOST,
+                membership.clone(),
+                registry,
+            )?;
+            Some((discovery, membership))
+        }
+    };
+    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
+    let listeners = params.listen.iter().map(bind);
+    let plan = Plan {
+        listeners: listeners.collect::<Result<_, _>>()?,
+        limits,
+        listener_limits,
+        greeting,
+        metrics: UpstreamMetrics::new(&setup.metrics),
+        known: Arc::default(),
+        shared: Arc::new(Shared::new(params, &setup.metrics)),
+    };
+    Ok(Rc::new(Splitting {
+        plan: Arc::new(plan),
+        sentinel,
+        names,
+        setup: setup.clone(),
+        workers: RefCell::new(None),
+    }))
+}
+
+/// What each worker is made from.
+#[derive(Debug)]
+struct Plan {
+    shared: Arc<Shared>,
+    known: Arc<Known>,
+    listeners: Vec<Listener>,
+    limits: RespLimits,
+    listener_limits: ListenerLimits,
+    greeting: Greeting,
+    metrics: UpstreamMetrics,
+}
+
+impl Plan {
+    /// On a worker's thread: its accept loops.
+    fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
+        let plan = Arc::clone(self);
+        // Named in errors while there is no primary; nothing answers there.
+        let nowhere = self.pool(&Addr::Port(0));
+        let params = &self.shared.params;
+        let nobody = Node::new(
+            "the primary",
+            nowhere,
+            self.greeting.clone(),
+            params.response_timeout,
+        );
+        let local = Local::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.known),
+            self.greeting.clone(),
+            move |member: &Member| plan.pool(&member.addr),
+            nobody,
+        );
+        let front = Front::new(Split(local), self.limits.clone());
+        for listener in &self.listeners {
+            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(&front));
+            drop(tokio::task::spawn_local(async move {
+                if let Err(error) = accept(port, worker, front).await {
+                    tracing::error!(why = %error, "a listener ended");
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    fn pool(&self, addr: &Addr) -> Rc<Pool> {
+        let params = &self.shared.params;
+        let limits = UpstreamLimits {
+            connect_timeout: params.connect_timeout,
+            response_timeout: params.response_timeout,
+            tunnel_timeout: Duration::MAX,
+            upstream_idle_timeout: Duration::MAX,
+            upstream_idle: 0,
+            upstream_h2_connections: 0,
+        };
+        let outward = Outward {
+            tls: None,
+            raw: true,
+        };
+        let target = Target::of(addr.clone());
+        Pool::new(target, limits, self.metrics.clone(), outward)
+    }
+}
+
+/// The running module.
+struct Splitting {
+    plan: Arc<Plan>,
+    sentinel: Greeting,
+    names: Option<(Discovery, Membership)>,
+    setup: Setup,
+    workers: RefCell<Option<Workers>>,
+}
+
+impl Splitting {
+    /// Starts to ask the servers.
+    fn engine(&self) {
+        let (plan, shared) = (Arc::clone(&self.plan), Arc::clone(&self.plan.shared));
+        // What polls ask is the server's own: no database is needed.
+        let greeting = Greeting {
+            database: 0,
+            ..plan.greeting.clone()
+        };
+        let params = &self.plan.shared.params;
+        let engine = Engine::new(shared, Box::new(move |addr| plan.pool(addr)), greeting);
+        if let Some((discovery, membership)) = &self.names {
+            drop(tokio::task::spawn_local(discovery.clone().watch()));
+            let names = Rc::clone(&engine).follow_names(membership.clone());
+            drop(tokio::task::spawn_local(names));
+        }
+        for (at, addr) in params.sentinel.iter().enumerate() {
+            let asks = Rc::clone(&engine).ask_sentinel(at, addr.clone(), self.sentinel.clone());
+            drop(tokio::task::spawn_local(asks));
+            let hears = Rc::clone(&engine).hear_sentinel(addr.clone(), self.sentinel.clone());
+            drop(tokio::task::spawn_local(hears));
+        }
+        if let Some(primary) = &params.primary {
+            let replicas = params.replica.iter().cloned();
+            engine.follow(std::iter::once(primary.clone()).chain(replicas).collect());
+        }
+    }
+}
+
+impl Service for Splitting {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let plan = Arc::clone(&self.plan);
+        let most = plan.limits.max_connections as usize;
+        let connections = Connections::new(most, &plan.listener_limits, &[]);
+        let workers = Workers::start(
+            "redis",
+            self.setup.workers,
+            &self.setup.lifecycle,
+            &self.setup.metrics,
+            &connections,
+            move |worker| plan.start(worker),
+        )?;
+        *self.workers.borrow_mut() = Some(workers);
+        self.engine();
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        match &self.names {
+            Some((discovery, _)) => discovery.reload(),
+            None => Ok(()),
+        }
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let shared = &self.plan.shared;
+        let view = shared.view();
+        let row = |member: &Arc<Member>| {
+            let state = member.state().clone();
+            let is_primary = view
+                .primary
+                .as_ref()
+                .is_some_and(|one| Arc::ptr_eq(one, member));
+            let (role, offset) = match &state.said {
+                None => ("not asked yet".to_owned(), String::new()),
+                Some(Err(why)) => (format!("away: {why}"), String::new()),
+                Some(Ok(said)) => {
+                    let role = match (is_primary, said.primary, said.linked) {
+                        (true, ..) => "primary".to_owned(),
+                        (false, true, _) => "says primary, and is not taken for it".to_owned(),
+                        (false, false, true) => format!("replica of {}", said.follows),
+                        (false, false, false) => format!("replica of {}, cut off", said.follows),
+                    };
+                    (role, said.offset.to_string())
+                }
+            };
+            let lag = state.lag.filter(|_| !is_primary);
+            vec![
+                member.name.clone(),
+                role,
+                offset,
+                lag.map_or(String::new(), |lag| format!("{lag} bytes")),
+                match member.trip_us() {
+                    u32::MAX => String::new(),
+                    trip => format!("{trip} µs"),
+                },
+                member.as_primary.get().to_string(),
+                member.as_replica.get().to_string(),
+            ]
+        };
+        let columns = [
+            "Server",
+            "Role",
+            "Offset",
+            "Lag",
+            "Round trip",
+            "As primary",
+            "As replica",
+        ];
+        let line = |name: &str, value: String| vec![name.to_owned(), value];
+        let open = self.setup.lifecycle.in_flight();
+        let most = self.plan.limits.max_connections;
+        let params = &shared.params;
+        let lag = params
+            .max_lag
+            .map_or("any".to_owned(), |lag| lag.to_string());
+        vec![
+            Section {
+                title: "Servers".to_owned(),
+                columns: columns.map(str::to_owned).to_vec(),
+                rows: view.members.iter().map(row).collect(),
+                alert: view.primary.is_none().then(|| {
+                    "No server is known to be the primary: writes wait, at most for --hold"
+                        .to_owned()
+                }),
+            },
+            Section {
+                title: "Live".to_owned(),
+                columns: Vec::new(),
+                rows: vec![
+                    line(
+                        "Reads",
+                        format!("{}; lag at most: {lag}", params.read.word()),
+                    ),
+                    line("Failovers", shared.failovers.get().to_string()),
+                    line(
+                        "Reads that only the primary could answer yet",
+                        shared.fenced.get().to_string(),
+                    ),
+                    line("Reads without a primary", shared.stale.get().to_string()),
+                    line(
+                        "Writes sent and not answered",
+                        shared.uncertain.get().to_string(),
+                    ),
+                    line(
+                        "Commands kept: replayed, expired, refused",
+                        format!(
+                            "{}, {}, {}",
+                            shared.replayed.get(),
+                            shared.expired.get(),
+                            shared.turned_away.get()
+                        ),
+                    ),
+                    line("Connections open", format!("{open} of at most {most}")),
+                ],
+                alert: None,
+            },
+        ]
+    }
+}

@@ -1,0 +1,428 @@
+//! Clients: their commands are read, sent where they belong, and answered in order.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use super::command::{Command, Commands, Found, Kind};
+use super::join::{Same, Values};
+use super::lane::{Node, Want};
+use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
+use crate::resp::{Join, Joins, Merge, Outbox, RespLimits, Ticket};
+
+/// Commands of one client without a reply before no more are read from it.
+const MOST_WAITING: usize = 4096;
+/// Bytes that a client has not taken before no more are read from it.
+const MOST_UNREAD: usize = 256 * 1024;
+/// With fewer bytes ready, and more to come, a client is written to only after the other servers have been looked at.
+const SOON_BYTES: usize = 16 * 1024;
+/// A read of so many bytes is one of many: the next gets a large buffer.
+const BUSY_BYTES: usize = 16 * 1024;
+/// As memcached reads keys in base64.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Decides for one worker. There is one server at least.
+pub trait Router: 'static {
+    /// Another command has come: a change of the servers is taken over now, and not before the next one.
+    fn follow(&self);
+
+    /// How many servers there are.
+    fn count(&self) -> usize;
+
+    /// Which of them has a key.
+    fn place(&self, key: &[u8]) -> usize;
+
+    /// The server; a command is sent to it.
+    fn node(&self, at: usize) -> Rc<Node>;
+
+    /// A command was refused, since it can't be done over several servers.
+    fn refused(&self);
+}
+
+/// Serves the clients of one worker.
+#[derive(Debug)]
+pub struct Front<R> {
+    router: R,
+    limits: RespLimits,
+    /// Room for where keys are.
+    places: RefCell<Vec<usize>>,
+}
+
+impl<R: Router> Front<R> {
+    /// With what `router` decides.
+    pub fn new(router: R, limits: RespLimits) -> Rc<Self> {
+        Rc::new(Self {
+            router,
+            limits,
+            places: RefCell::default(),
+        })
+    }
+}
+
+impl<R: Router> Serve for Front<R> {
+    async fn serve(self: Rc<Self>, accepted: Accepted) {
+        let Accepted {
+            mut socket,
+            peer,
+            worker,
+            guard,
+        } = accepted;
+        if socket.watch().is_err() {
+            return;
+        }
+        let mut client = Client {
+            front: self,
+            socket,
+            timer: worker.clock.timer(),
+            worker,
+            outbox: Rc::default(),
+            input: None,
+            busy: false,
+            scan: Commands::default(),
+            waited: false,
+            ending: false,
+            _guard: guard,
+        };
+        let ended = poll_fn(|cx| client.turn(cx)).await;
+        client.outbox.close();
+        if let Err(error) = ended
+            && error.kind() == io::ErrorKind::Other
+        {
+            tracing::debug!(%peer, why = %error, "a client was cut");
+        }
+    }
+}
+
+/// A connection of a client.
+struct Client<R> {
+    front: Rc<Front<R>>,
+    socket: Socket,
+    worker: Rc<Worker>,
+    timer: Timer,
+    outbox: Rc<Outbox>,
+    /// What was read and not understood yet.
+    input: Option<Buf>,
+    busy: bool,
+    scan: Commands,
+    /// What is ready waits for more, until the sockets have been looked at.
+    waited: bool,
+    /// It is closed when all is answered.
+    ending: bool,
+    _guard: Guard,
+}
+
+impl<R: Router> Client<R> {
+    /// Ready when the client is gone, or has been told all.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.outbox.watch(cx);
+        if self.may_wait(cx) {
+            return Poll::Pending;
+        }
+        loop {
+            let flushed = self.flush(cx)?;
+            if self.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
+                let why = "it does not take its replies (--max-reply-size)";
+                return Poll::Ready(Err(io::Error::other(why)));
+            }
+            let waiting = self.outbox.waiting();
+            if self.ending {
+                return match waiting == 0 && flushed {
+                    true => Poll::Ready(Ok(())),
+                    false => Poll::Pending,
+                };
+            }
+            if waiting >= MOST_WAITING || self.outbox.bytes() >= MOST_UNREAD {
+                return Poll::Pending;
+            }
+            // What is there first; then what comes.
+            if self.input.is_some() {
+                if !self.take(cx) {
+                    return Poll::Pending;
+                }
+                if self.ending || self.outbox.bytes() > 0 {
+                    continue;
+                }
+                if self.outbox.waiting() >= MOST_WAITING {
+                    return Poll::Pending;
+                }
+            }
+            if self.worker.draining() && self.outbox.waiting() == 0 && self.input.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+            match self.read(cx) {
+                // It sends no more, and may still read.
+                Poll::Ready(Ok(0)) => self.ending = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // Armed only where silence is bounded; it also tells that the process drains.
+                Poll::Pending => {
+                    return match self.timer.expired(cx) {
+                        true => {
+                            let why = "it was silent (--client-timeout)";
+                            Poll::Ready(Err(io::Error::other(why)))
+                        }
+                        false => Poll::Pending,
+                    };
+                }
+            }
+        }
+    }
+
+    /// A part of the replies is ready, and the others may be here in a moment: one write instead of several. Once; then what is
+    /// there is written.
+    fn may_wait(&mut self, cx: &mut Context<'_>) -> bool {
+        let bytes = self.outbox.bytes();
+        let partly = bytes > 0 && bytes < SOON_BYTES && self.outbox.waiting() > 0;
+        self.waited = partly && !self.waited;
+        if self.waited {
+            // Wakes this task after the sockets have been looked at.
+            let yielded = pin!(tokio::task::yield_now());
+            return yielded.poll(cx).is_pending();
+        }
+        false
+    }
+
+    /// Writes what is ready; true when nothing is left.
+    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let socket = &mut self.socket;
+        self.outbox.with(|out| {
+            while let Some(buf) = out {
+                match socket.poll_write(cx, &[IoSlice::new(buf.filled())]) {
+                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(Ok(count)) => buf.consume(count),
+                    Poll::Ready(Err(error)) => return Err(error),
+                    Poll::Pending => return Ok(false),
+                }
+                if buf.is_empty() {
+                    *out = None;
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Reads more of the input. 0 is the end.
+    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.socket.poll_readable(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(result) => result?,
+        }
+        let fresh = || match self.busy {
+            true => Buf::large(),
+            false => Buf::small(),
+        };
+        let buf = self.input.get_or_insert_with(fresh);
+        // A value that is larger than the buffer: it grows with what has come.
+        let room = if buf.len() > BUSY_BYTES { buf.len() } else { 1 };
+        buf.reserve(room);
+        let read = self.socket.poll_read(cx, buf);
+        if buf.is_empty() {
+            self.input = None;
+        }
+        if let Poll::Ready(Ok(count)) = read {
+            self.busy = count >= BUSY_BYTES;
+            let silence = self.front.limits.client_timeout;
+            if !silence.is_zero() {
+                self.timer.arm_for(silence);
+            }
+        }
+        read
+    }
+
+    /// Takes the commands that are there. False when the way of one is full.
+    fn take(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(mut buf) = self.input.take() else {
+            return true;
+        };
+        let most = usize::try_from(self.front.limits.max_command_size.0).unwrap_or(usize::MAX);
+        let (mut taken, mut goes) = (0, true);
+        while !self.ending && self.outbox.waiting() < MOST_WAITING {
+            let bytes = &buf.filled()[taken..];
+            match self.scan.next(bytes, most) {
+                Found::Nothing => break,
+                Found::Skip(length) => taken += length,
+                Found::Answer(length, line) => {
+                    self.outbox.answer(line);
+                    taken += length;
+                }
+                Found::End(line) => {
+                    self.outbox.answer(line);
+                    self.ending = true;
+                }
+                Found::Command(command) if command.kind == Kind::Quit => self.ending = true,
+                Found::Command(command) => {
+                    goes = self.send(bytes, command, cx);
+                    if !goes {
+                        self.scan.reset();
+                        break;
+                    }
+                    taken += command.length;
+                }
+            }
+        }
+        if !self.ending {
+            buf.consume(taken);
+            if !buf.is_empty() {
+                self.input = Some(buf);
+            }
+        }
+        goes
+    }
+
+    /// False when its way is full.
+    fn send(&self, bytes: &[u8], command: Command, cx: &Context<'_>) -> bool {
+        let router = &self.front.router;
+        router.follow();
+        let words = self.scan.words();
+        let word = |at: usize| {
+            let range = words.get(at).cloned();
+            range.map_or(&[][..], |range| &bytes[range])
+        };
+        let several = router.count() > 1;
+        let at = match command.kind {
+            Kind::Get(first) if several && words.len() > first + 1 => {
+                return self.get(bytes, first, cx);
+            }
+            Kind::Get(first) => router.place(word(first)),
+            Kind::Store | Kind::Key => router.place(word(1)),
+            Kind::Meta | Kind::MetaStore => match command.base64.then(|| BASE64.decode(word(1))) {
+                Some(Ok(key)) => router.place(&key),
+                Some(Err(_)) | None => router.place(word(1)),
+            },
+            Kind::Noop => {
+                self.outbox.answer(b"MN\r\n");
+                return true;
+            }
+            Kind::All if several => return self.all(bytes, command, cx),
+            Kind::Stats if several && word(1) == b"reset" => return self.all(bytes, command, cx),
+            Kind::Never => {
+                return self.refuse(word(0), "can't be done on a connection that is shared");
+            }
+            // The server would send what it likes until its end.
+            Kind::Admin if matches!(word(1), b"metadump" | b"mgdump") => {
+                return self.refuse(word(0), "of all keys has to be asked of its server itself");
+            }
+            Kind::Stats | Kind::Admin if several => {
+                return self.refuse(word(0), "is about one server, and there are several shards");
+            }
+            Kind::All | Kind::Version | Kind::Stats | Kind::Admin | Kind::Quit => 0,
+        };
+        let node = router.node(at);
+        if !node.lane().has_room(cx) {
+            return false;
+        }
+        if command.kind == Kind::MetaStore {
+            match node.lane().knows_meta(cx) {
+                Some(true) => {}
+                Some(false) => {
+                    self.outbox.answer(b"ERROR\r\n");
+                    return true;
+                }
+                None => return false,
+            }
+        }
+        let want = match (command.hidden, command.quiet) {
+            (true, _) => Want::Nothing,
+            (false, true) => Want::Quiet,
+            (false, false) => Want::All,
+        };
+        let ticket = self.outbox.ticket();
+        match said(bytes, command) {
+            None => node.lane().send(&[&bytes[..command.length]], want, ticket),
+            Some(parts) => node.lane().send(&parts, want, ticket),
+        }
+        true
+    }
+
+    fn refuse(&self, name: &[u8], why: &str) -> bool {
+        self.front.router.refused();
+        let name = String::from_utf8_lossy(name);
+        let line = format!("SERVER_ERROR '{name}' {why}\r\n");
+        self.outbox.answer(line.as_bytes());
+        true
+    }
+
+    /// Asks each server for its own keys.
+    fn get(&self, bytes: &[u8], first: usize, cx: &Context<'_>) -> bool {
+        let router = &self.front.router;
+        let (words, keys) = self.scan.words().split_at(first);
+        let places = &mut *self.front.places.borrow_mut();
+        places.clear();
+        places.extend(keys.iter().map(|key| router.place(&bytes[key.clone()])));
+        // Which servers, in the order in which their keys come, and what each is asked.
+        let mut parts: Vec<(usize, Vec<u8>)> = Vec::new();
+        let begin = words.last().map_or(0, |word| word.end);
+        for (key, at) in keys.iter().zip(places.iter_mut()) {
+            let known = parts.iter().position(|(place, _)| place == at);
+            let part = known.unwrap_or_else(|| {
+                parts.push((*at, bytes[..begin].to_vec()));
+                parts.len() - 1
+            });
+            parts[part].1.push(b' ');
+            parts[part].1.extend_from_slice(&bytes[key.clone()]);
+            *at = part;
+        }
+        let nodes: Vec<_> = parts.iter().map(|(at, _)| router.node(*at)).collect();
+        if !nodes.iter().all(|node| node.lane().has_room(cx)) {
+            return false;
+        }
+        if let [node] = nodes.as_slice() {
+            let ticket = self.outbox.ticket();
+            node.lane().send(&[&parts[0].1, b"\r\n"], Want::All, ticket);
+            return true;
+        }
+        let end = keys.last().map_or(0, |key| key.end);
+        let values = Values {
+            line: bytes[..end].to_vec(),
+            keys: keys.iter().cloned().zip(places.iter().copied()).collect(),
+        };
+        let tickets = self.tickets(Box::new(values), nodes.len());
+        for ((node, ticket), (_, line)) in nodes.iter().zip(tickets).zip(&parts) {
+            node.lane().send(&[line, b"\r\n"], Want::All, ticket);
+        }
+        true
+    }
+
+    /// The same to all.
+    fn all(&self, bytes: &[u8], command: Command, cx: &Context<'_>) -> bool {
+        let router = &self.front.router;
+        let nodes: Vec<_> = (0..router.count()).map(|at| router.node(at)).collect();
+        if !nodes.iter().all(|node| node.lane().has_room(cx)) {
+            return false;
+        }
+        let hidden = command.hidden;
+        let tickets = self.tickets(Box::new(Same { hidden }), nodes.len());
+        for (node, ticket) in nodes.iter().zip(tickets) {
+            let line = &bytes[..command.said];
+            node.lane().send(&[line, b"\r\n"], Want::All, ticket);
+        }
+        true
+    }
+
+    fn tickets(&self, joins: Box<dyn Joins>, parts: usize) -> impl Iterator<Item = Ticket> {
+        let count = u32::try_from(parts).unwrap_or(u32::MAX);
+        let join = Join::new(Merge::By(joins), parts);
+        self.outbox.tickets(join, count)
+    }
+}
+
+/// What is sent of a command, where that is not all of it.
+fn said(bytes: &[u8], command: Command) -> Option<[&[u8]; 3]> {
+    let ending = &bytes[command.said..command.head];
+    let whole = matches!(ending, b"\r\n" | b"\n");
+    (!whole).then(|| {
+        let value = &bytes[command.head..command.length];
+        [&bytes[..command.said], b"\r\n", value]
+    })
+}

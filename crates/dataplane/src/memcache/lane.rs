@@ -1,0 +1,419 @@
+//! A server, and the connection to it that the commands of all clients share.
+//!
+//! It is dialled when a command comes, and again after it was lost: what was provably not sent is sent then, and what was sent and not
+//! answered gets an error that says so.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::reply::{Replies, Until};
+use crate::net::{Buf, Transport};
+use crate::resp::{Silence, Ticket};
+use crate::upstream::{Pool, Wire};
+
+/// Bytes that wait to be sent before clients have to wait with theirs.
+const MOST_BYTES: usize = 4 << 20;
+/// Commands without a reply before clients have to wait with theirs.
+const MOST_WAITING: usize = 64 * 1024;
+/// Room that is kept when all was sent.
+const KEPT_BYTES: usize = 256 * 1024;
+/// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// A server, as one worker sees it.
+#[derive(Debug)]
+pub struct Node(Rc<Lane>);
+
+impl Node {
+    /// `name` is for messages; `patience`: how long nothing may come while a reply is waited for. Spawns the task that carries it.
+    pub fn new(name: &str, pool: Rc<Pool>, patience: Duration) -> Rc<Self> {
+        let lane = Rc::new(Lane {
+            name: name.into(),
+            pool,
+            patience,
+            state: RefCell::default(),
+            closing: Cell::new(false),
+        });
+        drop(tokio::task::spawn_local(Rc::clone(&lane).live()));
+        Rc::new(Self(lane))
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        &self.0
+    }
+}
+
+/// What is sent of it is still answered.
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.0.closing.set(true);
+        if let Some(task) = &self.0.state.borrow().task {
+            task.wake_by_ref();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Of the server, for messages.
+    name: Box<str>,
+    pool: Rc<Pool>,
+    patience: Duration,
+    state: RefCell<State>,
+    /// Nobody may use it any more: it ends when all is answered.
+    closing: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Commands, of which the first `written` bytes were sent.
+    out: Vec<u8>,
+    written: usize,
+    /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
+    before: u64,
+    waiting: VecDeque<Waiting>,
+    task: Option<Waker>,
+    /// Clients that wait for room.
+    crowd: Vec<Waker>,
+    /// The last dial failed; not again before then.
+    failed: Option<(Instant, String)>,
+    pause: Duration,
+    meta: Meta,
+}
+
+/// Whether the server knows meta commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Meta {
+    #[default]
+    Unknown,
+    Asked,
+    Known(bool),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// None: podkit itself has asked, whether the server knows meta commands.
+    ticket: Option<Ticket>,
+    want: Want,
+    /// Where its command begins.
+    start: u64,
+}
+
+/// What a client gets of a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    All,
+    /// It said `noreply`.
+    Nothing,
+    /// What comes before the reply to the `mn` that is sent behind the command.
+    Quiet,
+}
+
+impl Waiting {
+    fn fail(self, line: &str) {
+        if let Some(ticket) = self.ticket {
+            ticket.reply(match self.want {
+                Want::Nothing => b"",
+                Want::All | Want::Quiet => line.as_bytes(),
+            });
+        }
+    }
+}
+
+impl State {
+    fn watch(&mut self, cx: &Context<'_>) {
+        let known = self.task.as_ref();
+        if !known.is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    fn unsent(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    fn send(&mut self, parts: &[&[u8]], want: Want, ticket: Option<Ticket>) {
+        let start = self.before + self.out.len() as u64;
+        let waiting = Waiting {
+            ticket,
+            want,
+            start,
+        };
+        if let Some((until, why)) = &self.failed {
+            if Instant::now() < *until {
+                return waiting.fail(&error(why));
+            }
+            self.failed = None;
+        }
+        let idle = self.unsent() == 0;
+        parts
+            .iter()
+            .for_each(|part| self.out.extend_from_slice(part));
+        if want == Want::Quiet {
+            self.out.extend_from_slice(b"mn\r\n");
+        }
+        self.waiting.push_back(waiting);
+        // Whoever carries it is awake while something waits to be sent.
+        if idle && let Some(task) = &self.task {
+            task.wake_by_ref();
+        }
+    }
+}
+
+impl Lane {
+    /// There is room for another command. Otherwise the task of `cx` is woken when there is.
+    pub(super) fn has_room(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.state.borrow_mut();
+        let full = state.unsent() >= MOST_BYTES || state.waiting.len() >= MOST_WAITING;
+        if full {
+            state.crowd.push(cx.waker().clone());
+        }
+        !full
+    }
+
+    /// Whether the server knows meta commands: one that does not would read the value of an `ms` as commands. None: it is asked, and the
+    /// task of `cx` is woken when it has answered.
+    pub(super) fn knows_meta(&self, cx: &Context<'_>) -> Option<bool> {
+        let state = &mut *self.state.borrow_mut();
+        let paused = state.failed.as_ref();
+        match state.meta {
+            Meta::Known(known) => return Some(known),
+            // Nothing is sent to it.
+            _ if paused.is_some_and(|(until, _)| Instant::now() < *until) => return Some(true),
+            Meta::Asked => {}
+            Meta::Unknown => {
+                state.meta = Meta::Asked;
+                state.send(&[b"mn\r\n"], Want::All, None);
+            }
+        }
+        state.crowd.push(cx.waker().clone());
+        None
+    }
+
+    /// Sends a command that is in these parts.
+    #[inline]
+    pub(super) fn send(&self, parts: &[&[u8]], want: Want, ticket: Ticket) {
+        let state = &mut *self.state.borrow_mut();
+        state.send(parts, want, Some(ticket));
+    }
+
+    async fn live(self: Rc<Self>) {
+        while poll_fn(|cx| self.poll_work(cx)).await {
+            match self.pool.connect_alone(None).await {
+                Ok(wire) => {
+                    self.state.borrow_mut().pause = Duration::ZERO;
+                    let why = self.carry(wire).await;
+                    self.lost(&why);
+                }
+                Err(why) => self.unreachable(&why.to_string()),
+            }
+        }
+    }
+
+    /// Ready when there is something to send; false when there never will be.
+    fn poll_work(&self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.state.borrow_mut();
+        state.watch(cx);
+        match (state.waiting.is_empty(), self.closing.get()) {
+            (false, _) => Poll::Ready(true),
+            (true, true) => Poll::Ready(false),
+            (true, false) => Poll::Pending,
+        }
+    }
+
+    /// Moves commands and replies until the connection ends; says why it did.
+    async fn carry(&self, mut wire: Wire) -> String {
+        let (mut input, mut scan) = (None, Replies::default());
+        let mut silence = Silence::new(self.patience);
+        poll_fn(|cx| {
+            self.state.borrow_mut().watch(cx);
+            let moved = self
+                .write(&mut wire, cx)
+                .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));
+            let heard = match moved {
+                Ok(heard) => heard,
+                Err(why) => return Poll::Ready(why),
+            };
+            let waits = !self.state.borrow().waiting.is_empty();
+            if !waits && self.closing.get() {
+                return Poll::Ready("it is not needed any more".to_owned());
+            }
+            match silence.is_over(cx, waits, heard) {
+                true => Poll::Ready(format!("no reply for {} ms", self.patience.as_millis())),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn write(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
+        let state = &mut *self.state.borrow_mut();
+        while state.written < state.out.len() {
+            match wire.poll_write(cx, &[IoSlice::new(&state.out[state.written..])]) {
+                Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
+                Poll::Ready(Ok(count)) => state.written += count,
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Poll::Pending => break,
+            }
+        }
+        if state.unsent() == 0 && state.written > 0 {
+            state.before += state.written as u64;
+            state.written = 0;
+            state.out.clear();
+            if state.out.capacity() > KEPT_BYTES {
+                state.out.shrink_to(KEPT_BYTES);
+            }
+        }
+        if !state.crowd.is_empty()
+            && state.unsent() < MOST_BYTES / 2
+            && state.waiting.len() < MOST_WAITING / 2
+        {
+            state.crowd.drain(..).for_each(Waker::wake);
+        }
+        Ok(())
+    }
+
+    /// Hands out the replies that are there. True when there were some.
+    fn read(
+        &self,
+        wire: &mut Wire,
+        input: &mut Option<Buf>,
+        scan: &mut Replies,
+        cx: &mut Context<'_>,
+    ) -> Result<bool, String> {
+        let mut some = false;
+        loop {
+            match wire.poll_readable(cx) {
+                Poll::Pending => return Ok(some),
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+            let buf = input.get_or_insert_with(Buf::large);
+            buf.reserve(1);
+            let read = wire.poll_read(cx, buf);
+            match read {
+                Poll::Pending => {}
+                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
+                Poll::Ready(Ok(_)) => {
+                    some = true;
+                    self.hand_out(buf, scan)?;
+                }
+                Poll::Ready(Err(error)) => return Err(error.to_string()),
+            }
+            if buf.is_empty() {
+                *input = None;
+            }
+            if read.is_pending() {
+                return Ok(some);
+            }
+        }
+    }
+
+    fn hand_out(&self, buf: &mut Buf, scan: &mut Replies) -> Result<(), String> {
+        let state = &mut *self.state.borrow_mut();
+        let mut taken = 0;
+        let bytes = buf.filled();
+        while taken < bytes.len() {
+            let Some(first) = state.waiting.front() else {
+                return Err("it replied to nothing".to_owned());
+            };
+            let until = match first.want {
+                Want::Quiet => Until::Noop,
+                Want::All | Want::Nothing => Until::Itself,
+            };
+            let Some(length) = scan.next(&bytes[taken..], until)? else {
+                break;
+            };
+            let reply = &bytes[taken..taken + length];
+            taken += length;
+            let waiting = state.waiting.pop_front().expect("it was looked at");
+            let Some(ticket) = waiting.ticket else {
+                state.meta = Meta::Known(reply == b"MN\r\n");
+                state.crowd.drain(..).for_each(Waker::wake);
+                continue;
+            };
+            ticket.reply(match waiting.want {
+                Want::All => reply,
+                Want::Nothing => b"",
+                Want::Quiet => {
+                    let before = memchr::memrchr(b'\n', &reply[..length - 1]);
+                    &reply[..before.map_or(0, |at| at + 1)]
+                }
+            });
+        }
+        buf.consume(taken);
+        Ok(())
+    }
+
+    /// The connection ended: what was sent gets an error, what was not is kept for the next one.
+    fn lost(&self, why: &str) {
+        let state = &mut *self.state.borrow_mut();
+        let sent = state.before + state.written as u64;
+        let line = error(&format!(
+            "the connection to {} ended before it replied ({why}): what the command does may have been done",
+            self.name
+        ));
+        // It may be another one that comes back.
+        state.meta = Meta::Unknown;
+        state.crowd.drain(..).for_each(Waker::wake);
+        let mut answered = 0;
+        while let Some(first) = state.waiting.front()
+            && first.start < sent
+        {
+            state
+                .waiting
+                .pop_front()
+                .expect("it was looked at")
+                .fail(&line);
+            answered += 1;
+        }
+        // From the first command of which nothing was sent.
+        let end = state.before + state.out.len() as u64;
+        let from = state.waiting.front().map_or(end, |first| first.start);
+        let skip = usize::try_from(from - state.before).unwrap_or(state.out.len());
+        state.out.drain(..skip);
+        state.before = from;
+        state.written = 0;
+        if answered > 0 {
+            let server = &*self.name;
+            tracing::warn!(
+                server,
+                why,
+                answered,
+                "a connection ended with commands on it"
+            );
+        }
+    }
+
+    /// It can't be dialled.
+    fn unreachable(&self, why: &str) {
+        let state = &mut *self.state.borrow_mut();
+        let why = format!("{} can't be reached: {why}", self.name);
+        state.pause = (state.pause * 2).clamp(PAUSE.0, PAUSE.1);
+        if state.failed.is_none() && state.pause == PAUSE.0 {
+            tracing::warn!("{why}");
+        }
+        let line = error(&why);
+        state.failed = Some((Instant::now() + state.pause, why));
+        state
+            .waiting
+            .drain(..)
+            .for_each(|waiting| waiting.fail(&line));
+        state.before += state.out.len() as u64;
+        state.written = 0;
+        state.out.clear();
+        state.meta = Meta::Unknown;
+        state.crowd.drain(..).for_each(Waker::wake);
+    }
+}
+
+fn error(why: &str) -> String {
+    format!("SERVER_ERROR {why}\r\n")
+}
