@@ -41,11 +41,15 @@ const REQUEST: Target = Target {
         b"\x01CONNECT h:1 HTTP/1.1\r\nHost: h:1\r\nContent-Length: 0\r\n\r\n",
     ],
     run: |bytes| {
+        let taken = RequestHead::default().take(bytes.get(1..).unwrap_or_default(), 100);
         let Some((text, whole)) = head(bytes, true) else {
+            assert_eq!(taken, None, "taken, and not found");
             return;
         };
         let mut head = RequestHead::default();
-        if head.parse(text, 100).is_ok() {
+        let parsed = head.parse(text, 100);
+        assert!(taken.is_none() || (taken == Some(text.len()) && parsed.is_ok()));
+        if parsed.is_ok() {
             assert!(whole, "refused in pieces");
             assert_eq!(head.byte_len(), text.len());
             assert!(!text.contains(&0));

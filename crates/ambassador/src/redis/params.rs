@@ -102,6 +102,10 @@ podkit_foundation::params! {
         connect_timeout: Duration { default: Some("1s"), bounds: Some((1, 3_600_000)) },
         /// Longest silence of a server that owes a reply; then its connection is given up.
         response_timeout: Duration { default: Some("5s"), bounds: Some((1, 86_400_000)) },
+        /// How long a worker looks for more, instead of sleeping, when a server has just been asked or has answered; 0s: it sleeps at once.
+        ///
+        /// Waking a core that sleeps can take longer than everything else that a command needs. It costs CPU time while commands are few.
+        busy_poll: Duration { default: Some("0s"), bounds: Some((0, 10)) },
     }
 }
 

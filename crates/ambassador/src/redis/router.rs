@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podkit_dataplane::resp::{Greeting, Node, Request, Ticket, Watch};
+use podkit_dataplane::resp::{Greeting, Node, Request, Ticket, Waits, Watch};
 use podkit_dataplane::upstream::Pool;
 use tokio::sync::{Notify, watch};
 
@@ -177,12 +177,16 @@ impl Local {
     }
 
     fn node(&self, name: &str, member: &Member, watch: Rc<dyn Watch>) -> Rc<Node> {
-        let patience = self.shared.params.response_timeout;
+        let params = &self.shared.params;
+        let waits = Waits {
+            patience: params.response_timeout,
+            busy_poll: params.busy_poll,
+        };
         Node::watched(
             name,
             (self.connect)(member),
             self.greeting.clone(),
-            patience,
+            waits,
             watch,
         )
     }

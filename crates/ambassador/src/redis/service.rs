@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
-use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits};
+use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits, Waits};
 use podkit_dataplane::upstream::{
     Discovery, Membership, Outward, Pool, Settings, Target, UpstreamLimits, UpstreamMetrics,
 };
@@ -99,7 +99,10 @@ impl Plan {
             "the primary",
             nowhere,
             self.greeting.clone(),
-            params.response_timeout,
+            Waits {
+                patience: params.response_timeout,
+                busy_poll: Duration::ZERO,
+            },
         );
         let local = Local::new(
             Arc::clone(&self.shared),

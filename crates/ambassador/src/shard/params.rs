@@ -55,7 +55,12 @@ const ONLY_REDIS: [&str; 11] = [
     "hot_keys",
 ];
 /// What has no meaning for HTTP.
-const NOT_HTTP: [&str; 3] = ["max_command_size", "max_reply_size", "client_timeout"];
+const NOT_HTTP: [&str; 4] = [
+    "busy_poll",
+    "max_command_size",
+    "max_reply_size",
+    "client_timeout",
+];
 
 /// `--shard`: NAME=[rediss://]ADDR[;weight=N][;server-name=NAME].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,7 +202,8 @@ podkit_foundation::params! {
         /// Redis Cluster's slots, shared out in the shards' order. `ketama`, `modula` and `random` are twemproxy's; its functions put keys that are
         /// nearly alike near each other, so that shares are uneven with few keys.
         hash: Distribution { default: Some("rendezvous") },
-        /// The number of a key; fnv1a_64 unless given, as twemproxy has it. With --hash crc16 it is crc16.
+        /// The number of a key; unless given fnv1a_64 with ketama, modula and random, as twemproxy has it, else murmur. With --hash crc16
+        /// it is crc16.
         hash_function: Option<HashFunction> {},
         /// What of a request is its key, with --protocol http: cookie:NAME, header:NAME, query:NAME, ip or path.
         ///
@@ -217,6 +223,10 @@ podkit_foundation::params! {
         connect_timeout: Duration { default: Some("1s"), bounds: Some((1, 3_600_000)) },
         /// Longest silence of a shard that owes a reply; then its connection is given up, and what it owes are errors.
         response_timeout: Duration { default: Some("5s"), bounds: Some((1, 86_400_000)) },
+        /// How long a worker looks for more, instead of sleeping, when a shard has just been asked or has answered; 0s: it sleeps at once.
+        ///
+        /// Waking a core that sleeps can take longer than everything else that a command needs. It costs CPU time while commands are few.
+        busy_poll: Duration { default: Some("0s"), bounds: Some((0, 10)) },
     }
 }
 

@@ -85,41 +85,43 @@ impl Local {
         state: &State<Rc<Node>>,
         request: &Request<'_>,
         step: usize,
-        merge: fn(Vec<Vec<u32>>) -> Merge,
+        merge: fn(Vec<u16>) -> Merge,
     ) -> Place {
         let words = &request.words;
-        let count = (words.len() - 1) / step;
-        // Which shard has each key; and then for each shard which keys it has.
-        let mut places: Vec<Vec<u32>> = vec![Vec::new(); state.len()];
-        for at in 0..count {
-            let key = words.get(1 + at * step).unwrap_or_default();
-            places[state.shards.ring.place(key)].push(u32::try_from(at).unwrap_or(u32::MAX));
+        let keys = (1..words.len()).step_by(step);
+        // Which shard has each key; then which part.
+        let place = |at| state.shards.ring.place(words.get(at).unwrap_or_default());
+        let mut owners: Vec<u16> = keys.clone().map(|at| place(at) as u16).collect();
+        let mut counts = vec![0; state.len()];
+        for owner in &owners {
+            counts[usize::from(*owner)] += 1;
         }
-        let used = places.iter().filter(|places| !places.is_empty()).count();
+        let used = counts.iter().filter(|count| **count > 0).count();
         if used == 1 {
-            let at = places.iter().position(|places| !places.is_empty());
-            return Self::to(state, at.unwrap_or_else(|| state.least()));
+            return Self::to(state, usize::from(owners[0]));
         }
         let mut parts = Vec::with_capacity(used);
-        for (at, places) in places.iter().enumerate() {
-            if places.is_empty() {
+        let mut part_of = vec![0; state.len()];
+        for (at, (count, part)) in counts.iter().zip(&mut part_of).enumerate() {
+            if *count == 0 {
                 continue;
             }
-            let mut bytes = Vec::with_capacity(request.bytes.len() / used + 64);
-            put_line(&mut bytes, b'*', 1 + places.len() * step);
+            *part = parts.len() as u16;
+            // A part has room for as much as it would have on average, and half as much again.
+            let mut bytes = Vec::with_capacity(request.bytes.len() * 3 / (used * 2) + 64);
+            put_line(&mut bytes, b'*', 1 + count * step);
             put_bulk(&mut bytes, words.get(0).unwrap_or_default());
-            for place in places {
-                let first = 1 + *place as usize * step;
-                (first..first + step)
-                    .for_each(|at| put_bulk(&mut bytes, words.get(at).unwrap_or_default()));
-            }
             parts.push(Part {
                 node: state.send(at),
                 bytes,
             });
         }
-        places.retain(|places| !places.is_empty());
-        Place::Split(parts, merge(places))
+        for (owner, at) in owners.iter_mut().zip(keys) {
+            *owner = part_of[usize::from(*owner)];
+            let part = words.framed(at..at + step).unwrap_or_default();
+            parts[usize::from(*owner)].bytes.extend_from_slice(part);
+        }
+        Place::Split(parts, merge(owners))
     }
 
     /// One shard after the other: the cursor says which, besides where in it.

@@ -17,7 +17,7 @@ use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
     Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
 };
-use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits};
+use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits, Waits};
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
@@ -360,13 +360,8 @@ impl Plan {
     }
 
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
-        let patience = self.shared.params.response_timeout;
-        Node::new(
-            &named(said),
-            self.pool(said),
-            self.greeting.clone(),
-            patience,
-        )
+        let (name, pool) = (named(said), self.pool(said));
+        Node::new(&name, pool, self.greeting.clone(), self.waits())
     }
 
     /// Asks whether a shard or spare is there.
@@ -376,8 +371,15 @@ impl Plan {
     }
 
     fn memcached(&self, said: &ShardSaid) -> Rc<memcache::Node> {
-        let patience = self.shared.params.response_timeout;
-        memcache::Node::new(&named(said), self.pool(said), patience)
+        memcache::Node::new(&named(said), self.pool(said), self.waits())
+    }
+
+    fn waits(&self) -> Waits {
+        let params = &self.shared.params;
+        Waits {
+            patience: params.response_timeout,
+            busy_poll: params.busy_poll,
+        }
     }
 
     fn route(&self, said: &ShardSaid, stages: Stages) -> Rc<Route> {

@@ -40,6 +40,15 @@ impl From<Reject> for Cut {
     }
 }
 
+/// A head at the start of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Its bytes.
+    pub(crate) len: usize,
+    /// It came whole, and was parsed.
+    pub(crate) parsed: bool,
+}
+
 /// A connection and what it needs of its thread.
 pub(crate) struct Conn<T> {
     pub(crate) io: T,
@@ -98,8 +107,11 @@ impl<T: Transport> Conn<T> {
         room: usize,
     ) -> Poll<io::Result<usize>> {
         if self.input.is_none() {
-            // A buffer is taken only when there is something to put into it.
-            std::task::ready!(self.io.poll_readable(cx))?;
+            // A buffer is taken only when there is something to put into it. Without room for more it is the begin of a message.
+            std::task::ready!(match room {
+                0 => self.io.poll_arrival(cx),
+                _ => self.io.poll_readable(cx),
+            })?;
         }
         let busy = self.busy;
         let input = self
@@ -128,12 +140,22 @@ impl<T: Transport> Conn<T> {
         .await
     }
 
-    /// Waits for a request's head and returns its length: idle until its first byte, then within the head timeout.
-    /// The start of the first head of a connection counts from now.
-    pub(crate) async fn head(&mut self, limits: &HttpLimits, first: bool) -> Result<usize, Cut> {
+    /// Waits for a request's head: idle until its first byte, then within the head timeout. The start of the first head of a
+    /// connection counts from now. `take` parses a head that came whole, and is asked once.
+    pub(crate) async fn head(
+        &mut self,
+        limits: &HttpLimits,
+        first: bool,
+        mut take: impl FnMut(&[u8]) -> Option<usize>,
+    ) -> Result<Found, Cut> {
         let mut scanner = Scanner::default();
         let mut skipped = false;
+        let mut tried = false;
         let mut begun = first;
+        if !self.input().is_empty() {
+            // Who sends many requests at once, and is answered without waiting for anybody, leaves others their turn.
+            tokio::task::coop::consume_budget().await;
+        }
         if first {
             self.timer.arm_for(limits.head_timeout);
         }
@@ -146,9 +168,14 @@ impl<T: Transport> Conn<T> {
             }
             let input = self.input();
             if !input.is_empty() {
+                let whole = if tried { None } else { take(input) };
+                tried = true;
+                if let Some(len) = whole.filter(|len| *len <= limits.head_bytes()) {
+                    return Ok(Found { len, parsed: true });
+                }
                 if let Some(len) = scanner.find(input, true)? {
                     if len <= limits.head_bytes() {
-                        return Ok(len);
+                        return Ok(Found { len, parsed: false });
                     }
                     return Err(too_long(&scanner, limits).into());
                 }
@@ -184,8 +211,13 @@ impl<T: Transport> Conn<T> {
     /// may be on its way, and is answered with `Connection: close`, which no client takes for a failure; who only holds a
     /// connection open must not hold the drain up.
     async fn waiting(&mut self, grace: Duration) -> Result<usize, Cut> {
+        let mut asked = false;
         poll_fn(|cx| {
-            if let Poll::Ready(result) = self.poll_fill(cx, 0) {
+            // What is there at once counts against the task's budget, what had to be waited for does not.
+            let there = std::mem::replace(&mut asked, true)
+                || self.input.is_some()
+                || self.io.poll_readable(cx).is_ready();
+            if there && let Poll::Ready(result) = self.poll_fill(cx, 0) {
                 return Poll::Ready(result.map_err(Cut::from));
             }
             if self.worker.draining() {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::reply::{Replies, Until};
 use crate::net::{Buf, Transport};
-use crate::resp::{Silence, Ticket};
+use crate::resp::{Busy, Silence, Ticket, Waits};
 use crate::upstream::{Pool, Wire};
 
 /// Bytes that wait to be sent before clients have to wait with theirs.
@@ -32,12 +32,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 pub struct Node(Rc<Lane>);
 
 impl Node {
-    /// `name` is for messages; `patience`: how long nothing may come while a reply is waited for. Spawns the task that carries it.
-    pub fn new(name: &str, pool: Rc<Pool>, patience: Duration) -> Rc<Self> {
+    /// `name` is for messages; Spawns the task that carries it.
+    pub fn new(name: &str, pool: Rc<Pool>, waits: Waits) -> Rc<Self> {
         let lane = Rc::new(Lane {
             name: name.into(),
             pool,
-            patience,
+            waits,
             state: RefCell::default(),
             closing: Cell::new(false),
         });
@@ -65,7 +65,7 @@ pub(super) struct Lane {
     /// Of the server, for messages.
     name: Box<str>,
     pool: Rc<Pool>,
-    patience: Duration,
+    waits: Waits,
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
@@ -231,7 +231,8 @@ impl Lane {
     /// Moves commands and replies until the connection ends; says why it did.
     async fn carry(&self, mut wire: Wire) -> String {
         let (mut input, mut scan) = (None, Replies::default());
-        let mut silence = Silence::new(self.patience);
+        let mut silence = Silence::new(self.waits.patience);
+        let mut busy = Busy::new(self.waits.busy_poll);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
             let moved = self
@@ -246,8 +247,15 @@ impl Lane {
                 return Poll::Ready("it is not needed any more".to_owned());
             }
             match silence.is_over(cx, waits, heard) {
-                true => Poll::Ready(format!("no reply for {} ms", self.patience.as_millis())),
-                false => Poll::Pending,
+                true => Poll::Ready(format!(
+                    "no reply for {} ms",
+                    self.waits.patience.as_millis()
+                )),
+                false => {
+                    let state = self.state.borrow();
+                    busy.look_again(cx, state.before + state.written as u64, heard);
+                    Poll::Pending
+                }
             }
         })
         .await

@@ -161,9 +161,20 @@ impl Buf {
     /// Appends bytes, making room for them.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        self.data[self.end..self.end + bytes.len()].copy_from_slice(bytes);
-        self.end += bytes.len();
+        let end = self.end + bytes.len();
+        match self.data.get_mut(self.end..end) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.end = end;
+            }
+            None => self.put_behind(bytes),
+        }
+    }
+
+    #[cold]
+    fn put_behind(&mut self, bytes: &[u8]) {
+        self.make_room(bytes.len());
+        self.put(bytes);
     }
 
     /// Appends a whole number in decimal.

@@ -50,22 +50,14 @@ impl Fresh {
     /// None when it would have to wait.
     pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
         let room = into.len();
-        let fd = self.fd()?;
-        let read = now(|| recv(fd, &mut *into, RecvFlags::empty()).map(|(count, _)| count))?;
-        self.drained = read.is_none_or(|count| (1..room).contains(&count));
+        let read = receive(self.fd()?, into)?;
+        self.drained = read.is_none_or(|count| is_short(count, room));
         Ok(read)
     }
 
     /// None when it would have to wait.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        let fd = self.fd()?;
-        match parts {
-            [one] => now(|| send(fd, one, SendFlags::NOSIGNAL)),
-            many => now(|| {
-                let mut control = SendAncillaryBuffer::default();
-                sendmsg(fd, many, &mut control, SendFlags::NOSIGNAL)
-            }),
-        }
+        transmit(self.fd()?, parts)
     }
 
     pub(super) fn close_write(&self) -> io::Result<()> {
@@ -75,6 +67,28 @@ impl Fresh {
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         getsockname(self.fd().ok()?).ok()?.try_into().ok()
     }
+}
+
+/// Reads what is there; None when it would have to wait.
+pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<usize>> {
+    now(|| recv(fd, &mut *into, RecvFlags::empty()).map(|(count, _)| count))
+}
+
+/// Sends what there is room for; None when it would have to wait.
+pub(super) fn transmit(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    match parts {
+        [one] => now(|| send(fd, one, SendFlags::NOSIGNAL)),
+        many => now(|| {
+            let mut control = SendAncillaryBuffer::default();
+            sendmsg(fd, many, &mut control, SendFlags::NOSIGNAL)
+        }),
+    }
+}
+
+/// Less than there was room for (or was to be sent) was moved, which on Linux says that the next call would have to wait. Not the
+/// end, after which nothing more is told.
+pub(super) fn is_short(count: usize, whole: usize) -> bool {
+    (1..whole).contains(&count)
 }
 
 fn gone() -> io::Error {

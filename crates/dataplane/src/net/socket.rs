@@ -3,15 +3,15 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::buffer::Buf;
-use super::fresh::Fresh;
+use super::fresh::{Fresh, is_short, receive, transmit};
 
 /// Bytes that are read at a time at most: what fits into one large buffer when it is sealed for TLS.
 const READ_BYTES: usize = 128 * 1024;
@@ -20,6 +20,12 @@ const READ_BYTES: usize = 128 * 1024;
 pub trait Transport {
     /// Ready when a read may give something: there are bytes, the end, or an error. Holds no buffer while it waits.
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// The same for who waits for the next message, of which epoll has to tell first: as that happens while other tasks had their
+    /// turn, it need not count against this task's.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(cx)
+    }
 
     /// Reads what is there into the spare room of `into` (there must be some). 0 is the end.
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>>;
@@ -140,34 +146,99 @@ impl Socket {
         }
     }
 
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch()?;
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+            Self::Fresh(_) => unreachable!("it is watched"),
+        }
+    }
+
     /// Reads until `into` is full or nothing is left; [`Transport::poll_read`] for a plain slice.
     pub fn poll_read_slice(
         &mut self,
         cx: &mut Context<'_>,
         into: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if let Self::Fresh(fresh) = self {
-            if fresh.may_have_bytes()
-                && let Some(count) = fresh.read(into)?
-            {
+        loop {
+            if let Some(count) = self.read_now(into)? {
                 return Poll::Ready(Ok(count));
             }
-            self.watch()?;
+            ready!(self.poll_read_ready(cx))?;
         }
-        let mut target = ReadBuf::new(into);
-        // tokio's own poll_read notes a short read, so that the next one does not ask the kernel in vain.
-        ready!(match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, &mut target),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, &mut target),
-            Self::Fresh(_) => unreachable!("it is watched"),
-        })?;
-        Poll::Ready(Ok(target.filled().len()))
+    }
+
+    /// None when nothing is there, as far as is known: whoever was told that there is something reads without asking again.
+    fn read_now(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Fresh(fresh) if fresh.may_have_bytes() => fresh.read(into),
+            watched => {
+                let whole = into.len();
+                watched.now(Interest::READABLE, whole, |fd| receive(fd, into))
+            }
+        }
+    }
+
+    /// None when there is no room, as far as is known.
+    fn write_now(&mut self, parts: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+        match self {
+            Self::Fresh(fresh) => fresh.write(parts),
+            watched => {
+                let whole = parts.iter().map(|part| part.len()).sum();
+                watched.now(Interest::WRITABLE, whole, |fd| transmit(fd, parts))
+            }
+        }
+    }
+
+    /// Moves bytes, up to `whole` of them, unless epoll has yet to tell that this can be done.
+    fn now(
+        &self,
+        interest: Interest,
+        whole: usize,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<usize>> {
+        let mut moved = Ok(None);
+        let call = |fd: BorrowedFd<'_>| {
+            moved = call(fd);
+            match moved {
+                Ok(Some(count)) if !is_short(count, whole) => Ok(()),
+                Err(_) => Ok(()),
+                // This makes tokio wait for epoll's next word.
+                Ok(_) => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            }
+        };
+        let told = match self {
+            Self::Tcp(stream) => stream.try_io(interest, || call(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(interest, || call(stream.as_fd())),
+            Self::Fresh(_) => Ok(()),
+        };
+        // It says no more than `moved` does.
+        drop(told);
+        moved
+    }
+
+    /// Nothing came that was not read: no bytes and not the end. Takes a byte where epoll has told of something.
+    pub fn is_quiet(&mut self) -> bool {
+        matches!(self.read_now(&mut [0]), Ok(None))
     }
 }
 
 impl Transport for Socket {
     fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_read_ready(cx)
+    }
+
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let told = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || Ok(())),
+            Self::Fresh(_) => return self.poll_read_ready(cx),
+        };
+        match told {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => self.poll_read_ready(cx),
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
@@ -183,18 +254,11 @@ impl Transport for Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Self::Fresh(fresh) = self {
-            if let Some(count) = fresh.write(parts)? {
+        loop {
+            if let Some(count) = self.write_now(parts)? {
                 return Poll::Ready(Ok(count));
             }
-            self.watch()?;
-        }
-        match (self, parts) {
-            (Self::Fresh(_), _) => unreachable!("it is watched"),
-            (Self::Tcp(stream), [one]) => Pin::new(stream).poll_write(cx, one),
-            (Self::Unix(stream), [one]) => Pin::new(stream).poll_write(cx, one),
-            (Self::Tcp(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
-            (Self::Unix(stream), many) => Pin::new(stream).poll_write_vectored(cx, many),
+            ready!(self.poll_write_ready(cx))?;
         }
     }
 

@@ -118,6 +118,14 @@ impl<'a> Words<'a> {
         self.bytes.get(self.ranges.get(at)?.clone())
     }
 
+    /// Some words in a row as they came, each with its length before it and its line's end. Not word 0.
+    #[inline]
+    pub fn framed(&self, words: Range<usize>) -> Option<&'a [u8]> {
+        let before = self.ranges.get(words.start.checked_sub(1)?)?;
+        let last = self.ranges.get(words.end.checked_sub(1)?)?;
+        self.bytes.get(before.end + 2..last.end + 2)
+    }
+
     /// That word is `wanted`, whatever the case of its letters.
     pub fn is(&self, at: usize, wanted: &[u8]) -> bool {
         self.get(at)

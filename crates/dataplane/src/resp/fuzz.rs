@@ -5,6 +5,7 @@ use podkit_foundation::fuzz::{Target, pieces};
 use super::commands::{Words, find};
 use super::join::{Join, Merge};
 use super::scan::{Bounds, Commands, Found, Replies, Shape, elements, integer, text};
+use crate::net::Buf;
 
 /// All of the protocol.
 pub(crate) const TARGETS: [Target; 3] = [COMMANDS, REPLIES, JOIN];
@@ -129,22 +130,24 @@ const JOIN: Target = Target {
         let shown = format!("{merge:?}");
         let mut join = Join::new(merge, parts.len());
         for (at, (part, _)) in parts.iter().enumerate() {
-            assert_eq!(join.finish(), None, "{shown}: parts are missing");
+            let mut early = None;
+            assert!(!join.finish(&mut early), "{shown}: parts are missing");
             join.part(at as u32, part);
         }
-        let whole = join.finish().expect("all parts are there");
-        let found = Replies::default().next(&whole);
+        let mut out = None;
+        assert!(join.finish(&mut out), "all parts are there");
+        let whole = out.as_ref().map_or(&b""[..], |buf: &Buf| buf.filled());
+        let found = Replies::default().next(whole);
         let length = found.ok().flatten().map(|(length, _)| length);
         assert_eq!(length, Some(whole.len()), "{shown}: no reply: {whole:?}");
     },
 };
 
-/// Of the values of an MGET, whose servers answer as many as they were asked for; or of another number.
-fn places(parts: &[(Vec<u8>, Shape)]) -> Vec<Vec<u32>> {
-    let mut next = 0..;
-    let place = |(part, _): &(Vec<u8>, Shape)| {
+/// The part that has each value of an MGET, whose servers answer as many as they were asked for.
+fn places(parts: &[(Vec<u8>, Shape)]) -> Vec<u16> {
+    let part = |(at, (part, _)): (usize, &(Vec<u8>, Shape))| {
         let count = elements(part).map_or(1, |values| values.len());
-        next.by_ref().take(count).collect()
+        std::iter::repeat_n(at as u16, count)
     };
-    parts.iter().map(place).collect()
+    parts.iter().enumerate().flat_map(part).collect()
 }

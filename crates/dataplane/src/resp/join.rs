@@ -3,7 +3,8 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use super::scan::{elements, integer, put_bulk, put_line, text};
+use super::scan::{aggregate, elements, integer, put_bulk, put_line, text, value_end};
+use crate::net::Buf;
 
 /// Makes one reply of those of all parts, in another protocol.
 pub trait Joins: Debug {
@@ -18,8 +19,8 @@ pub enum Merge {
     Ok,
     /// Numbers are added.
     Sum,
-    /// The values of each part, at these places of the whole.
-    Values(Vec<Vec<u32>>),
+    /// One value after the other, each from the part that is named here.
+    Values(Vec<u16>),
     /// The values of all parts, one part after the other.
     Append,
     /// What the first part says.
@@ -62,18 +63,20 @@ impl Join {
         }
     }
 
-    /// The whole, when all parts are there. An error of any part is that of the whole: half an answer would look like one.
-    pub(super) fn finish(&mut self) -> Option<Vec<u8>> {
+    /// Appends the whole, when all parts are there. An error of any part is that of the whole: half an answer would look like one.
+    pub(super) fn finish(&self, out: &mut Option<Buf>) -> bool {
         if self.left > 0 {
-            return None;
+            return false;
         }
+        let out = out.get_or_insert_with(Buf::small);
         let parts: Vec<&[u8]> = self.parts.iter().flatten().map(Vec::as_slice).collect();
         let error = parts
             .iter()
             .find(|part| matches!(part.first(), Some(b'-' | b'!')))
             .filter(|_| !matches!(self.merge, Merge::By(_)));
         if let Some(error) = error {
-            return Some(error.to_vec());
+            out.put(error);
+            return true;
         }
         let whole = match &self.merge {
             Merge::Ok => Some(b"+OK\r\n".to_vec()),
@@ -88,12 +91,16 @@ impl Join {
             }
             Merge::Sum => sum(&parts),
             Merge::Append => append(&parts),
-            Merge::Values(places) => place(&parts, places),
+            Merge::Values(owners) if put_values(&parts, owners, out) => return true,
+            Merge::Values(_) => None,
             Merge::Least => least(&parts),
             Merge::By(joins) => Some(joins.join(&parts)),
         };
-        let odd = || b"-ERR the shards' replies are not of one form\r\n".to_vec();
-        Some(whole.unwrap_or_else(odd))
+        match whole {
+            Some(whole) => out.put(&whole),
+            None => out.put(b"-ERR the shards' replies are not of one form\r\n"),
+        }
+        true
     }
 }
 
@@ -117,22 +124,35 @@ fn append(parts: &[&[u8]]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn place(parts: &[&[u8]], places: &[Vec<u32>]) -> Option<Vec<u8>> {
-    let count = places.iter().map(Vec::len).sum();
-    let mut values: Vec<&[u8]> = vec![&[]; count];
-    for (part, places) in parts.iter().zip(places) {
-        let ranges = elements(part)?;
-        if ranges.len() != places.len() {
-            return None;
-        }
-        for (range, place) in ranges.into_iter().zip(places) {
-            *values.get_mut(*place as usize)? = &part[range];
+/// Appends the values in the order of their owners; nothing, and false, when a part has not as many as it owns.
+fn put_values(parts: &[&[u8]], owners: &[u16], out: &mut Buf) -> bool {
+    let mut owned = vec![0; parts.len()];
+    for owner in owners {
+        owned[usize::from(*owner)] += 1;
+    }
+    // Where the next value of each part begins.
+    let mut cursors = Vec::with_capacity(parts.len());
+    for (part, owned) in parts.iter().zip(owned) {
+        match aggregate(part) {
+            Some((count, at)) if count == owned => cursors.push(at),
+            _ => return false,
         }
     }
-    let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
-    put_line(&mut out, b'*', count);
-    values.iter().for_each(|value| out.extend_from_slice(value));
-    Some(out)
+    out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
+    let before = out.len();
+    let mut line = Vec::with_capacity(16);
+    put_line(&mut line, b'*', owners.len());
+    out.put(&line);
+    for owner in owners.iter().map(|owner| usize::from(*owner)) {
+        let (part, at) = (parts[owner], cursors[owner]);
+        let Some(end) = value_end(part, at) else {
+            out.truncate(before);
+            return false;
+        };
+        out.put(&part[at..end]);
+        cursors[owner] = end;
+    }
+    true
 }
 
 fn cursor(part: &[u8], shard: u64, shards: u64) -> Option<Vec<u8>> {
@@ -186,11 +206,13 @@ mod tests {
 
     fn join(merge: Merge, parts: &[&str]) -> String {
         let mut join = Join::new(merge, parts.len());
+        let mut out = None;
         for (at, part) in parts.iter().enumerate() {
-            assert!(join.finish().is_none());
+            assert!(!join.finish(&mut out));
             join.part(at as u32, part.as_bytes());
         }
-        String::from_utf8(join.finish().unwrap()).unwrap()
+        assert!(join.finish(&mut out));
+        String::from_utf8(out.unwrap().filled().to_vec()).unwrap()
     }
 
     #[test]
@@ -204,9 +226,8 @@ mod tests {
             ),
             "*2\r\n$1\r\na\r\n$1\r\nb\r\n"
         );
-        let places = vec![vec![0, 2], vec![1]];
         let whole = join(
-            Merge::Values(places),
+            Merge::Values(vec![0, 1, 0]),
             &["*2\r\n$1\r\na\r\n$-1\r\n", "*1\r\n$1\r\nb\r\n"],
         );
         assert_eq!(whole, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$-1\r\n");
@@ -236,12 +257,6 @@ mod tests {
     fn an_error_of_one_is_that_of_all() {
         assert_eq!(join(Merge::Sum, &[":2\r\n", "-ERR no\r\n"]), "-ERR no\r\n");
         assert!(join(Merge::Sum, &[":2\r\n", "+OK\r\n"]).starts_with("-ERR the shards"));
-        assert!(
-            join(
-                Merge::Values(vec![vec![0], vec![1]]),
-                &["*0\r\n", "*1\r\n:1\r\n"]
-            )
-            .starts_with("-ERR")
-        );
+        assert!(join(Merge::Values(vec![0, 1]), &["*0\r\n", "*1\r\n:1\r\n"]).starts_with("-ERR"));
     }
 }

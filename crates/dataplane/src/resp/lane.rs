@@ -14,7 +14,6 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -24,6 +23,7 @@ use tokio::time::Instant;
 use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
+use super::wait::{Busy, Silence, Waits};
 use crate::net::{Buf, Transport};
 use crate::upstream::{Pool, Wire};
 
@@ -81,8 +81,7 @@ pub struct Lane {
     name: Rc<str>,
     pool: Rc<Pool>,
     greeting: Greeting,
-    /// How long nothing may come while something is waited for.
-    patience: Duration,
+    waits: Waits,
     watch: Option<Rc<dyn Watch>>,
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
@@ -146,14 +145,14 @@ impl Lane {
         name: Rc<str>,
         pool: Rc<Pool>,
         greeting: Greeting,
-        patience: Duration,
+        waits: Waits,
         watch: Option<Rc<dyn Watch>>,
     ) -> Rc<Self> {
         let lane = Rc::new(Self {
             name,
             pool,
             greeting,
-            patience,
+            waits,
             watch,
             state: RefCell::default(),
             closing: Cell::new(false),
@@ -267,7 +266,8 @@ impl Lane {
     /// Moves commands and replies until the connection ends; says why it did.
     async fn carry(&self, mut wire: Wire) -> String {
         let (mut input, mut scan) = (None, Replies::default());
-        let mut silence = Silence::new(self.patience);
+        let mut silence = Silence::new(self.waits.patience);
+        let mut busy = Busy::new(self.waits.busy_poll);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
             let moved = self
@@ -282,8 +282,14 @@ impl Lane {
                 return Poll::Ready("it is not needed any more".to_owned());
             }
             match silence.is_over(cx, waits, heard) {
-                true => Poll::Ready(format!("no reply for {} ms", self.patience.as_millis())),
-                false => Poll::Pending,
+                true => Poll::Ready(format!(
+                    "no reply for {} ms",
+                    self.waits.patience.as_millis()
+                )),
+                false => {
+                    busy.look_again(cx, self.state.borrow().sent(), heard);
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -464,44 +470,6 @@ impl Lane {
         state.written = 0;
         state.out.clear();
         state.crowd.drain(..).for_each(Waker::wake);
-    }
-}
-
-/// How long nothing has come though something is waited for. One sleep serves many waits: it is set anew only when it ends too early.
-pub(crate) struct Silence {
-    patience: Duration,
-    /// None while nothing is waited for.
-    since: Option<Instant>,
-    sleep: Pin<Box<tokio::time::Sleep>>,
-}
-
-impl Silence {
-    pub(crate) fn new(patience: Duration) -> Self {
-        Self {
-            patience,
-            since: None,
-            sleep: Box::pin(tokio::time::sleep(patience)),
-        }
-    }
-
-    pub(crate) fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
-        if !waits {
-            self.since = None;
-            return false;
-        }
-        if heard || self.since.is_none() {
-            self.since = Some(Instant::now());
-        }
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            let until = self
-                .since
-                .map_or_else(Instant::now, |since| since + self.patience);
-            if until <= Instant::now() {
-                return true;
-            }
-            self.sleep.as_mut().reset(until);
-        }
-        false
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::keep::Watch;
 use super::lane::{Greeting, Lane, ask, open};
 use super::scan::put_command;
+use super::wait::Waits;
 use crate::upstream::{Pool, Wire};
 
 /// Lanes for greetings other than the module's own (databases, users, RESP3), for each server, at most: clients choose them.
@@ -22,7 +23,7 @@ pub struct Node {
     pool: Rc<Pool>,
     /// How connections begin unless their client asked for something else.
     greeting: Greeting,
-    patience: Duration,
+    waits: Waits,
     watch: Option<Rc<dyn Watch>>,
     /// Nothing may go there any more.
     retired: Cell<bool>,
@@ -33,8 +34,8 @@ pub struct Node {
 
 impl Node {
     /// `name` is for messages. Spawns the task of its main lane.
-    pub fn new(name: &str, pool: Rc<Pool>, greeting: Greeting, patience: Duration) -> Rc<Self> {
-        Self::make(name, pool, greeting, patience, None)
+    pub fn new(name: &str, pool: Rc<Pool>, greeting: Greeting, waits: Waits) -> Rc<Self> {
+        Self::make(name, pool, greeting, waits, None)
     }
 
     /// The same, with a module that looks at its connections.
@@ -42,17 +43,17 @@ impl Node {
         name: &str,
         pool: Rc<Pool>,
         greeting: Greeting,
-        patience: Duration,
+        waits: Waits,
         watch: Rc<dyn Watch>,
     ) -> Rc<Self> {
-        Self::make(name, pool, greeting, patience, Some(watch))
+        Self::make(name, pool, greeting, waits, Some(watch))
     }
 
     fn make(
         name: &str,
         pool: Rc<Pool>,
         greeting: Greeting,
-        patience: Duration,
+        waits: Waits,
         watch: Option<Rc<dyn Watch>>,
     ) -> Rc<Self> {
         let name: Rc<str> = name.into();
@@ -60,14 +61,14 @@ impl Node {
             Rc::clone(&name),
             Rc::clone(&pool),
             greeting.clone(),
-            patience,
+            waits,
             watch.clone(),
         );
         Rc::new(Self {
             name,
             pool,
             greeting,
-            patience,
+            waits,
             watch,
             retired: Cell::new(false),
             told: Notify::new(),
@@ -117,7 +118,7 @@ impl Node {
             Rc::clone(&self.name),
             Rc::clone(&self.pool),
             greeting.clone(),
-            self.patience,
+            self.waits,
             self.watch.clone(),
         );
         lanes.insert(greeting.clone(), Rc::clone(&lane));
@@ -140,7 +141,7 @@ impl Node {
         let mut command = Vec::new();
         put_command(&mut command, words);
         let mut wire = self.open(None).await?;
-        ask(&mut wire, &command, self.patience).await
+        ask(&mut wire, &command, self.waits.patience).await
     }
 
     /// Ends all connections at once, those of one client's own too.
@@ -164,7 +165,7 @@ impl Node {
 
     /// How long a reply may take.
     pub fn patience(&self) -> Duration {
-        self.patience
+        self.waits.patience
     }
 }
 

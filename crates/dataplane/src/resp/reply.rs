@@ -133,18 +133,15 @@ impl State {
 
     /// Moves on what is ready at the front.
     fn settle(&mut self) {
-        while let Some(slot) = self.slots.front_mut() {
-            let reply = match slot {
+        while let Some(slot) = self.slots.front() {
+            match slot {
                 Slot::Waiting => return,
-                Slot::Ready(reply) => std::mem::take(reply),
-                Slot::Joined(join) => match join.finish() {
-                    Some(reply) => reply,
-                    None => return,
-                },
-            };
+                Slot::Ready(reply) => self.out.get_or_insert_with(Buf::small).put(reply),
+                Slot::Joined(join) if join.finish(&mut self.out) => {}
+                Slot::Joined(_) => return,
+            }
             self.slots.pop_front();
             self.first += 1;
-            self.put(&reply);
         }
     }
 }

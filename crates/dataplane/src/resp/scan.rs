@@ -14,6 +14,8 @@ pub struct Bounds {
 
 /// Arguments at most, as Redis has it.
 const MOST_ARGS: u64 = 1024 * 1024;
+/// Digits that an i64 has room for, whatever they are.
+const SAFE_DIGITS: usize = 18;
 /// Bytes of a line that says a count or a length; and of an inline command, as Redis has it.
 const MOST_LINE: usize = 64 * 1024;
 
@@ -63,7 +65,7 @@ impl Commands {
                 None => return Ok(Found::Nothing),
                 Some(b'*') => {
                     let Some((count, next)) =
-                        number(bytes, 1, "ERR Protocol error: invalid multibulk length")?
+                        client_number(bytes, 1, "ERR Protocol error: invalid multibulk length")?
                     else {
                         return Ok(Found::Nothing);
                     };
@@ -86,7 +88,7 @@ impl Commands {
                 Some(_) => return Err("ERR Protocol error: expected '$'"),
             }
             const LENGTH: &str = "ERR Protocol error: invalid bulk length";
-            let Some((length, start)) = number(bytes, self.at + 1, LENGTH)? else {
+            let Some((length, start)) = client_number(bytes, self.at + 1, LENGTH)? else {
                 return Ok(Found::Nothing);
             };
             let length = usize::try_from(length).map_err(|_| LENGTH)?;
@@ -106,40 +108,58 @@ impl Commands {
 }
 
 /// The number of a line that begins at `at`, and where the next line begins. None when its end is not there yet.
+#[inline]
 fn number(
     bytes: &[u8],
     at: usize,
     wrong: &'static str,
 ) -> Result<Option<(i64, usize)>, &'static str> {
-    let rest = &bytes[at.min(bytes.len())..];
-    let (negative, digits) = match rest.first() {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let (negative, first) = match rest.first() {
         Some(b'-') => (true, 1),
         Some(b'+') => (false, 1),
         _ => (false, 0),
     };
-    let mut value: i64 = 0;
-    for (i, byte) in rest.iter().enumerate().skip(digits) {
-        match byte {
-            b'0'..=b'9' => {
-                let digit = i64::from(byte - b'0');
-                value = value
-                    .checked_mul(10)
-                    .and_then(|value| value.checked_add(digit))
-                    .ok_or(wrong)?;
-            }
-            b'\r' if i > digits => {
-                return match rest.get(i + 1) {
-                    None => Ok(None),
-                    Some(b'\n') => Ok(Some((if negative { -value } else { value }, at + i + 2))),
-                    Some(_) => Err(wrong),
-                };
-            }
-            _ => return Err(wrong),
-        }
+    let (mut value, mut end) = (0_i64, first);
+    while let Some(digit) = rest.get(end).map(|byte| byte.wrapping_sub(b'0'))
+        && digit < 10
+    {
+        value = match end - first < SAFE_DIGITS {
+            true => value * 10 + i64::from(digit),
+            false => value
+                .checked_mul(10)
+                .and_then(|value| value.checked_add(i64::from(digit)))
+                .ok_or(wrong)?,
+        };
+        end += 1;
     }
-    match rest.len() > MOST_LINE {
-        true => Err(wrong),
-        false => Ok(None),
+    match (rest.get(end), rest.get(end + 1)) {
+        (Some(b'\r'), Some(b'\n')) if end > first => {
+            Ok(Some((if negative { -value } else { value }, at + end + 2)))
+        }
+        (None, _) if rest.len() <= MOST_LINE => Ok(None),
+        (Some(b'\r'), None) if end > first => Ok(None),
+        _ => Err(wrong),
+    }
+}
+
+/// The same of a client: as Redis writes numbers, and no other way. What a server would not understand must not reach a connection
+/// that is shared.
+#[inline]
+fn client_number(
+    bytes: &[u8],
+    at: usize,
+    wrong: &'static str,
+) -> Result<Option<(i64, usize)>, &'static str> {
+    let digits = match bytes.get(at) {
+        Some(b'+') => return Err(wrong),
+        Some(b'-') => at + 1,
+        _ => at,
+    };
+    match (bytes.get(digits), bytes.get(digits + 1)) {
+        (Some(b'0'), Some(b'0'..=b'9')) => Err(wrong),
+        (Some(b'0'), _) if digits > at => Err(wrong),
+        _ => number(bytes, at, wrong),
     }
 }
 
@@ -308,17 +328,36 @@ impl Replies {
 
 /// The values right in an aggregate reply (`*`, `~`, `%`, `>`), as ranges of `reply`. None when it is something else.
 pub fn elements(reply: &[u8]) -> Option<Vec<Range<usize>>> {
+    let (count, mut at) = aggregate(reply)?;
+    let mut elements = Vec::with_capacity(count.min(reply.len()));
+    while at < reply.len() {
+        let end = value_end(reply, at)?;
+        elements.push(at..end);
+        at = end;
+    }
+    Some(elements)
+}
+
+/// What the first line of an aggregate reply says, and where its first value begins. None when it is something else.
+pub(super) fn aggregate(reply: &[u8]) -> Option<(usize, usize)> {
     if !matches!(reply.first(), Some(b'*' | b'~' | b'%' | b'>')) {
         return None;
     }
-    let (_, mut at) = number(reply, 1, "").ok()??;
-    let mut elements = Vec::new();
-    while at < reply.len() {
-        let (length, _) = Replies::default().next(&reply[at..]).ok()??;
-        elements.push(at..at + length);
-        at += length;
+    let (count, at) = number(reply, 1, "").ok()??;
+    Some((usize::try_from(count).unwrap_or(0), at))
+}
+
+/// Where a value ends that begins at `at`.
+#[inline]
+pub(super) fn value_end(reply: &[u8], at: usize) -> Option<usize> {
+    // Nearly all are bulk strings.
+    if reply.get(at) == Some(&b'$') {
+        let (length, start) = number(reply, at + 1, "").ok()??;
+        let end = usize::try_from(length).map_or(start, |length| start + length + 2);
+        return (end <= reply.len()).then_some(end);
     }
-    Some(elements)
+    let (length, _) = Replies::default().next(reply.get(at..)?).ok()??;
+    Some(at + length)
 }
 
 /// The number of a reply of an integer.
@@ -500,6 +539,24 @@ mod tests {
         assert_eq!(split("\r\n").unwrap(), Vec::<String>::new());
         assert_eq!(split("get \"a\n"), None);
         assert_eq!(split("get \"a\"b\n"), None);
+    }
+
+    #[test]
+    fn numbers_of_clients_are_as_redis_writes_them() {
+        let check = |bytes: &[u8]| {
+            let found = Commands::default().next(bytes, BOUNDS);
+            let line = String::from_utf8_lossy(bytes).into_owned();
+            assert!(
+                matches!(found, Err(why) if why.contains("length")),
+                "{line}: {found:?}"
+            );
+        };
+        for wrong in ["+1", "01", "00", "-0", "-01", "+0"] {
+            check(format!("*{wrong}\r\n$4\r\nPING\r\n").as_bytes());
+            check(format!("*1\r\n${wrong}\r\nPING\r\n").as_bytes());
+        }
+        let found = Commands::default().next(b"*1\r\n$0\r\n\r\n", BOUNDS);
+        assert_eq!(found, Ok(Found::Command(10)));
     }
 
     #[test]

@@ -383,15 +383,18 @@ impl Pool {
     }
 }
 
-/// Nothing came on it. A read that filled its buffer leaves tokio unsure, so what it claims is there is read.
-fn is_quiet(socket: &mut Wire) -> bool {
+/// Nothing came on it. What comes by TLS need not be for us: what is said to be there is read.
+fn is_quiet(wire: &mut Wire) -> bool {
+    if let Wire::Plain(socket) = wire {
+        return socket.is_quiet();
+    }
     let mut cx = Context::from_waker(Waker::noop());
-    match socket.poll_readable(&mut cx) {
+    match wire.poll_readable(&mut cx) {
         Poll::Pending => true,
         Poll::Ready(Err(_)) => false,
         Poll::Ready(Ok(())) => {
             let mut probe = Buf::small();
-            socket.poll_read(&mut cx, &mut probe).is_pending()
+            wire.poll_read(&mut cx, &mut probe).is_pending()
         }
     }
 }

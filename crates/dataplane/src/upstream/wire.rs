@@ -61,6 +61,10 @@ impl Transport for Wire {
         each!(self, io => io.poll_readable(cx))
     }
 
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => io.poll_arrival(cx))
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
         each!(self, io => io.poll_read(cx, into))
     }

@@ -96,7 +96,8 @@ enum Scheme {
 }
 
 impl Ring {
-    /// Of these shards. Without a function it is nutcracker's default, `fnv1a_64`. `crc16` has its own function and tag, as Redis
+    /// Of these shards. Without a function nutcracker's distributions have its default, `fnv1a_64`, the others `murmur`, which takes
+    /// four bytes at a time. `crc16` has its own function and tag, as Redis
     /// Cluster has, and takes no other. The error says what can't be.
     pub fn new(
         distribution: Distribution,
@@ -115,7 +116,12 @@ impl Ring {
                 }
                 (HashFunction::Crc16, Some(HashTag::BRACES))
             }
-            _ => (function.unwrap_or(HashFunction::Fnv1a64), tag),
+            Distribution::Ketama | Distribution::Modula | Distribution::Random => {
+                (function.unwrap_or(HashFunction::Fnv1a64), tag)
+            }
+            Distribution::Maglev | Distribution::Jump | Distribution::Rendezvous => {
+                (function.unwrap_or(HashFunction::Murmur), tag)
+            }
         };
         let mut members: Vec<(usize, &Shard)> = shards
             .iter()

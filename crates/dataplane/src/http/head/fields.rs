@@ -19,12 +19,16 @@ impl Span {
         Self::new(start, inner.len())
     }
 
+    /// Of bytes that [`check_size`] has seen.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what is parsed is smaller than 4 GiB"
+    )]
     pub(super) fn new(start: usize, len: usize) -> Self {
-        // Heads are bounded far below 4 GiB (`--max-head-bytes`).
-        let narrow = |number| u32::try_from(number).expect("a head is smaller than 4 GiB");
+        debug_assert!(u32::try_from(start + len).is_ok());
         Self {
-            start: narrow(start),
-            len: narrow(len),
+            start: start as u32,
+            len: len as u32,
         }
     }
 
@@ -42,6 +46,14 @@ impl Span {
     pub fn end(self) -> usize {
         self.start as usize + self.len as usize
     }
+}
+
+/// Heads are bounded far below 4 GiB (`--max-head-bytes`): looked at once for all spans of a head.
+pub(super) fn check_size(bytes: &[u8]) {
+    assert!(
+        u32::try_from(bytes.len()).is_ok(),
+        "a head is smaller than 4 GiB"
+    );
 }
 
 /// A field line.
@@ -106,46 +118,86 @@ pub enum Known {
     Disguised,
 }
 
-/// Compares with a lower-case name; an underscore counts as a dash.
+/// Compares with a lower-case name of the same length. Where no control characters are the bit of the case tells nothing else apart
+/// that is in these names.
 fn is(name: &[u8], known: &[u8]) -> bool {
-    name.len() == known.len()
-        && name
-            .iter()
-            .zip(known)
-            .all(|(a, b)| a.to_ascii_lowercase() == *b || (*a == b'_' && *b == b'-'))
+    // Without a way out in the middle: many bytes at a time.
+    let differ = |sum, (a, b): (&u8, &u8)| sum | ((*a | 0x20) ^ *b);
+    name.iter().zip(known).fold(0, differ) == 0
+}
+
+/// The same, where an underscore counts as a dash.
+fn is_like(name: &[u8], known: &[u8]) -> bool {
+    name.iter()
+        .zip(known)
+        .all(|(a, b)| *a | 0x20 == *b || (*a == b'_' && *b == b'-'))
 }
 
 impl Known {
-    fn of(name: &[u8]) -> Self {
-        let known = match name.len() {
-            2 if is(name, b"te") => Self::Te,
-            4 if is(name, b"host") => Self::Host,
-            4 if is(name, b"date") => Self::Date,
-            5 if is(name, b"proxy") => Self::Proxy,
-            6 if is(name, b"expect") => Self::Expect,
-            7 if is(name, b"upgrade") => Self::Upgrade,
-            9 if is(name, b"forwarded") => Self::Forwarded,
-            9 if is(name, b"x-real-ip") => Self::XForwarded,
-            10 if is(name, b"tracestate") => Self::Tracestate,
-            11 if is(name, b"traceparent") => Self::Traceparent,
-            10 if is(name, b"connection") => Self::Connection,
-            10 if is(name, b"keep-alive") => Self::OldKeepAlive,
-            14 if is(name, b"content-length") => Self::ContentLength,
-            14 if is(name, b"http2-settings") => Self::Http2Settings,
-            15 if is(name, b"x-forwarded-for") => Self::XForwardedFor,
-            16 if is(name, b"x-forwarded-host") => Self::XForwardedHost,
-            16 if is(name, b"proxy-connection") => Self::OldKeepAlive,
-            17 if is(name, b"transfer-encoding") => Self::TransferEncoding,
-            17 if is(name, b"x-forwarded-proto") => Self::XForwardedProto,
-            23 if is(name, b"x-forwarded-client-cert") => Self::ClientCert,
-            25 if is(name, b"strict-transport-security") => Self::Hsts,
-            13.. if is(&name[..12], b"x-forwarded-") => Self::XForwarded,
+    /// Of a name that is a token. Length and first letter leave one name to compare with, and of most names none.
+    pub(super) fn of(name: &[u8]) -> Self {
+        let Some(first) = name.first() else {
+            return Self::Other;
+        };
+        let (known, like): (Self, &[u8]) = match (name.len(), *first | 0x20) {
+            (2, b't') => (Self::Te, b"te"),
+            (4, b'h') => (Self::Host, b"host"),
+            (4, b'd') => (Self::Date, b"date"),
+            (5, b'p') => (Self::Proxy, b"proxy"),
+            (6, b'e') => (Self::Expect, b"expect"),
+            (7, b'u') => (Self::Upgrade, b"upgrade"),
+            (9, b'f') => (Self::Forwarded, b"forwarded"),
+            (9, b'x') => (Self::XForwarded, b"x-real-ip"),
+            (10, b't') => (Self::Tracestate, b"tracestate"),
+            (11, b't') => (Self::Traceparent, b"traceparent"),
+            (10, b'c') => (Self::Connection, b"connection"),
+            (10, b'k') => (Self::OldKeepAlive, b"keep-alive"),
+            (14, b'c') => (Self::ContentLength, b"content-length"),
+            (14, b'h') => (Self::Http2Settings, b"http2-settings"),
+            (16, b'p') => (Self::OldKeepAlive, b"proxy-connection"),
+            (17, b't') => (Self::TransferEncoding, b"transfer-encoding"),
+            (25, b's') => (Self::Hsts, b"strict-transport-security"),
+            (13.., b'x') => return Self::of_forwarded(name),
             _ => return Self::Other,
         };
+        match name {
+            name if is(name, like) => known,
+            name if is_like(name, like) => Self::Disguised,
+            _ => Self::Other,
+        }
+    }
+
+    /// The names that begin with `X-Forwarded-`; more than 12 bytes.
+    fn of_forwarded(name: &[u8]) -> Self {
+        let (begin, rest) = name.split_at(12);
+        if !is_like(begin, b"x-forwarded-") {
+            return Self::Other;
+        }
         if name.contains(&b'_') {
             return Self::Disguised;
         }
-        known
+        match rest.len() {
+            3 if is(rest, b"for") => Self::XForwardedFor,
+            4 if is(rest, b"host") => Self::XForwardedHost,
+            5 if is(rest, b"proto") => Self::XForwardedProto,
+            11 if is(rest, b"client-cert") => Self::ClientCert,
+            _ => Self::XForwarded,
+        }
+    }
+}
+
+/// Which known fields a head has.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Seen(u32);
+
+impl Seen {
+    pub(super) fn add(&mut self, known: Known) {
+        self.0 |= 1 << known as u32;
+    }
+
+    /// One of `any` at least is there.
+    pub(super) fn has(self, any: &[Known]) -> bool {
+        any.iter().any(|known| self.0 & (1 << *known as u32) != 0)
     }
 }
 
@@ -159,24 +211,38 @@ pub(super) fn collect(
     fields: &mut Vec<Field>,
     parsed: &[httparse::Header<'_>],
     bytes: &[u8],
-) -> Result<(), Reject> {
+) -> Result<Seen, Reject> {
+    let mut seen = Seen::default();
     fields.clear();
+    fields.reserve(parsed.len());
     for header in parsed {
         // httparse takes a name that is empty, which ":" at the start of a line makes.
         if header.name.is_empty() {
             return Err(Reject::Bad("a header has no name"));
         }
+        let known = Known::of(header.name.as_bytes());
+        seen.add(known);
         fields.push(Field {
             name: Span::of(header.name.as_bytes(), bytes),
             value: match header.value {
                 [] => Span::default(),
                 value => Span::of(value, bytes),
             },
-            known: Known::of(header.name.as_bytes()),
+            known,
             dropped: false,
         });
     }
-    Ok(())
+    Ok(seen)
+}
+
+/// A line of the head that is the whole of `bytes` ends with a bare LF, which httparse takes. Every field has one line, so the
+/// lines end where the next field begins, and the last one where the empty line does.
+pub(super) fn has_bare_lf(fields: &[Field], bytes: &[u8]) -> bool {
+    let Some(text) = bytes.strip_suffix(b"\r\n") else {
+        return true;
+    };
+    let is_bare = |at: usize| at < 2 || bytes[at - 2] != b'\r';
+    is_bare(text.len()) || fields.iter().any(|field| is_bare(field.name.start()))
 }
 
 /// What a parse error of httparse is to the peer.
@@ -208,6 +274,17 @@ pub(super) struct ConnectionOptions {
     pub(super) upgrade: bool,
 }
 
+/// What is about one connection, and what is never forwarded.
+const HOP_BY_HOP: &[Known] = &[
+    Known::Connection,
+    Known::OldKeepAlive,
+    Known::Te,
+    Known::Upgrade,
+    Known::Http2Settings,
+    Known::Proxy,
+    Known::Disguised,
+];
+
 /// Options that one head may name; more are an attempt to make us work.
 const MAX_OPTIONS: usize = 64;
 
@@ -216,8 +293,12 @@ const MAX_OPTIONS: usize = 64;
 pub(super) fn drop_hop_by_hop(
     fields: &mut [Field],
     bytes: &[u8],
+    seen: Seen,
 ) -> Result<ConnectionOptions, Reject> {
     let mut options = ConnectionOptions::default();
+    if !seen.has(HOP_BY_HOP) {
+        return Ok(options);
+    }
     let mut count = 0;
     for at in 0..fields.len() {
         match fields[at].known {
@@ -234,7 +315,14 @@ pub(super) fn drop_hop_by_hop(
             _ => continue,
         }
         fields[at].dropped = true;
-        for option in list(fields[at].value.bytes(bytes)) {
+        let value = fields[at].value.bytes(bytes);
+        if value.len() == 10 && is(value, b"keep-alive") {
+            // What most say, and all that they say.
+            options.keep_alive = true;
+            count += 1;
+            continue;
+        }
+        for option in list(value) {
             count += 1;
             if count > MAX_OPTIONS {
                 return Err(Reject::Bad("Connection names too many options"));

@@ -1,7 +1,8 @@
 //! Heads of requests and responses: found, parsed in place into offsets, and checked.
 //!
 //! ```text
-//!   bytes ─► Scanner: where does the head end? (each byte is looked at once, however it is chunked)
+//!   bytes ─► plain: a head that came whole, and of which nothing is unusual, is read in one pass; of any other:
+//!         ─► Scanner: where does the head end? (each byte is looked at once, however it is chunked)
 //!         ─► httparse: tokens and values, once per head
 //!         ─► fields: offsets, and which of them mean something to us
 //!         ─► framing (RFC 9112 section 6): what follows the head; whatever two readers could read differently is refused
@@ -12,6 +13,7 @@
 //! ends a line, any number of empty lines come first, a target may hold any byte from 0x80); those are checked here.
 
 mod fields;
+mod plain;
 mod request;
 mod response;
 mod scan;

@@ -1,8 +1,10 @@
 //! The head of a response.
 
-use super::fields::{self, Field, Known, Span, collect, drop_hop_by_hop, refusal};
+use super::fields::{
+    self, Field, Known, Seen, Span, check_size, collect, drop_hop_by_hop, has_bare_lf, refusal,
+};
 use super::request::check_transfer_encoding;
-use super::{BodyKind, content_length};
+use super::{BodyKind, content_length, plain};
 use crate::http::reject::Reject;
 
 /// A response's head, as offsets into the bytes that it was parsed from.
@@ -10,6 +12,7 @@ use crate::http::reject::Reject;
 pub struct ResponseHead {
     /// All fields in order.
     pub fields: Vec<Field>,
+    seen: Seen,
     facts: Option<Facts>,
 }
 
@@ -23,12 +26,28 @@ struct Facts {
     keep_alive: bool,
     upgrade: Option<Span>,
     minor: u8,
+    bare_lf: bool,
 }
 
 impl ResponseHead {
+    /// Takes the head that `input` begins with, if all of it is there and nothing is unusual or wrong about it, and says how long it
+    /// is. Otherwise [`ResponseHead::parse`] tells what it is.
+    pub fn take(&mut self, input: &[u8], max_fields: usize, to_head: bool) -> Option<usize> {
+        self.facts = None;
+        check_size(input);
+        let line = plain::status_line(input)?;
+        let most = max_fields.min(super::MAX_FIELDS);
+        let (len, seen) = plain::fields(input, line.len, most, &mut self.fields)?;
+        self.seen = seen;
+        let facts = self.examine(&input[..len], (line.status, line.text, line.minor), to_head);
+        self.facts = Some(facts.ok()?);
+        Some(len)
+    }
+
     /// Parses the head that is the whole of `bytes`. `to_head`: it answers a HEAD request, and so has no body.
     pub fn parse(&mut self, bytes: &[u8], max_fields: usize, to_head: bool) -> Result<(), Reject> {
         self.facts = None;
+        check_size(bytes);
         let mut room = fields::UNPARSED;
         let mut response = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -47,12 +66,25 @@ impl ResponseHead {
         if bytes[0] != b'H' || status < 100 {
             return Err(Reject::Bad("the status line is not valid"));
         }
+        self.seen = collect(&mut self.fields, response.headers, bytes)?;
         let line = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
         let line = bytes[..line].strip_suffix(b"\r").unwrap_or(&bytes[..line]);
         // "HTTP/1.1 ": httparse takes one space only.
-        let status_text = Span::new(9, line.len() - 9);
-        collect(&mut self.fields, response.headers, bytes)?;
-        let options = drop_hop_by_hop(&mut self.fields, bytes)?;
+        let text = Span::new(9, line.len() - 9);
+        let mut facts = self.examine(bytes, (status, text, minor), to_head)?;
+        facts.bare_lf = has_bare_lf(&self.fields, bytes);
+        self.facts = Some(facts);
+        Ok(())
+    }
+
+    /// `bytes`: the head alone.
+    fn examine(
+        &mut self,
+        bytes: &[u8],
+        (status, status_text, minor): (u16, Span, u8),
+        to_head: bool,
+    ) -> Result<Facts, Reject> {
+        let options = drop_hop_by_hop(&mut self.fields, bytes, self.seen)?;
         let (mut length, mut chunked, mut upgrade) = (None, false, None);
         for field in &mut self.fields {
             let value = field.value.bytes(bytes);
@@ -80,7 +112,7 @@ impl ResponseHead {
             return Err(Reject::Bad("both Content-Length and Transfer-Encoding"));
         }
         let bodyless = to_head || status < 200 || status == 204 || status == 304;
-        self.facts = Some(Facts {
+        Ok(Facts {
             status,
             status_text,
             len: bytes.len(),
@@ -94,8 +126,8 @@ impl ResponseHead {
             keep_alive: !options.close && (minor == 1 || options.keep_alive),
             upgrade,
             minor,
-        });
-        Ok(())
+            bare_lf: false,
+        })
     }
 
     fn facts(&self) -> &Facts {
@@ -136,7 +168,12 @@ impl ResponseHead {
 
     /// It says when it was made.
     pub fn has_date(&self) -> bool {
-        self.fields.iter().any(|field| field.known == Known::Date)
+        self.seen.has(&[Known::Date])
+    }
+
+    /// A line of it ends with a bare LF.
+    pub fn has_bare_lf(&self) -> bool {
+        self.facts().bare_lf
     }
 
     /// The protocol that the upstream changes to.

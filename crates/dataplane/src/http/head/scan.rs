@@ -16,8 +16,6 @@ pub struct Scanner {
     line: usize,
     /// The length of the first line; 0 while it is incomplete.
     first_line: usize,
-    /// A line ended with a bare LF.
-    bare_lf: bool,
 }
 
 impl Scanner {
@@ -29,11 +27,8 @@ impl Scanner {
         while let Some(found) = memchr(b'\n', &bytes[self.at..]) {
             let newline = self.at + found;
             let crlf = newline > self.line && bytes[newline - 1] == b'\r';
-            if !crlf {
-                if strict {
-                    return Err(Reject::Bad("a line ends with a bare LF"));
-                }
-                self.bare_lf = true;
+            if !crlf && strict {
+                return Err(Reject::Bad("a line ends with a bare LF"));
             }
             let text = newline - usize::from(crlf) - self.line;
             self.at = newline + 1;
@@ -60,15 +55,10 @@ impl Scanner {
     pub fn is_first_line_over(&self, max: usize) -> bool {
         self.first_line == 0 || self.first_line > max
     }
-
-    /// A line of the head that was found ended with a bare LF.
-    pub fn saw_bare_lf(&self) -> bool {
-        self.bare_lf
-    }
 }
 
 /// A `tchar` (RFC 9110 section 5.6.2).
-pub(super) fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     matches!(byte,
         b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
         | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')

@@ -7,7 +7,7 @@ use super::Handler;
 use super::request::{BodyUse, Request};
 use super::response::{Body, Framing, Response, Source, put_head};
 use crate::http::chunked::{Chunks, Step};
-use crate::http::conn::{Conn, Cut};
+use crate::http::conn::{Conn, Cut, Found};
 use crate::http::head::{BodyKind, Method, RequestHead, Scanner, parse_trailers};
 use crate::http::limits::HttpLimits;
 use crate::http::reject::Reject;
@@ -75,9 +75,13 @@ impl<H: Handler> Local<H> {
             if !first {
                 conn.timer.arm_for(self.limits.idle_timeout);
             }
-            let len = conn.head(&self.limits, first).await?;
+            let fields = self.limits.fields();
+            let take = |input: &[u8]| head.take(input, fields);
+            let Found { len, parsed } = conn.head(&self.limits, first, take).await?;
             first = false;
-            head.parse(&conn.input()[..len], self.limits.fields())?;
+            if !parsed {
+                head.parse(&conn.input()[..len], fields)?;
+            }
             // The bytes of the head must outlive the reading of the body, which moves the buffer.
             let bytes = match head.body() {
                 BodyKind::None => None,

@@ -12,7 +12,7 @@ use super::relay::{Relay, RelayError, Waits};
 use super::rewrite::{Framing, ResponseOptions, put_response};
 use super::watch::Watch;
 use super::{Fault, Proxy};
-use crate::http::conn::{Conn, Cut};
+use crate::http::conn::{Conn, Cut, Found};
 use crate::http::head::{BodyKind, Method, Scanner};
 use crate::http::reject::Reject;
 use crate::net::{Buf, Transport, tunnel};
@@ -36,7 +36,7 @@ impl Proxy {
     pub(super) async fn attempt<T: Transport>(
         &self,
         conn: &mut Conn<T>,
-        try_on: Try<'_>,
+        try_on: &Try<'_>,
         out: &Buf,
         pump: &mut Option<Pump>,
         upstream: &mut Wire,
@@ -48,7 +48,7 @@ impl Proxy {
         // All of it went out at once, so that all of it can go out again.
         let harmless = whole && asked.method.is_idempotent();
         conn.timer.arm(try_on.deadline);
-        if let Err(failed) = self.send_head(conn, out, upstream).await {
+        if let Err(failed) = Self::send_head(conn, out, upstream).await {
             match failed {
                 // Nothing of it went out.
                 SendFail {
@@ -69,7 +69,6 @@ impl Proxy {
             }
         }
         let mut input = None;
-        let mut scanner = Scanner::default();
         let mut interim = 0;
         loop {
             let got = self
@@ -78,13 +77,13 @@ impl Proxy {
                     pump,
                     (upstream, limits.response_timeout),
                     &mut input,
-                    &mut scanner,
+                    asked.method,
                 )
                 .await;
             // Neither an interim answer nor the begin of one came.
             let nothing = interim == 0 && input.is_none();
-            let len = match got {
-                Ok(Some(len)) => len,
+            let found = match got {
+                Ok(Some(found)) => found,
                 Ok(None) if kept && harmless && nothing => return Err(Fail::Stale),
                 // It says so itself, and so it may go elsewhere (RFC 9113 section 8.7).
                 Ok(None) if whole && nothing && upstream.is_unprocessed() => {
@@ -106,18 +105,16 @@ impl Proxy {
                 }
                 Err(fail) => return Err(fail),
             };
-            let bare_lf = scanner.saw_bare_lf();
-            scanner = Scanner::default();
             let (head, out) =
-                self.take_response(conn, &mut input, len, bare_lf, try_on, pump.is_none())?;
+                self.take_response(conn, &mut input, found, try_on, pump.is_none())?;
             if head.status == 101 && !whole && pump.is_some() {
                 let why = "the upstream changed to another protocol in the middle of a request";
                 return Err(Fail::Tell(Fault::Upstream, 502, why));
             }
             if head.status == 101 {
-                return self
-                    .tunnel(conn, upstream, input, out, limits.tunnel_timeout)
-                    .await;
+                // Boxed: it is rare, and other requests should not have room for it.
+                let tunnel = self.tunnel(conn, upstream, input, out, limits.tunnel_timeout);
+                return Box::pin(tunnel).await;
             }
             if head.status < 200 {
                 interim += 1;
@@ -141,22 +138,22 @@ impl Proxy {
             let complete = pump.is_none();
             return Ok(Answered {
                 status: head.status,
-                after: After::of(asked, head.keep_alive && complete),
+                after: After::of(*asked, head.keep_alive && complete),
                 reusable: head.reusable && complete && relay.is_clean(),
                 bytes: relay.progress(),
             });
         }
     }
 
-    async fn send_head<T: Transport>(
-        &self,
-        conn: &mut Conn<T>,
+    /// This and what follows are not `async fn`, which would have room for what they are given twice.
+    fn send_head<T: Transport>(
+        conn: &Conn<T>,
         out: &Buf,
         upstream: &mut Wire,
-    ) -> Result<(), SendFail> {
+    ) -> impl Future<Output = Result<(), SendFail>> {
         let bytes = out.filled();
         let mut sent = 0;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             while sent < bytes.len() {
                 let part = [IoSlice::new(&bytes[sent..])];
                 match upstream.poll_write(cx, &part) {
@@ -178,27 +175,38 @@ impl Proxy {
             }
             Poll::Ready(Ok(()))
         })
-        .await
     }
 
-    /// Waits for a whole head while the body goes out; returns its length, None when the upstream closed before it.
-    async fn receive_head<T: Transport>(
+    /// Waits for a whole head while the body goes out; None when the upstream closed before it.
+    fn receive_head<T: Transport>(
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
         (upstream, response_timeout): (&mut Wire, Duration),
         input: &mut Option<Buf>,
-        scanner: &mut Scanner,
-    ) -> Result<Option<usize>, Fail> {
+        method: Method,
+    ) -> impl Future<Output = Result<Option<Found>, Fail>> {
         let limits = &self.settings.limits;
+        let (mut scanner, mut tried) = (Scanner::default(), false);
         let head_bytes = limits.head_bytes();
         let mut pace = Pace::new(pump.as_ref(), response_timeout);
         let mut watch = Watch::new(conn, pump.as_ref());
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             loop {
                 if let Some(have) = input.as_ref().filter(|input| !input.is_empty()) {
+                    if !tried {
+                        tried = true;
+                        let mut head = self.response.borrow_mut();
+                        let taken =
+                            head.take(have.filled(), limits.fields(), method == Method::Head);
+                        if let Some(len) = taken.filter(|len| *len <= head_bytes) {
+                            return Poll::Ready(Ok(Some(Found { len, parsed: true })));
+                        }
+                    }
                     match scanner.find(have.filled(), false) {
-                        Ok(Some(len)) if len <= head_bytes => return Poll::Ready(Ok(Some(len))),
+                        Ok(Some(len)) if len <= head_bytes => {
+                            return Poll::Ready(Ok(Some(Found { len, parsed: false })));
+                        }
                         Ok(None) if have.len() < head_bytes => {}
                         Ok(_) => {
                             let why = "the upstream's answer has a head that is too large";
@@ -229,7 +237,6 @@ impl Proxy {
             }
             Poll::Pending
         })
-        .await
     }
 
     /// Parses an answer's head and writes it for the client. Waits for nothing.
@@ -237,9 +244,8 @@ impl Proxy {
         &self,
         conn: &Conn<T>,
         input: &mut Option<Buf>,
-        len: usize,
-        bare_lf: bool,
-        try_on: Try<'_>,
+        Found { len, parsed }: Found,
+        try_on: &Try<'_>,
         complete: bool,
     ) -> Result<(Taken, Buf), Fail> {
         let limits = &self.settings.limits;
@@ -250,7 +256,12 @@ impl Proxy {
         };
         let bytes = &have.filled()[..len];
         let mut head = self.response.borrow_mut();
-        if let Err(reject) = head.parse(bytes, limits.fields(), asked.method == Method::Head) {
+        // Nobody else's was parsed since: nothing was waited for.
+        let parsed = match parsed {
+            true => Ok(()),
+            false => head.parse(bytes, limits.fields(), asked.method == Method::Head),
+        };
+        if let Err(reject) = parsed {
             tracing::debug!(upstream = try_on.picked.endpoint().name(), why = %reject, "the answer is not valid");
             return Err(wrong("the upstream's answer is not valid HTTP"));
         }
@@ -289,7 +300,6 @@ impl Proxy {
                 true => b"",
                 false => try_on.picked.cookie().as_bytes(),
             },
-            bare_lf,
         };
         let mut out = Buf::small();
         put_response(&mut out, &mut head, bytes, options);
@@ -301,18 +311,18 @@ impl Proxy {
     }
 
     /// Sends the answer's head and body while the request's body may still go out.
-    async fn relay<T: Transport>(
+    fn relay<T: Transport>(
         &self,
         conn: &mut Conn<T>,
         pump: &mut Option<Pump>,
         upstream: &mut Wire,
         relay: &mut Relay,
         (name, upstream_limits): (&str, &UpstreamLimits),
-    ) -> Result<(), Fail> {
+    ) -> impl Future<Output = Result<(), Fail>> {
         let limits = &self.settings.limits;
         let mut pace = Pace::beside_answer(pump.as_ref(), upstream_limits);
         let mut waited: Option<(Waits, u64)> = None;
-        poll_fn(|cx| {
+        poll_fn(move |cx| {
             match relay.poll(cx, conn, upstream, limits) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(RelayError::Client(cut))) => {
@@ -347,7 +357,6 @@ impl Proxy {
             }
             Poll::Pending
         })
-        .await
     }
 
     /// After 101: bytes both ways until both sides have ended.
@@ -411,7 +420,7 @@ fn poll_more(
     room: usize,
 ) -> Poll<io::Result<usize>> {
     if input.is_none() {
-        std::task::ready!(upstream.poll_readable(cx))?;
+        std::task::ready!(upstream.poll_arrival(cx))?;
     }
     let buf = input.get_or_insert_with(Buf::small);
     if buf.spare().is_empty() {

@@ -13,7 +13,7 @@ use super::choice::{cookie, target};
 use super::pump::Pump;
 use super::rewrite::{Client, put_reply, put_request};
 use super::{Fault, Forward, Proxy, Route, grpc, trace};
-use crate::http::conn::{Conn, Cut};
+use crate::http::conn::{Conn, Cut, Found};
 use crate::http::head::{Method, RequestHead};
 use crate::http::reject::{Reject, reason};
 use crate::http::stage::{Passage, Reply, Verdict, View, Waited};
@@ -105,8 +105,9 @@ impl Proxy {
         loop {
             passage.end();
             let mut route = None;
-            let len = match conn.head(limits, first).await {
-                Ok(len) => len,
+            let take = |input: &[u8]| self.request.borrow_mut().take(input, limits.fields());
+            let found = match conn.head(limits, first, take).await {
+                Ok(found) => found,
                 Err(Cut::Rejected(reject)) => {
                     self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
                         .await?;
@@ -116,35 +117,50 @@ impl Proxy {
             };
             if first
                 && self.takes_preface()
-                && conn.input().starts_with(&PREFACE[..len.min(PREFACE.len())])
+                && conn
+                    .input()
+                    .starts_with(&PREFACE[..found.len.min(PREFACE.len())])
             {
                 return Err(Cut::Http2);
             }
             first = false;
             let since = Instant::now();
-            let coming = Coming { len, client, since };
+            let mut coming = Coming {
+                found,
+                client,
+                since,
+            };
             let mut way = Way {
                 passage: &mut passage,
                 route: &mut route,
                 entry: &mut entry,
             };
-            let taken = self.take_passed(conn, coming, &mut way).await;
+            let mut reply = None;
+            let mut taken = loop {
+                match self.take_request(conn, coming, &mut way, reply.take()) {
+                    // Nothing is used up yet: the head is parsed again, which is rare enough.
+                    Ok(Taken::Wait(wait)) => {
+                        reply = way.passage.resume(wait.await);
+                        coming.found.parsed = false;
+                    }
+                    taken => break taken,
+                }
+            };
             let forward = route.as_ref().map(|route: &Rc<Route>| &*route.forward);
             let lines = forward.and_then(|forward| forward.lines.as_ref());
-            let entry = lines.and(entry.as_ref());
-            let (asked, result) = match taken {
-                Ok(Taken::Wait(_)) => unreachable!("waited for by take_passed"),
+            let entry = lines.and(entry.as_deref());
+            // Looked at where it is: what is held while something is waited for should not be held twice.
+            let (asked, result) = match &mut taken {
+                Ok(Taken::Wait(_)) => unreachable!("it was waited for"),
                 Ok(Taken::Forward(asked, out, pump)) => {
                     let forward = forward.expect("what is forwarded has a route");
                     let told = (entry, passage.fields());
-                    let exchange = self.exchange(conn, forward, asked, out, pump, told);
-                    // Boxed, so that a connection which waits for its next request has no room for one.
-                    let result = Box::pin(exchange).await;
-                    (asked, result)
+                    let result = self.exchange(conn, forward, asked, out, pump, told).await;
+                    (*asked, result)
                 }
                 Ok(Taken::Answer(asked, reply)) => {
                     let after = self
-                        .reply(conn, Some(asked), &reply, passage.fields())
+                        .reply(conn, Some(*asked), reply, passage.fields())
                         .await?;
                     if let (Some(lines), Some(entry)) = (lines, entry) {
                         let bytes = match asked.method {
@@ -160,6 +176,7 @@ impl Proxy {
                     }
                 }
                 Err(reject) => {
+                    let reject = *reject;
                     self.tell(conn, None, &passage, Fault::Client, reject.status(), reject)
                         .await?;
                     return Ok(());
@@ -252,23 +269,6 @@ impl Proxy {
         Ok(after)
     }
 
-    /// Takes the request that has come through the stages.
-    async fn take_passed<T: Transport>(
-        &self,
-        conn: &mut Conn<T>,
-        coming: Coming<'_>,
-        way: &mut Way<'_>,
-    ) -> Result<Taken, Reject> {
-        let mut reply = None;
-        loop {
-            match self.take_request(conn, coming, way, reply.take())? {
-                // Nothing is used up yet: the head is parsed again, which is rare enough.
-                Taken::Wait(wait) => reply = way.passage.resume(wait.await),
-                taken => return Ok(taken),
-            }
-        }
-    }
-
     /// Parses the head, finds its route, lets it pass the stages and writes it for the upstream, the body's begin behind it. `reply`: what a
     /// stage that waited answers.
     fn take_request<T: Transport>(
@@ -278,12 +278,20 @@ impl Proxy {
         way: &mut Way<'_>,
         mut reply: Option<Reply>,
     ) -> Result<Taken, Reject> {
-        let Coming { len, client, since } = coming;
+        let Coming {
+            found,
+            client,
+            since,
+        } = coming;
+        let len = found.len;
         let limits = &self.settings.limits;
         let mut head = self.request.borrow_mut();
         let input = conn.input();
         let bytes = &input[..len];
-        head.parse(bytes, limits.fields())?;
+        // Nobody else's was parsed since: nothing was waited for.
+        if !found.parsed {
+            head.parse(bytes, limits.fields())?;
+        }
         let mut asked = Asked {
             method: head.method(),
             minor: head.minor(),
@@ -333,7 +341,9 @@ impl Proxy {
         };
         let made = made.as_ref().map(<[u8; trace::BYTES]>::as_slice);
         if forward.is_some_and(|forward| forward.lines.is_some()) {
-            let entry = way.entry.get_or_insert_with(|| Entry::new(client.addr()));
+            let entry = way
+                .entry
+                .get_or_insert_with(|| Box::new(Entry::new(client.addr())));
             let trace = told.or(made).and_then(trace::trace_id);
             let host = head.authority().map_or(&[][..], |span| span.bytes(bytes));
             let method = head.method_token().bytes(bytes);
@@ -371,9 +381,9 @@ impl Proxy {
         &self,
         conn: &mut Conn<T>,
         forward: &Forward,
-        asked: Asked,
-        out: Buf,
-        mut pump: Option<Pump>,
+        asked: &Asked,
+        out: &Buf,
+        pump: &mut Option<Pump>,
         (entry, staged): (Option<&Entry>, &[u8]),
     ) -> Result<After, Fail> {
         forward.budget.earn();
@@ -396,7 +406,7 @@ impl Proxy {
                 entry,
                 staged,
             };
-            let result = self.exchange_with(try_on, conn, &out, &mut pump).await;
+            let result = self.exchange_with(&try_on, conn, out, pump).await;
             let (sent, fault, status, why) = match result {
                 Err(Fail::Again(sent, fault, status, why)) => (sent, fault, status, why),
                 other => return other,
@@ -417,7 +427,7 @@ impl Proxy {
     /// Sends the request to one endpoint: on a kept connection first, and once more on a new one when that was closed.
     async fn exchange_with<T: Transport>(
         &self,
-        try_on: Try<'_>,
+        try_on: &Try<'_>,
         conn: &mut Conn<T>,
         out: &Buf,
         pump: &mut Option<Pump>,
@@ -433,8 +443,10 @@ impl Proxy {
                     Err(fail) => break Err(fail),
                 },
             };
-            let attempt = self.attempt(conn, try_on, out, pump, &mut upstream, reused);
-            match attempt.await {
+            let answered = self
+                .attempt(conn, try_on, out, pump, &mut upstream, reused)
+                .await;
+            match answered {
                 Err(Fail::Stale) if reused => self.metrics.retries.inc(),
                 result => break result.map(|answered| (upstream, answered)),
             }
@@ -460,11 +472,11 @@ impl Proxy {
     fn done<T: Transport>(
         &self,
         conn: &Conn<T>,
-        try_on: Try<'_>,
+        try_on: &Try<'_>,
         upstream: Wire,
         answered: Answered,
     ) -> After {
-        let Try { picked, asked, .. } = try_on;
+        let Try { picked, asked, .. } = *try_on;
         if let Some(entry) = try_on.entry {
             entry.answered(answered.status, answered.bytes);
         }
@@ -529,7 +541,7 @@ impl Forward {
     }
 
     /// Until when the head of an answer must be there, for a try that begins now.
-    fn deadline(&self, asked: Asked, now: Instant) -> Instant {
+    fn deadline(&self, asked: &Asked, now: Instant) -> Instant {
         let all = asked.since + self.cluster.limits().response_timeout;
         let patience = self.settings.retries.try_timeout;
         patience.map_or(all, |patience| all.min(now + patience))
@@ -548,7 +560,7 @@ const NO_ROUTE: Reply = Reply {
 pub(super) struct Try<'a> {
     pub(super) forward: &'a Forward,
     pub(super) picked: &'a Picked,
-    pub(super) asked: Asked,
+    pub(super) asked: &'a Asked,
     pub(super) deadline: Instant,
     pub(super) entry: Option<&'a Entry>,
     /// Whole field lines of the stages, for the answer.
@@ -558,8 +570,7 @@ pub(super) struct Try<'a> {
 /// A request whose head has come.
 #[derive(Clone, Copy)]
 struct Coming<'a> {
-    /// Bytes of the head.
-    len: usize,
+    found: Found,
     client: &'a Client,
     since: Instant,
 }
@@ -568,7 +579,8 @@ struct Coming<'a> {
 struct Way<'a> {
     passage: &'a mut Passage,
     route: &'a mut Option<Rc<Route>>,
-    entry: &'a mut Option<Entry>,
+    /// Boxed: most connections are not logged.
+    entry: &'a mut Option<Box<Entry>>,
 }
 
 /// A request that was read.

@@ -10,9 +10,6 @@ use crate::http::head::{Field, Known, Method, RequestHead, ResponseHead, Target}
 use crate::http::stage::Reply;
 use crate::net::{Buf, Peer};
 
-/// Who we are in Via (RFC 9110 section 7.6.3).
-const PSEUDONYM: &str = "podkit";
-
 /// What is told to the upstream about every request of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -165,18 +162,20 @@ pub(super) fn put_request(
     out.put(&client.own);
     match trusted {
         false => {
-            put_field(out, "X-Forwarded-Host", asked);
-            out.put(b"Forwarded: ");
+            out.put(b"X-Forwarded-Host: ");
+            out.put(asked);
+            out.put(b"\r\nForwarded: ");
         }
         true => put_trusted(out, head, bytes, client, asked),
     }
     out.put(&client.text[client.identity..]);
-    if !asked.is_empty() {
+    if asked.is_empty() {
+        out.put(b"\r\n");
+    } else {
         out.put(b";host=\"");
         out.put(asked);
-        out.put(b"\"");
+        out.put(b"\"\r\n");
     }
-    out.put(b"\r\n");
     match client.http2 {
         true => out.put(b"Via: 2.0 podkit\r\n"),
         false => put_via(out, head.minor()),
@@ -256,8 +255,6 @@ pub(super) struct ResponseOptions<'a> {
     pub(super) staged: &'a [u8],
     /// The field line of the session's cookie, when it has a new one.
     pub(super) cookie: &'a [u8],
-    /// A line of the head ended with a bare LF.
-    pub(super) bare_lf: bool,
 }
 
 /// Writes the head of `head` (parsed from `bytes`) for the client.
@@ -275,7 +272,13 @@ pub(super) fn put_response(
             field.dropped |= field.known == Known::Hsts;
         }
     }
-    put_fields(out, &head.fields, bytes, head.byte_len(), options.bare_lf);
+    put_fields(
+        out,
+        &head.fields,
+        bytes,
+        head.byte_len(),
+        head.has_bare_lf(),
+    );
     if head.status() >= 200 {
         out.put(options.more);
         out.put(options.staged);
@@ -330,14 +333,12 @@ pub(super) fn put_reply(out: &mut Buf, reply: &Reply, staged: &[u8], method: Met
     }
 }
 
-/// `minor`: of the version that the message came with.
+/// Who we are (RFC 9110 section 7.6.3). `minor`: of the version that the message came with.
 fn put_via(out: &mut Buf, minor: u8) {
     out.put(match minor {
-        0 => b"Via: 1.0 ",
-        _ => b"Via: 1.1 ",
+        0 => b"Via: 1.0 podkit\r\n",
+        _ => b"Via: 1.1 podkit\r\n",
     });
-    out.put(PSEUDONYM.as_bytes());
-    out.put(b"\r\n");
 }
 
 fn put_field(out: &mut Buf, name: &str, value: &[u8]) {
