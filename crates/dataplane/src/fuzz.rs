@@ -5,10 +5,13 @@ use podkit_foundation::fuzz::{Target, pieces};
 use crate::http::chunked::{Chunks, Step};
 use crate::http::head::{RequestHead, ResponseHead, Scanner, parse_trailers};
 use crate::net::proxied;
+use crate::resp;
 
 /// All of this crate.
 pub fn targets() -> Vec<Target> {
-    vec![REQUEST, RESPONSE, CHUNKED, TRAILERS, PROXY_HEADER]
+    let mut all = vec![REQUEST, RESPONSE, CHUNKED, TRAILERS, PROXY_HEADER];
+    all.extend(resp::fuzz::TARGETS);
+    all
 }
 
 /// The head at the begin of the bytes, and whether the scanner finds it in pieces too. What comes in pieces may be refused before its

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
+use crate::certs::Authority;
 use crate::net::free_addr;
 use crate::peers::{Server, directory, launch, pinned};
 use crate::program;
@@ -40,6 +42,30 @@ impl Redis {
             .arg(dir.path())
             .args(args);
         let server = launch("redis-server", dir, &mut command, addr);
+        Self { addr, server }
+    }
+
+    /// Starts one whose address speaks TLS, for clients with a certificate of `authority` only.
+    pub fn start_tls(authority: &Authority, dir: &Path) -> Self {
+        let (addr, free) = (free_addr(), free_addr());
+        let (cert, key) = authority.server(&["127.0.0.1"]).write(dir, "redis");
+        let ca = dir.join("redis-ca.pem");
+        std::fs::write(&ca, authority.pem()).expect("it is the test's own");
+        let said = |path: &Path| path.display().to_string();
+        let port = addr.port().to_string();
+        let (cert, key, ca) = (said(&cert), said(&key), said(&ca));
+        let args = [
+            ("--tls-port", port.as_str()),
+            ("--tls-cert-file", &cert),
+            ("--tls-key-file", &key),
+            ("--tls-ca-cert-file", &ca),
+        ];
+        let args: Vec<&str> = args
+            .iter()
+            .flat_map(|(name, value)| [*name, *value])
+            .collect();
+        // A plain port it has besides, which is not told.
+        let Self { server, .. } = Self::start_on(free, &args, None);
         Self { addr, server }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use podkit_foundation::telemetry::metrics::Counter;
 
+use super::failure::{Key, key};
 use super::params::{ShardSaid, Shards};
 use super::service::Shared;
 
@@ -16,6 +17,8 @@ type Make<T> = Box<dyn Fn(&ShardSaid) -> T>;
 pub(super) struct Members<T> {
     shared: Arc<Shared>,
     make: Make<T>,
+    /// What is done with the way to a shard that is out.
+    cut: fn(&T),
     state: RefCell<State<T>>,
     /// Which change of the shards the state is of.
     seen: Cell<u64>,
@@ -41,6 +44,17 @@ impl<T: Clone> State<T> {
         self.members.len()
     }
 
+    /// It can have keys now.
+    pub(super) fn is_there(&self, at: usize) -> bool {
+        !self.shards.left_out[at]
+    }
+
+    /// The first shard that is there.
+    pub(super) fn least(&self) -> usize {
+        let found = (0..self.len()).find(|at| self.is_there(*at));
+        found.unwrap_or_default()
+    }
+
     /// The way to one, without a command being sent.
     pub(super) fn way(&self, at: usize) -> T {
         self.members[at].way.clone()
@@ -55,7 +69,11 @@ impl<T: Clone> State<T> {
 
 impl<T> Members<T> {
     /// `make` opens nothing yet.
-    pub(super) fn new(shared: Arc<Shared>, make: impl Fn(&ShardSaid) -> T + 'static) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        make: impl Fn(&ShardSaid) -> T + 'static,
+        cut: fn(&T),
+    ) -> Self {
         let members = Self {
             state: RefCell::new(State {
                 members: Vec::new(),
@@ -63,6 +81,7 @@ impl<T> Members<T> {
             }),
             seen: Cell::new(u64::MAX),
             make: Box::new(make),
+            cut,
             refused: shared.refused(),
             shared,
         };
@@ -83,13 +102,18 @@ impl<T> Members<T> {
         }
         let shards = self.shared.shards();
         let mut state = self.state.borrow_mut();
-        let mut known: HashMap<(String, String), Member<T>> = HashMap::new();
+        let mut known: HashMap<Key, Member<T>> = HashMap::new();
         for member in state.members.drain(..) {
-            let key = (member.said.name.clone(), member.said.addr.to_string());
-            known.insert(key, member);
+            known.insert(key(&member.said), member);
+        }
+        for away in &shards.away {
+            // One that comes back is a new one.
+            if let Some(member) = known.remove(away) {
+                (self.cut)(&member.way);
+            }
         }
         for said in &shards.all {
-            let member = match known.remove(&(said.name.clone(), said.addr.to_string())) {
+            let member = match known.remove(&key(said)) {
                 Some(known) => Member {
                     said: said.clone(),
                     ..known

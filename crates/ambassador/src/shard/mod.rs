@@ -7,17 +7,21 @@
 //!   --shards-file ── watch ─▶ the list in force
 //! ```
 //!
-//! Ready when it listens: a shard that is away is the trouble of its keys only, and its clients are told.
+//! Ready when it listens: a shard that is away is the trouble of its keys only, and its clients are told; or, with `--on-failure`, others
+//! have its keys (`failure` decides, `probe` asks).
 //!
 //! - [`place`]: which shard has a key, and what moves when the shards change.
 //! - `members`: the shards as one worker sees them; `router` (redis), `memcached` and `http` send by them.
 
 pub mod place;
 
+mod failure;
+mod hot;
 mod http;
 mod members;
 mod memcached;
 mod params;
+mod probe;
 mod router;
 mod service;
 
@@ -25,10 +29,13 @@ use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
+use podkit_dataplane::tls::{ORIGIN_METRICS, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
 
+use failure::FailureParams;
+use hot::HotParams;
 use params::Params;
 pub use params::ring_of_file;
 
@@ -49,7 +56,7 @@ static SPEC: ModuleSpec = ModuleSpec {
             what names keys of several shards otherwise is refused with CROSSSLOT, as Redis Cluster does. MSET over several shards is not atomic. \
             MULTI, WATCH and what waits (BLPOP) get a connection of their own, to the shard of their first key. PUBLISH and SUBSCRIBE go to the first shard, so that \
             they meet. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
-            SELECT are as with Redis.\n\n\
+            SELECT are as with Redis. Shards at `rediss://` are spoken to by TLS.\n\n\
             With `--protocol memcached` it is the same with classic and meta commands: gets of many keys are split and their values come in the order of the keys, \
             flush_all and verbosity are for all shards, noreply and the quiet meta commands keep their meaning, and what is about one server (stats) is refused where there are several.\n\n\
             With `--protocol http` each request goes to the shard of its `--key`. Limits other than those below are the defaults of `podkit balance`.\n\n\
@@ -57,7 +64,14 @@ static SPEC: ModuleSpec = ModuleSpec {
     admin_port: 9611,
     data_path: true,
     config: None,
-    params: &[Params::PARAMS, ListenerLimits::PARAMS, RespLimits::PARAMS],
+    params: &[
+        Params::PARAMS,
+        FailureParams::PARAMS,
+        HotParams::PARAMS,
+        UpstreamTlsParams::PARAMS,
+        ListenerLimits::PARAMS,
+        RespLimits::PARAMS,
+    ],
     ports: &[Port {
         param: "listen",
         port: Some(6379),
@@ -102,11 +116,32 @@ const RELOADS: Metric = Metric {
     doc: "Changes of --shards-file: changed (now in force) or refused (the former shards stay).",
 };
 
-const SETS: [&[Metric]; 4] = [
-    &[COMMANDS, REFUSED, RELOADS],
+const OUT: Metric = Metric {
+    name: "podkit_shard_out",
+    kind: "gauge",
+    labels: &["shard"],
+    doc: "1 for a shard or spare that is out (--on-failure), else 0.",
+};
+const OUTAGES: Metric = Metric {
+    name: "podkit_shard_outages_total",
+    kind: "counter",
+    labels: &["shard"],
+    doc: "How often a shard or spare was found to be out.",
+};
+
+const HOT: Metric = Metric {
+    name: "podkit_shard_hot_key_rate",
+    kind: "gauge",
+    labels: &["key"],
+    doc: "Times a second that a key came which is hot (--hot-keys), over 5 seconds.",
+};
+
+const SETS: [&[Metric]; 5] = [
+    &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES, HOT],
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,
+    &ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

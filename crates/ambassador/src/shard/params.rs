@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use podkit_dataplane::http::proxy::KeySource;
 use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
+use podkit_foundation::params::{
+    Addr, Origin, ParamError, ParamSet as _, ParamType, Scheme, Upstream, Values, Where,
+};
 
-use super::place::nutcracker::{self, Pool};
+use super::failure::Key;
+use super::place::nutcracker::{self, Ejection, Pool};
 use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
 
 podkit_foundation::choices! {
@@ -37,7 +41,19 @@ impl Protocol {
 }
 
 /// What there is in Redis only.
-const ONLY_REDIS: [&str; 3] = ["user", "password_file", "database"];
+const ONLY_REDIS: [&str; 11] = [
+    "user",
+    "password_file",
+    "database",
+    "on_failure",
+    "spare",
+    "probe_period",
+    "probe_timeout",
+    "probe_failures",
+    "probe_successes",
+    "min_out",
+    "hot_keys",
+];
 /// What has no meaning for HTTP.
 const NOT_HTTP: [&str; 4] = [
     "busy_poll",
@@ -46,56 +62,106 @@ const NOT_HTTP: [&str; 4] = [
     "client_timeout",
 ];
 
-/// `--shard`: NAME=ADDR[;weight=N].
+/// `--shard`: NAME=[rediss://]ADDR[;weight=N][;server-name=NAME].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ShardSaid {
     /// What it is placed by, whatever its address is.
     pub(super) name: String,
     /// Where it is.
     pub(super) addr: Addr,
+    /// It is spoken to by TLS.
+    pub(super) is_tls: bool,
+    /// What its certificate is for, where that is not the host of the address.
+    pub(super) server_name: Option<String>,
     /// Its share.
     pub(super) weight: u32,
 }
 
 impl ParamType for ShardSaid {
     const TYPE_NAME: &'static str = "shard";
-    const EXPECTED: &'static str = "NAME=host:port or NAME=unix:/path, then ;weight=N";
+    const EXPECTED: &'static str =
+        "NAME=host:port, NAME=rediss://host:port or NAME=unix:/path, then ;weight=N";
 
     fn parse(text: &str) -> Result<Self, String> {
-        let (place, options) = match text.split_once(';') {
-            Some((place, options)) => (place, Some(options)),
-            None => (text, None),
-        };
+        let mut parts = text.split(';');
+        let place = parts.next().unwrap_or_default();
         let (name, addr) = place.split_once('=').ok_or_else(String::new)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(format!("{name:?} is no name: letters, digits and -_.: are"));
         }
-        let addr = Addr::parse(addr)?;
-        let weight = match options {
-            None => 1,
-            Some(options) => {
-                let number = options.strip_prefix("weight=");
-                let number = number
-                    .ok_or_else(|| format!("{options:?} is no option of a shard; weight=N is"))?;
-                let weight = number
-                    .parse()
-                    .ok()
-                    .filter(|weight| (1..=10_000).contains(weight));
-                weight.ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?
-            }
-        };
-        Ok(Self {
+        let secure = addr.strip_prefix("rediss://");
+        let mut said = Self {
             name: name.to_owned(),
-            addr,
-            weight,
-        })
+            addr: Addr::parse(secure.unwrap_or(addr))?,
+            is_tls: secure.is_some(),
+            server_name: None,
+            weight: 1,
+        };
+        for option in parts {
+            match option.split_once('=') {
+                Some(("weight", number)) => {
+                    let weight = number.parse().ok();
+                    said.weight = weight
+                        .filter(|weight| (1..=10_000).contains(weight))
+                        .ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?;
+                }
+                Some(("server-name", name)) if said.is_tls => {
+                    said.server_name = Some(name.to_owned());
+                }
+                Some(("server-name", _)) => {
+                    return Err(
+                        "server-name= is for rediss://, whose certificate is verified for it"
+                            .to_owned(),
+                    );
+                }
+                _ => {
+                    return Err(format!(
+                        "{option:?} is no option of a shard; weight=N and server-name=NAME are"
+                    ));
+                }
+            }
+        }
+        said.target().map_err(|failure| failure.to_string())?;
+        Ok(said)
+    }
+}
+
+impl ShardSaid {
+    /// What is dialled.
+    pub(super) fn target(&self) -> Result<Target, Failure> {
+        if !self.is_tls {
+            return Ok(Target::of(self.addr.clone()));
+        }
+        let upstream = Upstream {
+            scheme: Scheme::Https,
+            place: Where::Addr(self.addr.clone()),
+            weight: 1,
+            priority: 0,
+            server_name: self.server_name.clone(),
+        };
+        Target::new("shard", "shard", &upstream)
+    }
+
+    /// Takes the place of another: where it is, but not its name.
+    pub(super) fn move_to(&mut self, other: &Self) {
+        self.addr = other.addr.clone();
+        self.is_tls = other.is_tls;
+        self.server_name.clone_from(&other.server_name);
+    }
+
+    /// Where it is, and how it is spoken to.
+    pub(super) fn place(&self) -> String {
+        let scheme = if self.is_tls { "rediss://" } else { "" };
+        let server_name = self.server_name.as_ref();
+        let server_name = server_name.map_or(String::new(), |name| format!(";server-name={name}"));
+        format!("{scheme}{}{server_name}", self.addr)
     }
 }
 
 impl fmt::Display for ShardSaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.name, self.addr)?;
+        write!(f, "{}={}", self.name, self.place())?;
         match self.weight {
             1 => Ok(()),
             weight => write!(f, ";weight={weight}"),
@@ -111,7 +177,9 @@ podkit_foundation::params! {
         /// Where clients come; repeatable. Unless given 127.0.0.1:11211 with --protocol memcached, 127.0.0.1:8080 with http, and with --twemproxy
         /// that of its pool.
         listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
-        /// A shard: NAME=host:port or NAME=unix:/path, then `;weight=N` (1); repeatable.
+        /// A shard: NAME=host:port, NAME=rediss://host:port (TLS) or NAME=unix:/path, then `;weight=N` (1); repeatable.
+        ///
+        /// With TLS its certificate is verified for the host, or for what `;server-name=` says.
         ///
         /// Keys are placed by the names, so that a shard may move to another address with all its keys.
         shard: Vec<ShardSaid> {},
@@ -122,7 +190,8 @@ podkit_foundation::params! {
         shards_file: Option<PathBuf> { live: true },
         /// A configuration of twemproxy (nutcracker.yml), whose place podkit takes: keys stay where they are, to the byte.
         ///
-        /// What is taken from it: listen, servers, hash, hash_tag, distribution, redis_auth, redis_db and timeout.
+        /// What is taken from it: listen, servers, hash, hash_tag, distribution, redis_auth, redis_db, timeout, auto_eject_hosts, server_failure_limit and
+        /// server_retry_timeout.
         twemproxy: Option<PathBuf> {},
         /// Which pool of --twemproxy; needed where it has several.
         twemproxy_pool: Option<String> {},
@@ -168,6 +237,10 @@ pub(super) struct Shards {
     pub(super) all: Vec<ShardSaid>,
     /// Where keys are.
     pub(super) ring: Ring,
+    /// Those that have no keys now, by index.
+    pub(super) left_out: Vec<bool>,
+    /// Servers that nothing may reach.
+    pub(super) away: Vec<Key>,
 }
 
 impl Shards {
@@ -199,24 +272,40 @@ impl Shards {
             params.hash_tag,
             &places(&all),
         )?;
-        Ok(Self { all, ring })
+        Ok(Self::whole(all, ring))
     }
 
     fn of_pool(pool: &Pool) -> Result<Self, String> {
         let said = |server: &nutcracker::Server| ShardSaid {
             name: server.shard.name.clone(),
             addr: server.addr.clone(),
+            is_tls: false,
+            server_name: None,
             weight: server.shard.weight,
         };
-        Ok(Self {
-            all: pool.servers.iter().map(said).collect(),
-            ring: pool.ring()?,
-        })
+        Ok(Self::whole(
+            pool.servers.iter().map(said).collect(),
+            pool.ring()?,
+        ))
+    }
+
+    pub(super) fn whole(all: Vec<ShardSaid>, ring: Ring) -> Self {
+        Self {
+            left_out: vec![false; all.len()],
+            away: Vec::new(),
+            all,
+            ring,
+        }
+    }
+
+    /// No shard is there.
+    pub(super) fn none_is_left(&self) -> bool {
+        self.left_out.iter().all(|out| *out)
     }
 }
 
 /// Said by a flag or a variable.
-fn given(values: &Values, field: &str) -> bool {
+pub(super) fn given(values: &Values, field: &str) -> bool {
     let mut shown = values.shown();
     shown.any(|(param, raws)| {
         param.field == field && raws.iter().any(|raw| raw.origin != Origin::Default)
@@ -371,13 +460,6 @@ impl Params {
                 return Err(wrong("protocol", &why));
             }
             params.protocol = speaks;
-            if pool.ejection.is_some() {
-                let why = format!(
-                    "the pool {} has auto_eject_hosts: true, which is not supported yet: set it to false, and keys of a shard that is away get errors",
-                    pool.name
-                );
-                return Err(wrong("twemproxy", &why));
-            }
             if !given(values, "listen") {
                 params.listen = vec![pool.listen.clone()];
             }
@@ -390,6 +472,12 @@ impl Params {
             }
         }
         Ok(params)
+    }
+
+    /// When --twemproxy leaves servers out.
+    pub(super) fn ejection(&self) -> Result<Option<Ejection>, Failure> {
+        let pool = self.twemproxy.as_ref().map(|path| self.pool(path));
+        Ok(pool.transpose()?.and_then(|pool| pool.ejection))
     }
 
     /// What means nothing in the protocol is no option of it.
@@ -466,6 +554,8 @@ mod tests {
             "a=127.0.0.1:6379",
             "a:1=redis.example:6379;weight=3",
             "c=unix:/run/redis.sock",
+            "d=rediss://redis.example:6380;server-name=r.example;weight=3",
+            "e=rediss://10.0.0.1:6380",
         ] {
             assert_eq!(ShardSaid::parse(text).unwrap().to_string(), text);
         }
@@ -476,6 +566,9 @@ mod tests {
             "a=:1;weight=0",
             "a=:1;wait=1",
             "a b=:1",
+            "a=:1;server-name=b",
+            "a=rediss://unix:/s",
+            "a=rediss://:1;server-name=a b",
         ] {
             assert!(ShardSaid::parse(text).is_err(), "{text}");
         }

@@ -5,10 +5,14 @@ use std::rc::Rc;
 use podkit_dataplane::resp::scan::{put_bulk, put_command, put_line};
 use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, Router, Words};
 
+use super::hot::Sampler;
 use super::members::{Members, State};
 
 /// The shards of one worker.
-pub(super) struct Local(pub(super) Members<Rc<Node>>);
+pub(super) struct Local(pub(super) Rc<Members<Rc<Node>>>, pub(super) Option<Sampler>);
+
+/// With --on-failure rehash.
+const NONE_LEFT: &[u8] = b"-ERR no shard can be reached\r\n";
 
 /// Commands about a server that have no meaning over several.
 const OF_ONE: [&str; 13] = [
@@ -72,7 +76,8 @@ impl Local {
             node: state.send(at),
             bytes: request.bytes.to_vec(),
         };
-        Place::Split((0..state.len()).map(part).collect(), merge)
+        let there = (0..state.len()).filter(|at| state.is_there(*at));
+        Place::Split(there.map(part).collect(), merge)
     }
 
     /// A command of many keys that each shard does for its own. `step`: words for a key.
@@ -130,6 +135,14 @@ impl Local {
             return Place::Answer(b"-ERR invalid cursor\r\n".to_vec());
         };
         let (shard, inner) = ((cursor % count) as usize, (cursor / count).to_string());
+        if !state.is_there(shard) {
+            // It has no key now: on with the next one.
+            let next = (shard as u64 + 1) % count;
+            let mut reply = b"*2\r\n".to_vec();
+            put_bulk(&mut reply, next.to_string().as_bytes());
+            reply.extend_from_slice(b"*0\r\n");
+            return Place::Answer(reply);
+        }
         let mut words: Vec<&[u8]> = request.words.iter().collect();
         words[1] = inner.as_bytes();
         let mut bytes = Vec::new();
@@ -158,7 +171,7 @@ impl Local {
             "script" | "function" => {
                 let reads = ["help", "list", "stats", "dump"];
                 match reads.iter().any(|word| words.is(1, word.as_bytes())) {
-                    true => Self::to(state, 0),
+                    true => Self::to(state, state.least()),
                     false => Self::all(state, request, Merge::First),
                 }
             }
@@ -170,9 +183,9 @@ impl Local {
                 let why = format!("ERR '{name}' is about one server, and there are several shards");
                 Place::Answer(self.refuse(&why))
             }
-            _ if command.keys == Keys::None => Self::to(state, 0),
+            _ if command.keys == Keys::None => Self::to(state, state.least()),
             _ => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_default()),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
                 Err(reply) => Place::Answer(reply),
             },
         }
@@ -185,6 +198,7 @@ impl Router for Local {
         let state = &*self.0.state();
         let words = &request.words;
         match request.command {
+            _ if state.shards.none_is_left() => Place::Answer(NONE_LEFT.to_vec()),
             _ if state.len() == 1 => Self::to(state, 0),
             Some(command) if command.name == "ping" => Place::Answer(ping(words)),
             Some(command) if command.name == "echo" => {
@@ -194,7 +208,7 @@ impl Router for Local {
             }
             Some(command) => self.several(state, request, command),
             None => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_default()),
+                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
                 Err(reply) => Place::Answer(reply),
             },
         }
@@ -203,6 +217,9 @@ impl Router for Local {
     fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
         self.0.follow();
         let state = self.0.state();
+        if state.shards.none_is_left() {
+            return Err(NONE_LEFT.to_vec());
+        }
         if state.len() == 1 {
             return Ok(Some(state.way(0)));
         }
@@ -216,7 +233,20 @@ impl Router for Local {
 
     fn first(&self) -> Rc<Node> {
         self.0.follow();
-        self.0.state().way(0)
+        let state = self.0.state();
+        state.way(state.least())
+    }
+
+    #[inline]
+    fn taken(&self, request: &Request<'_>) {
+        if let (Some(hot), Some(command)) = (&self.1, request.command)
+            && hot.is_due()
+        {
+            // What can't be told was refused.
+            let _told: bool = command.keys.each(&request.words, |word| {
+                hot.add(request.words.get(word).unwrap_or_default());
+            });
+        }
     }
 
     fn is_single(&self) -> bool {

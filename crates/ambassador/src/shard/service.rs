@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{
@@ -17,24 +17,34 @@ use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{
     Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
 };
-use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits, Waits};
+use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits, Waits};
+use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamSet, Values};
+use podkit_foundation::params::{ParamError, ParamSet, Values};
 use podkit_foundation::surface::common::generation;
-use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
+use podkit_foundation::telemetry::metrics::{Counter, Gauge, Kind, Registry};
+use tokio::sync::watch;
 
+use super::failure::{FailureParams, OnFailure, Table, key};
+use super::hot::{Hot, HotKey, HotParams, WINDOW, shown};
 use super::http::{ByKey, keyless};
 use super::members::Members;
-use super::params::Protocol;
-use super::params::{Params, ShardSaid, Shards};
+use super::params::{Params, Protocol, ShardSaid, Shards, given};
+use super::probe::probe_all;
 use super::router::Local;
-use super::{COMMANDS, REFUSED, RELOADS};
+use super::{COMMANDS, HOT, OUT, OUTAGES, REFUSED, RELOADS};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
+    let failures = FailureParams::checked(values, params.ejection()?)?;
+    let mut hot = HotParams::from_values(values)?;
+    if params.protocol != Protocol::Redis {
+        hot.hot_keys = 0;
+    }
+    let hot = Hot::new(&hot);
     let limits = RespLimits::from_values(values)?;
     let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
@@ -42,8 +52,45 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         resp3: false,
         database: params.database,
     };
+    let tls = UpstreamTlsParams::from_values(values)?;
+    if tls.upstream_http2 {
+        let why = "means nothing to shards";
+        return Err(ParamError::new("upstream_http2", why).into());
+    }
+    let is_redis = params.protocol == Protocol::Redis;
+    if !is_redis && failures.on_failure != OnFailure::FailFast {
+        let why = "has auto_eject_hosts: true, which is for redis: true only: set it to false, and keys of a shard that is away get errors";
+        return Err(ParamError::new("twemproxy", why).into());
+    }
+    // A file may name shards with TLS later.
+    let may_come = is_redis && params.shards_file.is_some() && tls.upstream_ca.is_some();
     let http = (params.protocol == Protocol::Http).then(|| HttpMetrics::new(&setup.metrics));
-    let shared = Arc::new(Shared::new(params, &setup.metrics)?);
+    let mut shared = Shared::new(params, failures, hot, &setup.metrics)?;
+    shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.is_tls);
+    if shared.has_tls && !is_redis {
+        return Err(ParamError::new("shard", "rediss:// is for --protocol redis").into());
+    }
+    shared.has_tls |= shared.failures.spare.iter().any(|one| one.is_tls);
+    let tls = match shared.has_tls {
+        true => Some(UpstreamTls::new(&tls, &setup.metrics)?),
+        false => {
+            let fields = ["upstream_ca", "upstream_cert", "upstream_key"];
+            if let Some(field) = fields.into_iter().find(|field| given(values, field)) {
+                return Err(ParamError::new(field, "needs a shard with rediss://").into());
+            }
+            None
+        }
+    };
+    let shared = Arc::new(shared);
+    if shared.hot.is_on() {
+        let shared = Arc::clone(&shared);
+        setup.metrics.collect(move |encoder| {
+            encoder.family(HOT.name, Kind::Gauge, HOT.doc);
+            for hot in shared.hot.named() {
+                encoder.sample(HOT.name, &[("key", &shown(&hot.key))], hot.rate);
+            }
+        });
+    }
     let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
     let listeners = shared.params.listen.iter().map(bind);
     let plan = Plan {
@@ -52,6 +99,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         listener_limits,
         greeting,
         metrics: UpstreamMetrics::new(&setup.metrics),
+        tls,
         http,
         shared,
     };
@@ -66,8 +114,18 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 #[derive(Debug)]
 pub(super) struct Shared {
     params: Params,
+    pub(super) failures: FailureParams,
+    pub(super) hot: Hot,
+    /// TLS can be spoken.
+    has_tls: bool,
+    /// As they were named.
+    said: RwLock<Arc<Shards>>,
+    /// As they are used: without those that are out.
     shards: RwLock<Arc<Shards>>,
+    table: Mutex<Table>,
     changes: AtomicU64,
+    /// Tells workers of changes before a command makes them look.
+    news: watch::Sender<u64>,
     /// Why the file is not in force.
     refusal: Mutex<Option<String>>,
     registry: Registry,
@@ -77,13 +135,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn new(params: Params, registry: &Registry) -> Result<Self, Failure> {
-        let shards = RwLock::new(Arc::new(Shards::of(&params)?));
+    fn new(
+        params: Params,
+        failures: FailureParams,
+        hot: Hot,
+        registry: &Registry,
+    ) -> Result<Self, Failure> {
+        let shards = Arc::new(Shards::of(&params)?);
+        failures
+            .check(&shards.all)
+            .map_err(|why| Failure::from(ParamError::new("spare", why)))?;
         let count = |result| registry.counter(RELOADS.name, RELOADS.doc, &[("result", result)]);
         Ok(Self {
             params,
-            shards,
+            failures,
+            hot,
+            has_tls: false,
+            said: RwLock::new(Arc::clone(&shards)),
+            shards: RwLock::new(shards),
+            table: Mutex::default(),
             changes: AtomicU64::new(0),
+            news: watch::Sender::new(0),
             refusal: Mutex::new(None),
             registry: registry.clone(),
             changed: count("changed"),
@@ -99,6 +171,60 @@ impl Shared {
 
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// The shards as they were named.
+    pub(super) fn said(&self) -> Arc<Shards> {
+        Arc::clone(&self.said.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Who is out.
+    pub(super) fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready at each change of the shards.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Puts in force what follows from what was named and from who is out.
+    pub(super) fn apply(&self) {
+        let fresh = self
+            .table()
+            .in_force(&self.said(), self.failures.on_failure);
+        match fresh {
+            Ok(fresh) => {
+                let now = self.shards();
+                if fresh.all != now.all || fresh.left_out != now.left_out {
+                    self.put_in_force(Arc::new(fresh));
+                }
+            }
+            Err(why) => tracing::error!("the shards can't be placed anew: {why}"),
+        }
+    }
+
+    fn check_tls(&self, all: &[ShardSaid]) -> Result<(), String> {
+        match all.iter().find(|one| one.is_tls && !self.has_tls) {
+            Some(one) => Err(format!(
+                "\"{one}\" is the first with TLS: that takes --upstream-ca from the start"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn put_in_force(&self, fresh: Arc<Shards>) {
+        *self.shards.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        let changes = self.changes.fetch_add(1, Ordering::Release) + 1;
+        self.generation.add(1);
+        self.news.send_replace(changes);
+    }
+
+    /// How often a shard was taken out, and whether it is.
+    pub(super) fn outages(&self, shard: &str) -> (Counter, Gauge) {
+        let labels = [("shard", shard)];
+        let count = self.registry.counter(OUTAGES.name, OUTAGES.doc, &labels);
+        (count, self.registry.gauge(OUT.name, OUT.doc, &labels))
     }
 
     /// Commands that a shard was sent.
@@ -118,7 +244,13 @@ impl Shared {
 
     /// Reads the shards again.
     fn reload(&self) -> Result<(), String> {
-        let fresh = match Shards::of(&self.params) {
+        let checked = Shards::of(&self.params).and_then(|fresh| {
+            let fault = self.failures.check(&fresh.all);
+            let fault = fault.and_then(|()| self.check_tls(&fresh.all));
+            fault.map_err(|why| Failure::from(ParamError::new("shards_file", why)))?;
+            Ok(fresh)
+        });
+        let fresh = match checked {
             Ok(fresh) => fresh,
             Err(failure) => {
                 let line = failure.to_string();
@@ -132,14 +264,13 @@ impl Shared {
             }
         };
         *self.refusal() = None;
-        if fresh.all == self.shards().all {
+        if fresh.all == self.said().all {
             return Ok(());
         }
         let count = fresh.all.len();
-        *self.shards.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
-        self.changes.fetch_add(1, Ordering::Release);
+        *self.said.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        self.apply();
         self.changed.inc();
-        self.generation.add(1);
         tracing::info!(shards = count, "the shards changed: in force");
         Ok(())
     }
@@ -154,6 +285,7 @@ struct Plan {
     listener_limits: ListenerLimits,
     greeting: Greeting,
     metrics: UpstreamMetrics,
+    tls: Option<UpstreamTls>,
     /// With --protocol http.
     http: Option<HttpMetrics>,
 }
@@ -165,17 +297,32 @@ impl Plan {
         let shared = Arc::clone(&self.shared);
         match self.shared.params.protocol {
             Protocol::Redis => {
-                let members = Members::new(shared, move |said| plan.node(said));
-                let front = Front::new(Local(members), self.limits.clone());
+                let hot = self.shared.hot.sampler();
+                let members = Members::new(shared, move |said| plan.node(said), cut);
+                let members = Rc::new(members);
+                self.follow(&members);
+                let front = Front::new(Local(members, hot), self.limits.clone());
                 self.listen(worker, &front)
             }
             Protocol::Memcached => {
-                let members = Members::new(shared, move |said| plan.memcached(said));
+                let members = Members::new(shared, move |said| plan.memcached(said), |_| {});
                 let front = memcache::Front::new(members, self.limits.clone());
                 self.listen(worker, &front)
             }
             Protocol::Http => self.listen(worker, &self.proxy()),
         }
+    }
+
+    /// What waits for a shard that is out learns of it, though no command comes.
+    fn follow(&self, members: &Rc<Members<Rc<Node>>>) {
+        let (mut news, members) = (self.shared.news(), Rc::downgrade(members));
+        drop(tokio::task::spawn_local(async move {
+            while news.changed().await.is_ok()
+                && let Some(members) = members.upgrade()
+            {
+                members.follow();
+            }
+        }));
     }
 
     fn listen<S: Serve>(&self, worker: &Rc<Worker>, front: &Rc<S>) -> std::io::Result<()> {
@@ -201,11 +348,11 @@ impl Plan {
             upstream_h2_connections: 0,
         };
         let outward = Outward {
-            tls: None,
+            tls: self.tls.clone(),
             raw: true,
         };
         Pool::new(
-            Target::of(said.addr.clone()),
+            said.target().expect("it was checked when it was read"),
             limits,
             self.metrics.clone(),
             outward,
@@ -215,6 +362,12 @@ impl Plan {
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
         let (name, pool) = (named(said), self.pool(said));
         Node::new(&name, pool, self.greeting.clone(), self.waits())
+    }
+
+    /// Asks whether a shard or spare is there.
+    fn asker(&self, said: &ShardSaid) -> Asker {
+        let patience = self.shared.failures.probe_timeout;
+        Asker::new(self.pool(said), self.greeting.clone(), patience)
     }
 
     fn memcached(&self, said: &ShardSaid) -> Rc<memcache::Node> {
@@ -252,9 +405,11 @@ impl Plan {
         let plan = Arc::clone(self);
         let router = ByKey {
             keyless: self.route(&first, keyless(&key)),
-            members: Members::new(Arc::clone(&self.shared), move |said| {
-                plan.route(said, Stages::none())
-            }),
+            members: Members::new(
+                Arc::clone(&self.shared),
+                move |said| plan.route(said, Stages::none()),
+                |_| {},
+            ),
             key,
         };
         let settings = ProxySettings {
@@ -277,9 +432,14 @@ fn usual<P: ParamSet>() -> P {
     P::from_values(&values).expect("its defaults are right")
 }
 
+/// Nothing reaches a shard that is out.
+fn cut(node: &Rc<Node>) {
+    node.retire("it is out of use");
+}
+
 /// A shard, for messages.
 fn named(said: &ShardSaid) -> String {
-    format!("shard {} ({})", said.name, said.addr)
+    format!("shard {} ({})", said.name, said.place())
 }
 
 /// The running module.
@@ -303,6 +463,24 @@ impl Service for Sharding {
             move |worker| plan.start(worker),
         )?;
         *self.workers.borrow_mut() = Some(workers);
+        if self.plan.shared.failures.on_failure != OnFailure::FailFast {
+            let (shared, plan) = (Arc::clone(&self.plan.shared), Arc::clone(&self.plan));
+            drop(tokio::task::spawn_local(probe_all(shared, move |said| {
+                plan.asker(said)
+            })));
+        }
+        if self.plan.shared.hot.is_on() {
+            let shared = Arc::clone(&self.plan.shared);
+            drop(tokio::task::spawn_local(async move {
+                loop {
+                    tokio::time::sleep(WINDOW).await;
+                    shared.hot.roll(Instant::now());
+                }
+            }));
+        }
+        if let Some(tls) = &self.plan.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
+        }
         if let Some(path) = &self.plan.shared.params.shards_file {
             let (files, shared): (Vec<PathBuf>, _) =
                 (vec![path.clone()], Arc::clone(&self.plan.shared));
@@ -315,27 +493,31 @@ impl Service for Sharding {
     }
 
     fn reload(&self) -> Result<(), String> {
+        if let Some(tls) = &self.plan.tls {
+            tls.reload()?;
+        }
         self.plan.shared.reload()
     }
 
     fn page(&self) -> Vec<Section> {
         let shared = &self.plan.shared;
-        let shards = shared.shards();
+        let shards = shared.said();
         let row = |said: &ShardSaid| {
             vec![
                 said.name.clone(),
-                said.addr.to_string(),
+                said.place(),
                 said.weight.to_string(),
+                state(&shared.table(), said),
                 shared.commands(&said.name).get().to_string(),
             ]
         };
         let refusal = shared.refusal().clone();
         let params = &shared.params;
         let open = self.setup.lifecycle.in_flight();
-        vec![
+        let mut sections = vec![
             Section {
                 title: "Shards".to_owned(),
-                columns: ["Name", "Address", "Weight", "Commands"]
+                columns: ["Name", "Address", "Weight", "State", "Commands"]
                     .map(str::to_owned)
                     .to_vec(),
                 rows: shards.all.iter().map(row).collect(),
@@ -349,6 +531,11 @@ impl Service for Sharding {
                     vec!["Protocol".to_owned(), params.protocol.word().to_owned()],
                     vec!["Placement".to_owned(), placement(params)],
                     vec![
+                        "On failure".to_owned(),
+                        shared.failures.on_failure.word().to_owned(),
+                    ],
+                    vec!["Changes".to_owned(), shared.changes().to_string()],
+                    vec![
                         "Connections open".to_owned(),
                         format!("{open} of at most {}", self.plan.limits.max_connections),
                     ],
@@ -359,7 +546,48 @@ impl Service for Sharding {
                 ],
                 alert: None,
             },
-        ]
+        ];
+        if shared.hot.is_on() {
+            let used = shared.shards();
+            let row = |hot: &HotKey| {
+                vec![
+                    shown(&hot.key),
+                    hot.whole()
+                        .map_or("?", |key| &used.all[used.ring.place(key)].name)
+                        .to_owned(),
+                    format!("{:.0}", hot.rate),
+                    format!("{:.1} %", hot.share * 100.0),
+                ]
+            };
+            sections.push(Section {
+                title: "Hot keys".to_owned(),
+                columns: ["Key", "Shard", "A second", "Of all"]
+                    .map(str::to_owned)
+                    .to_vec(),
+                rows: shared.hot.named().iter().map(row).collect(),
+                alert: None,
+            });
+        }
+        if !shared.failures.spare.is_empty() {
+            let row = |said: &ShardSaid| vec![said.to_string(), state(&shared.table(), said)];
+            sections.push(Section {
+                title: "Spares".to_owned(),
+                columns: ["Spare", "State"].map(str::to_owned).to_vec(),
+                rows: shared.failures.spare.iter().map(row).collect(),
+                alert: None,
+            });
+        }
+        sections
+    }
+}
+
+/// Whether a shard serves, in a line.
+fn state(table: &Table, said: &ShardSaid) -> String {
+    let who = key(said);
+    match (table.out(&who), table.stand_in(&who)) {
+        (None, _) => "there".to_owned(),
+        (Some(why), None) => format!("out: {why}"),
+        (Some(why), Some(spare)) => format!("out, {spare} stands in: {why}"),
     }
 }
 

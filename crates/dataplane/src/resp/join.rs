@@ -105,8 +105,8 @@ impl Join {
 }
 
 fn sum(parts: &[&[u8]]) -> Option<Vec<u8>> {
-    let numbers = parts.iter().map(|part| integer(part));
-    let sum = numbers.sum::<Option<i64>>()?;
+    let mut numbers = parts.iter().map(|part| integer(part));
+    let sum = numbers.try_fold(0_i64, |sum, number| sum.checked_add(number?))?;
     Some(format!(":{sum}\r\n").into_bytes())
 }
 
@@ -240,6 +240,9 @@ mod tests {
         assert_eq!(scan(0, "5"), "*2\r\n$2\r\n15\r\n*0\r\n");
         assert_eq!(scan(1, "0"), "*2\r\n$1\r\n2\r\n*0\r\n");
         assert_eq!(scan(2, "0"), "*2\r\n$1\r\n0\r\n*0\r\n");
+        // More than a number holds, which a server could say.
+        let most = format!(":{}\r\n", i64::MAX);
+        assert!(join(Merge::Sum, &[&most, ":1\r\n"]).starts_with("-ERR"));
         assert_eq!(
             join(Merge::Some, &["$-1\r\n", "$1\r\na\r\n"]),
             "$1\r\na\r\n"

@@ -9,8 +9,11 @@
 //! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared;
 //! `session` and `private` do what a client needs a connection of its own for. All of a client stays on one thread.
 
+mod asker;
 mod commands;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod join;
 mod keep;
 mod lane;
@@ -23,6 +26,7 @@ mod session;
 mod talk;
 mod wait;
 
+pub use asker::Asker;
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
 pub use front::{Front, RespLimits};
 pub(crate) use join::Join;

@@ -55,6 +55,7 @@ mod schema;
 mod sessions;
 mod shard;
 mod shard_example;
+mod shard_failure;
 mod shard_http;
 mod shard_memcached;
 mod takeover;

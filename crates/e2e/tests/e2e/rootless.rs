@@ -66,6 +66,7 @@ const WITHOUT_PODS: &[&str] = &[
     "rootless",
     "schema",
     "shard",
+    "shard_failure",
     "shard_http",
     "shard_memcached",
     "takeover",

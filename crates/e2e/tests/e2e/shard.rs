@@ -460,6 +460,39 @@ fn the_list_of_shards_may_change() {
 }
 
 #[test]
+fn the_hottest_keys_are_named() {
+    let Some(ground) = Ground::start(2, &["--hot-keys=3"]) else {
+        return;
+    };
+    let mut client = ground.client();
+    until("the hot key is named", || {
+        let mut bytes = Vec::new();
+        for at in 0..2000 {
+            bytes.extend_from_slice(
+                format!("GET cold{at}\r\nMGET hot\\x01key other{at}\r\n").as_bytes(),
+            );
+        }
+        let quoted = String::from_utf8(bytes)
+            .unwrap()
+            .replace("hot\\x01key", "\"hot\\x01key\"");
+        client.send_bytes(quoted.as_bytes());
+        (0..4000).for_each(|_| drop(client.reply().unwrap()));
+        ground
+            .module
+            .admin("/")
+            .text()
+            .contains(r"hot\x01key")
+            .then_some(())
+    });
+    let metrics = ground.module.admin("/metrics").text();
+    let hot: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.starts_with("podkit_shard_hot_key_rate{"))
+        .collect();
+    assert!(hot.len() == 1 && hot[0].contains("x01key"), "{hot:?}");
+}
+
+#[test]
 fn pipelines_come_back_in_order_whatever_the_pieces() {
     let Some(ground) = Ground::start(3, &[]) else {
         return;

@@ -76,6 +76,7 @@ pub struct Shard {
 #[derive(Debug)]
 pub struct Ring {
     names: Vec<String>,
+    weights: Vec<u32>,
     distribution: Distribution,
     function: HashFunction,
     tag: Option<HashTag>,
@@ -133,6 +134,7 @@ impl Ring {
         }
         Ok(Self {
             names: shards.iter().map(|shard| shard.name.clone()).collect(),
+            weights: shards.iter().map(|shard| shard.weight).collect(),
             distribution,
             function,
             tag,
@@ -167,6 +169,18 @@ impl Ring {
             }
             Scheme::Slots(owners) => usize::from(owners[slots::slot(key)]),
         }
+    }
+
+    /// The same without some of its shards, which keep their indices. None: no shard would have a key.
+    pub fn without(&self, is_out: impl Fn(usize) -> bool) -> Option<Self> {
+        let shards = self.names.iter().zip(&self.weights).enumerate();
+        let left: Vec<Shard> = shards
+            .map(|(at, (name, weight))| Shard {
+                name: name.clone(),
+                weight: if is_out(at) { 0 } else { *weight },
+            })
+            .collect();
+        Self::new(self.distribution, Some(self.function), self.tag, &left).ok()
     }
 
     /// The names of the shards, by index.
