@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+use super::reply::put;
 use super::scan::{aggregate, elements, integer, put_bulk, put_line, text, value_end};
 use crate::net::Buf;
 
@@ -68,14 +69,13 @@ impl Join {
         if self.left > 0 {
             return false;
         }
-        let out = out.get_or_insert_with(Buf::small);
         let parts: Vec<&[u8]> = self.parts.iter().flatten().map(Vec::as_slice).collect();
         let error = parts
             .iter()
             .find(|part| matches!(part.first(), Some(b'-' | b'!')))
             .filter(|_| !matches!(self.merge, Merge::By(_)));
         if let Some(error) = error {
-            out.put(error);
+            put(out, error);
             return true;
         }
         let whole = match &self.merge {
@@ -91,14 +91,18 @@ impl Join {
             }
             Merge::Sum => sum(&parts),
             Merge::Append => append(&parts),
-            Merge::Values(owners) if put_values(&parts, owners, out) => return true,
-            Merge::Values(_) => None,
+            Merge::Values(owners) => {
+                if put_values(&parts, owners, out.get_or_insert_with(Buf::small)) {
+                    return true;
+                }
+                None
+            }
             Merge::Least => least(&parts),
             Merge::By(joins) => Some(joins.join(&parts)),
         };
         match whole {
-            Some(whole) => out.put(&whole),
-            None => out.put(b"-ERR the shards' replies are not of one form\r\n"),
+            Some(whole) => put(out, &whole),
+            None => put(out, b"-ERR the shards' replies are not of one form\r\n"),
         }
         true
     }
@@ -115,7 +119,13 @@ fn append(parts: &[&[u8]]) -> Option<Vec<u8>> {
     let found = found?;
     let mut out = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
     let kind = *parts.first()?.first()?;
-    put_line(&mut out, kind, found.iter().map(Vec::len).sum());
+    if parts.iter().any(|part| part.first() != Some(&kind)) {
+        return None;
+    }
+    // A map counts its pairs.
+    let each = if kind == b'%' { 2 } else { 1 };
+    let values: usize = found.iter().map(Vec::len).sum();
+    put_line(&mut out, kind, values / each);
     for (part, ranges) in parts.iter().zip(&found) {
         if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
             out.extend_from_slice(&part[first.start..last.end]);

@@ -125,24 +125,28 @@ impl Outbox {
 impl State {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
-        self.out.get_or_insert_with(Buf::small).put(bytes);
+        put(&mut self.out, bytes);
     }
 
     /// Moves on what is ready at the front.
     fn settle(&mut self) {
         while let Some(slot) = self.slots.front() {
             match slot {
-                Slot::Waiting => return,
-                Slot::Ready(reply) => self.out.get_or_insert_with(Buf::small).put(reply),
+                Slot::Ready(reply) => put(&mut self.out, reply),
                 Slot::Joined(join) if join.finish(&mut self.out) => {}
-                Slot::Joined(_) => return,
+                Slot::Waiting | Slot::Joined(_) => return,
             }
             self.slots.pop_front();
             self.first += 1;
         }
+    }
+}
+
+/// Appends a reply. One of no bytes, as memcached has them, leaves nothing to be written.
+#[inline]
+pub(super) fn put(out: &mut Option<Buf>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        out.get_or_insert_with(Buf::small).put(bytes);
     }
 }
 
@@ -246,6 +250,16 @@ mod tests {
             part.reply(b":2\r\n");
         }
         assert_eq!(ready(&outbox), ":4\r\n+after\r\n");
+    }
+
+    #[test]
+    fn replies_of_no_bytes_leave_nothing_to_write() {
+        let outbox = Rc::new(Outbox::default());
+        let (first, second) = (outbox.ticket(), outbox.ticket());
+        second.reply(b"");
+        first.reply(b"");
+        assert_eq!(outbox.waiting(), 0);
+        outbox.with(|out| assert!(out.is_none()));
     }
 
     #[test]
