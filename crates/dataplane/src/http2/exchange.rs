@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, SendStream};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, header};
 
@@ -34,7 +34,7 @@ pub struct Exchange {
 enum Asking {
     /// What came of the head.
     Head(Vec<u8>),
-    Body(Outgoing),
+    Body(Outgoing<SendStream<Payload>>),
     /// It is not sent at all.
     Refused,
 }
@@ -296,7 +296,7 @@ impl Transport for Exchange {
 
     fn abort(&mut self) {
         if let Asking::Body(body) = &mut self.request {
-            body.reset(Reason::CANCEL);
+            body.lane.send_reset(Reason::CANCEL);
         }
     }
 }

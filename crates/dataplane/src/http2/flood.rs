@@ -1,15 +1,13 @@
 //! Frames that cost us work and carry nothing, counted as they come in (no I/O).
 //!
-//! The h2 crate bounds memory: streams, header lists, CONTINUATION frames (CVE-2024-27316), resets of streams that were
-//! not looked at yet. What it answers at once costs no memory, and so can come without end: PING, SETTINGS, PRIORITY,
-//! empty DATA, and RST_STREAM for requests that went to an upstream (CVE-2023-44487). So the frame headers are followed here,
-//! beside the crate, and each such frame is taken from a budget that time refills. WINDOW_UPDATE is earned by what we send.
+//! The session bounds memory: streams, header lists, CONTINUATION frames (CVE-2024-27316). What it answers at once costs no
+//! memory, and so can come without end: PING, SETTINGS, PRIORITY, empty DATA, and RST_STREAM for requests that went to an
+//! upstream (CVE-2023-44487). So the frame headers are followed here, beside it, and each such frame is taken from a budget that
+//! time refills; and so is each stream that a client makes us reset. WINDOW_UPDATE is earned by what we send.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use super::trailers::{Malformed, Trailers};
 
 const FRAME_HEADER_BYTES: usize = 9;
 
@@ -17,13 +15,12 @@ const FRAME_HEADER_BYTES: usize = 9;
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const DATA: u8 = 0;
-pub(super) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
-pub(super) const CONTINUATION: u8 = 9;
+const CONTINUATION: u8 = 9;
 /// END_STREAM of DATA, ACK of SETTINGS and PING.
 const FLAG: u8 = 1;
 
@@ -44,9 +41,6 @@ pub(super) struct Flood {
     refilled: Instant,
     /// Bytes sent that no WINDOW_UPDATE was counted against.
     sent: u64,
-    trailers: Trailers,
-    /// The bytes that are skipped are of trailers.
-    shown: bool,
 }
 
 impl Flood {
@@ -61,14 +55,7 @@ impl Flood {
             refill,
             refilled: now,
             sent: 0,
-            trailers: Trailers::default(),
-            shown: false,
         }
-    }
-
-    /// Streams whose trailers are malformed.
-    pub(super) fn malformed(&self) -> Malformed {
-        self.trailers.malformed()
     }
 
     /// Counts bytes that went to the peer.
@@ -82,9 +69,6 @@ impl Flood {
             if self.skip > 0 {
                 let count = self.skip.min(bytes.len());
                 self.skip -= count;
-                if self.shown {
-                    self.trailers.payload(&bytes[..count]);
-                }
                 bytes = &bytes[count..];
                 continue;
             }
@@ -96,15 +80,18 @@ impl Flood {
                 return true;
             }
             self.have = 0;
-            let [a, b, c, kind, flags, stream @ ..] = self.header;
+            let [a, b, c, kind, flags, ..] = self.header;
             self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            let stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
-            self.shown = self.trailers.frame(kind, flags, stream, self.skip);
             if self.is_idle(kind, flags) && !self.pay(&now) {
                 return false;
             }
         }
         true
+    }
+
+    /// Counts streams that the peer made us break off by what it did (CVE-2025-8671). False when the budget is overdrawn.
+    pub(super) fn faults(&mut self, count: usize, now: impl Fn() -> Instant) -> bool {
+        (0..count).all(|_| self.pay(&now))
     }
 
     fn is_idle(&mut self, kind: u8, flags: u8) -> bool {

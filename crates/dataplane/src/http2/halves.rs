@@ -4,10 +4,9 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{RecvStream, SendStream};
 
 use super::request::{Shape, put_field, read_fields};
-use super::trailers;
 use crate::net::{Buf, SMALL_BYTES};
 
 /// Bytes of a DATA frame's payload, in one of the buffers that this thread lends.
@@ -56,7 +55,7 @@ pub(super) fn invalid(why: &'static str) -> io::Error {
 }
 
 /// Room that a chunk's framing takes, and what makes a chunk worth it.
-const CHUNK_ROOM: usize = 64;
+pub(super) const CHUNK_ROOM: usize = 64;
 
 /// What the peer sends, read as a body of HTTP/1.1.
 pub(super) struct Incoming {
@@ -66,9 +65,6 @@ pub(super) struct Incoming {
     /// The last chunk and the trailers.
     tail: Option<Buf>,
     ended: bool,
-    /// Where streams are that have malformed trailers.
-    trailers: trailers::Malformed,
-    malformed: bool,
 }
 
 impl Incoming {
@@ -79,22 +75,7 @@ impl Incoming {
             held: Bytes::new(),
             tail: None,
             ended: shape == Shape::None,
-            trailers: trailers::Malformed::default(),
-            malformed: false,
         }
-    }
-
-    /// The same, whose trailers are not taken when they are among these.
-    pub(super) fn unless(self, malformed: &trailers::Malformed) -> Self {
-        Self {
-            trailers: malformed.clone(),
-            ..self
-        }
-    }
-
-    /// Its trailers were not taken.
-    pub(super) fn is_malformed(&self) -> bool {
-        self.malformed
     }
 
     /// All of it was read.
@@ -111,15 +92,8 @@ impl Incoming {
                 None => {
                     let trailers = ready!(self.recv.poll_trailers(cx)).map_err(broken)?;
                     self.ended = true;
-                    let stream = self.recv.stream_id().as_u32();
-                    self.malformed = trailers.is_some() && self.trailers.take(stream);
-                    if self.malformed {
-                        return Poll::Ready(Err(invalid("trailers hold a pseudo-field")));
-                    }
                     if self.shape == Shape::Chunked {
-                        let tail = last_chunk(trailers.as_ref());
-                        self.malformed = tail.is_err();
-                        self.tail = Some(tail?);
+                        self.tail = Some(last_chunk(trailers.as_ref())?);
                     }
                 }
             }
@@ -207,43 +181,83 @@ enum Left {
     Nothing,
 }
 
+/// Where a body is sent.
+pub(super) trait Lane {
+    /// Takes as much as flow control and the bound on what waits allow. `last`: nothing is behind `bytes`.
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        last: bool,
+    ) -> Poll<io::Result<usize>>;
+
+    /// Says that nothing more comes.
+    fn end(&mut self) -> io::Result<()>;
+
+    /// Sends the trailers' field lines, up to the empty one.
+    fn trailers(&mut self, lines: &[u8]) -> io::Result<()>;
+}
+
+impl Lane for SendStream<Payload> {
+    fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        last: bool,
+    ) -> Poll<io::Result<usize>> {
+        if self.capacity() < bytes.len() {
+            self.reserve_capacity(bytes.len());
+        }
+        while self.capacity() == 0 {
+            match ready!(self.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(reset())),
+            }
+        }
+        let count = self.capacity().min(bytes.len());
+        let ends = last && count == bytes.len();
+        let sent = self.send_data(Payload::of(&bytes[..count]), ends);
+        Poll::Ready(sent.map(|()| count).map_err(broken))
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.send_data(Payload::of(&[]), true).map_err(broken)
+    }
+
+    fn trailers(&mut self, lines: &[u8]) -> io::Result<()> {
+        let trailers = read_fields(&Bytes::copy_from_slice(lines), 0);
+        let trailers = trailers.ok_or_else(|| invalid("trailers are not valid"))?;
+        self.send_trailers(trailers.headers).map_err(broken)
+    }
+}
+
 /// What we send, written as a body of HTTP/1.1.
-pub(super) struct Outgoing {
-    send: SendStream<Payload>,
+pub(super) struct Outgoing<L> {
+    pub(super) lane: L,
     left: Left,
     /// The trailer section so far.
     trailers: Vec<u8>,
 }
 
-impl Outgoing {
+impl<L: Lane> Outgoing<L> {
     /// `length` of [`Shape::Length`]. A body that is empty by its head must have ended with it.
-    pub(super) fn new(send: SendStream<Payload>, shape: Shape, length: u64) -> Self {
+    pub(super) fn new(lane: L, shape: Shape, length: u64) -> Self {
         Self {
-            send,
-            left: match shape {
-                Shape::None => Left::Nothing,
-                Shape::Length => Left::Length(length),
-                Shape::Chunked => Left::Size(0),
-                Shape::Raw => Left::Raw,
-            },
+            lane,
+            left: left(shape, length),
             trailers: Vec::new(),
         }
+    }
+
+    /// A body of this shape follows.
+    pub(super) fn begin(&mut self, shape: Shape, length: u64) {
+        self.left = left(shape, length);
     }
 
     /// END_STREAM was sent.
     pub(super) fn is_done(&self) -> bool {
         self.left == Left::Nothing
-    }
-
-    pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        match ready!(self.send.poll_reset(cx)) {
-            Ok(reason) => Poll::Ready(broken(reason.into())),
-            Err(error) => Poll::Ready(broken(error)),
-        }
-    }
-
-    pub(super) fn reset(&mut self, reason: Reason) {
-        self.send.send_reset(reason);
     }
 
     /// Ends a tunnel, if it is one.
@@ -252,8 +266,7 @@ impl Outgoing {
             return Ok(());
         }
         self.left = Left::Nothing;
-        let ended = self.send.send_data(Payload::of(&[]), true);
-        ended.map_err(broken)
+        self.lane.end()
     }
 
     /// Takes the start of `bytes`, which is not empty.
@@ -266,7 +279,7 @@ impl Outgoing {
             Left::Length(left) => {
                 let here = within(left, bytes);
                 let last = here.len() as u64 == left;
-                let count = ready!(self.poll_data(cx, here, last))?;
+                let count = ready!(self.lane.poll_data(cx, here, last))?;
                 self.left = match left - count as u64 {
                     0 => Left::Nothing,
                     left => Left::Length(left),
@@ -274,14 +287,14 @@ impl Outgoing {
                 Poll::Ready(Ok(count))
             }
             Left::Chunk(left) => {
-                let count = ready!(self.poll_data(cx, within(left, bytes), false))?;
+                let count = ready!(self.lane.poll_data(cx, within(left, bytes), false))?;
                 self.left = match left - count as u64 {
                     0 => Left::ChunkEnd(2),
                     left => Left::Chunk(left),
                 };
                 Poll::Ready(Ok(count))
             }
-            Left::Raw => self.poll_data(cx, bytes, false),
+            Left::Raw => self.lane.poll_data(cx, bytes, false),
             Left::Trailers => Poll::Ready(self.take_trailers(bytes)),
             Left::Nothing => Poll::Ready(Err(invalid("bytes behind the end of a message"))),
             Left::Size(_) | Left::SizeEnd(_) | Left::ChunkEnd(_) => {
@@ -319,39 +332,20 @@ impl Outgoing {
             return Ok(bytes.len());
         };
         self.left = Left::Nothing;
-        if end == 2 {
-            let ended = self.send.send_data(Payload::of(&[]), true);
-            ended.map_err(broken)?;
-        } else {
-            let text = Bytes::copy_from_slice(&self.trailers[..end]);
-            let trailers = read_fields(&text, 0);
-            let trailers = trailers.ok_or_else(|| invalid("trailers are not valid"))?;
-            self.send.send_trailers(trailers.headers).map_err(broken)?;
+        match end {
+            2 => self.lane.end()?,
+            _ => self.lane.trailers(&self.trailers[..end])?,
         }
         Ok(end - had)
     }
+}
 
-    /// Hands over as much as flow control and the bound on what waits allow.
-    fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-        last: bool,
-    ) -> Poll<io::Result<usize>> {
-        if self.send.capacity() < bytes.len() {
-            self.send.reserve_capacity(bytes.len());
-        }
-        while self.send.capacity() == 0 {
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(reset())),
-            }
-        }
-        let count = self.send.capacity().min(bytes.len());
-        let ends = last && count == bytes.len();
-        let sent = self.send.send_data(Payload::of(&bytes[..count]), ends);
-        Poll::Ready(sent.map(|()| count).map_err(broken))
+fn left(shape: Shape, length: u64) -> Left {
+    match shape {
+        Shape::None => Left::Nothing,
+        Shape::Length => Left::Length(length),
+        Shape::Chunked => Left::Size(0),
+        Shape::Raw => Left::Raw,
     }
 }
 

@@ -17,12 +17,13 @@ podkit_foundation::params! {
         h2_stream_window: Size { default: Some("256Ki"), bounds: Some((1 << 10, 1 << 30)) },
         /// The same for all bodies of a connection together: what a client can make us hold.
         h2_connection_window: Size { default: Some("1Mi"), bounds: Some((64 << 10, 1 << 30)) },
-        /// Bytes of one answer that wait for a slow client at most.
+        /// Bytes of a connection's answers that wait for a slow client at most.
         h2_send_buffer: Size { default: Some("64Ki"), bounds: Some((16 << 10, 1 << 30)) },
         /// Frames a second that carry nothing (PING, SETTINGS, PRIORITY, RST_STREAM, empty DATA, and WINDOW_UPDATE for
-        /// what was never sent), on average over ten seconds; more is answered with ENHANCE_YOUR_CALM.
+        /// what was never sent), and requests that are broken off for what the client did, on average over ten seconds; more is
+        /// answered with ENHANCE_YOUR_CALM.
         ///
-        /// Against rapid reset (CVE-2023-44487) and floods of PING and SETTINGS. A browser that leaves a page resets all
+        /// Against rapid reset (CVE-2023-44487, CVE-2025-8671) and floods of PING and SETTINGS. A browser that leaves a page resets all
         /// of its streams at once, hence the ten seconds.
         h2_max_control_frames: u32 { default: Some("100"), bounds: Some((1, 1_000_000)) },
     }

@@ -1,9 +1,8 @@
-//! HTTP/2 (RFC 9113), by the h2 crate: frames, HPACK, flow control. What is ours is everything that a proxy must be strict
-//! about.
+//! HTTP/2 (RFC 9113): to clients by a state of our own, on slices and lent buffers; to upstreams by the h2 crate.
 //!
 //! ```text
-//!  client ─ Io ─ h2 ─┬─ Stream ═ HTTP/1.1 ═ Conn ─ Proxy ─ Wire ═ HTTP/1.1 ═ Exchange ─┬─ h2 ─ Io ─ upstream
-//!          flood     ├─ Stream ═ …                                                    ├─ …
+//!  client ─ Session ─┬─ Stream ═ HTTP/1.1 ═ Conn ─ Proxy ─ Wire ═ HTTP/1.1 ═ Exchange ─┬─ h2 ─ Io ─ upstream
+//!           flood    ├─ Stream ═ …                                                    ├─ …
 //! ```
 //!
 //! **A stream is a connection of HTTP/1.1 that carries one request.** So a request is parsed, bounded, paced, limited,
@@ -15,12 +14,13 @@
 mod exchange;
 mod flood;
 mod halves;
+mod hpack;
 mod io;
 mod limits;
 mod request;
 mod serve;
+mod session;
 mod stream;
-mod trailers;
 
 pub use exchange::Exchange;
 pub(crate) use flood::PREFACE;
@@ -28,6 +28,8 @@ pub(crate) use halves::Payload;
 pub(crate) use io::Io;
 pub use limits::Http2Limits;
 pub(crate) use serve::{End, Open, serve};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use session::fuzz;
 pub(crate) use stream::Stream;
 
 /// The application protocols (ALPN) of a server of HTTP/2 and HTTP/1.

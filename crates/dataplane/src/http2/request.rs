@@ -1,16 +1,8 @@
-//! A request of HTTP/2 as the HTTP/1.1 that the rest of the data plane reads (no I/O).
-//!
-//! What is written here is parsed again by [`crate::http::head`], with all its checks: the bounds, Host, Content-Length, the
-//! target. Here is what only HTTP/2 can get wrong (RFC 9113 section 8): a field that would end a line, one that is about a
-//! connection, a Host that names another server than `:authority`, white space that one reader trims and another keeps. Such a
-//! request is malformed, and its stream is reset.
+//! What messages of HTTP/1.1 and HTTP/2 have in common (no I/O).
 
-use aws_lc_rs::rand;
-use base64::Engine as _;
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::{self, HeaderName};
-use http::request::Parts;
-use http::{HeaderMap, Method, Uri};
 
 use crate::net::Buf;
 
@@ -39,122 +31,6 @@ pub(super) fn is_about_connection(name: &HeaderName) -> bool {
         || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
-/// Writes the head of a request. `ends`: no body and no trailers follow it.
-pub(super) fn put_request_head(
-    out: &mut Buf,
-    parts: &Parts,
-    ends: bool,
-) -> Result<Shape, Malformed> {
-    if parts.method == Method::CONNECT {
-        return put_connect(out, parts);
-    }
-    let scheme = parts.uri.scheme_str().unwrap_or("http");
-    if !matches!(scheme, "http" | "https") {
-        return Err(Malformed(":scheme is neither http nor https"));
-    }
-    let shape = match (parts.headers.contains_key(header::CONTENT_LENGTH), ends) {
-        (_, true) => Shape::None,
-        (true, false) => Shape::Length,
-        (false, false) => Shape::Chunked,
-    };
-    put_line(out, parts.method.as_str(), &parts.uri)?;
-    put_host(out, &parts.uri, &parts.headers)?;
-    put_fields(out, &parts.headers)?;
-    if shape == Shape::Chunked {
-        out.put(b"transfer-encoding: chunked\r\n");
-    }
-    out.put(b"\r\n");
-    Ok(shape)
-}
-
-/// CONNECT, which is refused where heads are read; with `:protocol` websocket (RFC 8441) it is the GET that asks an
-/// HTTP/1.1 server for the same.
-fn put_connect(out: &mut Buf, parts: &Parts) -> Result<Shape, Malformed> {
-    let protocol = parts.extensions.get::<h2::ext::Protocol>();
-    if protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
-        let authority = parts.uri.authority().map_or("", |found| found.as_str());
-        out.put(b"CONNECT ");
-        out.put(if authority.is_empty() { "-" } else { authority }.as_bytes());
-        out.put(b" HTTP/1.1\r\nhost: ");
-        out.put(authority.as_bytes());
-        out.put(b"\r\n\r\n");
-        return Ok(Shape::Raw);
-    }
-    put_line(out, "GET", &parts.uri)?;
-    put_host(out, &parts.uri, &parts.headers)?;
-    put_fields(out, &parts.headers)?;
-    let mut key = [0; 16];
-    rand::fill(&mut key).map_err(|_| Malformed("no random bytes for a WebSocket's key"))?;
-    let key = base64::engine::general_purpose::STANDARD.encode(key);
-    out.put(b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: ");
-    out.put(key.as_bytes());
-    out.put(b"\r\n\r\n");
-    Ok(Shape::Raw)
-}
-
-fn put_line(out: &mut Buf, method: &str, uri: &Uri) -> Result<(), Malformed> {
-    let target = uri.path_and_query().map_or("/", |found| found.as_str());
-    if !target.bytes().all(|byte| matches!(byte, b'!'..=b'~')) {
-        return Err(Malformed(":path is not valid"));
-    }
-    // What is neither a path nor an asterisk could be read as a target of another form.
-    if !target.starts_with('/') && target != "*" {
-        return Err(Malformed(":path does not start with a slash"));
-    }
-    out.put(method.as_bytes());
-    out.put(b" ");
-    out.put(target.as_bytes());
-    out.put(b" HTTP/1.1\r\n");
-    Ok(())
-}
-
-/// `:authority`, or the Host fields when there is none; both must agree (RFC 9113 section 8.3.1).
-fn put_host(out: &mut Buf, uri: &Uri, headers: &HeaderMap) -> Result<(), Malformed> {
-    let Some(authority) = uri.authority() else {
-        for host in headers.get_all(header::HOST) {
-            put_field(out, b"host", host.as_bytes())?;
-        }
-        return Ok(());
-    };
-    let authority = authority.as_str().as_bytes();
-    let agrees = |host: &http::HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority);
-    if !headers.get_all(header::HOST).iter().all(agrees) {
-        return Err(Malformed("Host names another server than :authority"));
-    }
-    put_field(out, b"host", authority)
-}
-
-fn put_fields(out: &mut Buf, headers: &HeaderMap) -> Result<(), Malformed> {
-    for (name, value) in headers {
-        if *name == header::HOST || *name == header::COOKIE || name == "sec-websocket-key" {
-            continue;
-        }
-        if is_about_connection(name) {
-            return Err(Malformed("a field that is about a connection of HTTP/1.1"));
-        }
-        if *name == header::TE && value != "trailers" {
-            return Err(Malformed("TE other than trailers"));
-        }
-        put_field(out, name.as_str().as_bytes(), value.as_bytes())?;
-    }
-    put_cookies(out, headers)
-}
-
-/// One Cookie field out of the crumbs that HTTP/2 allows (RFC 9113 section 8.2.3).
-fn put_cookies(out: &mut Buf, headers: &HeaderMap) -> Result<(), Malformed> {
-    let mut begun = false;
-    for crumb in headers.get_all(header::COOKIE) {
-        check_value(crumb.as_bytes())?;
-        out.put(if begun { b"; " } else { b"cookie: " });
-        out.put(crumb.as_bytes());
-        begun = true;
-    }
-    if begun {
-        out.put(b"\r\n");
-    }
-    Ok(())
-}
-
 pub(super) fn put_field(out: &mut Buf, name: &[u8], value: &[u8]) -> Result<(), Malformed> {
     check_value(value)?;
     out.put(name);
@@ -165,7 +41,7 @@ pub(super) fn put_field(out: &mut Buf, name: &[u8], value: &[u8]) -> Result<(), 
 }
 
 /// RFC 9113 section 8.2.1.
-fn check_value(value: &[u8]) -> Result<(), Malformed> {
+pub(super) fn check_value(value: &[u8]) -> Result<(), Malformed> {
     if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
         return Err(Malformed("a field's value holds CR, LF or NUL"));
     }
@@ -224,6 +100,3 @@ pub(super) fn read_fields(text: &Bytes, start: usize) -> Option<Told> {
 
 /// More than most messages have.
 const USUAL_FIELDS: usize = 16;
-
-#[cfg(test)]
-mod tests;

@@ -1,27 +1,20 @@
 //! A client's connection of HTTP/2.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2::Reason;
-use h2::server::{Builder, Connection};
 use tokio::time::Instant;
 
 use super::flood::{Flood, PREFACE};
-use super::halves::Payload;
-use super::io::Io;
 use super::limits::{CONTROL_BURST_SECONDS, Http2Limits};
+use super::session::{HEADER_BYTES, MAX_FRAME, Reason, Session, Shared, Step};
 use super::stream::Stream;
-use super::trailers::Malformed;
 use crate::http::HttpLimits;
 use crate::net::{Buf, NEWCOMER, Timer, Transport, Worker};
-
-/// Streams that a client reset before they were looked at, at most (CVE-2023-44487); h2's own default.
-const UNSEEN_RESETS: usize = 20;
 
 /// How long what is left to be said on a connection may take, once it was told to end.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -54,15 +47,8 @@ pub(crate) enum End {
     Flood,
 }
 
-/// What happens next on a connection.
-enum Event {
-    Stream(Stream, Open),
-    /// A request that can't be taken.
-    Malformed(&'static str),
-    End(End),
-}
-
-/// Serves `io` to its end: `start` is called for each stream. `first`: bytes that were read already.
+/// Serves `io` to its end: `start` is called for each stream, `malformed` for each request that can't be taken. `first`: bytes that
+/// were read already.
 ///
 /// When the process drains the client gets GOAWAY in two steps (RFC 9113 section 6.8): no request that is on its way is lost.
 pub(crate) async fn serve<T: Transport + Unpin>(
@@ -71,83 +57,45 @@ pub(crate) async fn serve<T: Transport + Unpin>(
     worker: &Rc<Worker>,
     limits: &Http2Limits,
     http: &HttpLimits,
-    mut start: impl FnMut(Stream, Open),
-    mut malformed: impl FnMut(&'static str),
+    start: impl FnMut(Stream, Open),
+    malformed: impl FnMut(&'static str),
 ) -> End {
     let timer = worker.clock.timer();
-    let flooded = Rc::new(Cell::new(false));
-    let burst = u64::from(limits.h2_max_control_frames) * CONTROL_BURST_SECONDS;
-    let flood = Flood::new(
+    timer.arm_for(http.head_timeout);
+    let mut flood = Flood::new(
         PREFACE.len(),
-        burst,
+        u64::from(limits.h2_max_control_frames) * CONTROL_BURST_SECONDS,
         limits.control_refill(),
         Instant::now(),
     );
-    let malformed_trailers = flood.malformed();
-    let io = Io::new(io, first, Some(flood), Rc::clone(&flooded));
-    let connection = match handshake(io, &flooded, &timer, worker, limits, http).await {
-        Ok(connection) => connection,
-        Err(end) => return end,
-    };
-    timer.disarm();
+    let first = first.filter(|first| !first.is_empty());
+    let flooded = first
+        .as_ref()
+        .is_some_and(|first| !flood.take(first.filled(), Instant::now));
     let mut life = Life {
-        connection,
+        io,
+        session: Rc::new(RefCell::new(Session::new(limits, http.head_bytes()))),
+        held: first,
+        looked: false,
+        paused: false,
+        flood,
+        flooded,
         timer,
         worker: Rc::clone(worker),
         idle_timeout: http.idle_timeout,
         open: Rc::default(),
-        flooded,
-        malformed_trailers,
-        stage: Stage::Busy,
+        stage: Stage::Greeting,
+        start,
+        malformed,
     };
-    loop {
-        match life.next().await {
-            Event::Stream(stream, open) => start(stream, open),
-            Event::Malformed(why) => malformed(why),
-            Event::End(end) => return end,
-        }
-    }
-}
-
-async fn handshake<T: Transport + Unpin>(
-    io: Io<T>,
-    flooded: &Cell<bool>,
-    timer: &Timer,
-    worker: &Worker,
-    limits: &Http2Limits,
-    http: &HttpLimits,
-) -> Result<Connection<Io<T>, Payload>, End> {
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(limits.stream_window())
-        .initial_connection_window_size(limits.connection_window())
-        .max_concurrent_streams(limits.h2_max_streams)
-        .max_header_list_size(u32::try_from(http.head_bytes()).unwrap_or(u32::MAX))
-        .max_send_buffer_size(limits.send_buffer())
-        .max_pending_accept_reset_streams(UNSEEN_RESETS)
-        .enable_connect_protocol();
-    let mut shake = pin!(builder.handshake(io));
-    timer.arm_for(http.head_timeout);
-    poll_fn(|cx| match shake.as_mut().poll(cx) {
-        Poll::Ready(result) => Poll::Ready(result.map_err(|_| End::Closed)),
-        // Together with the preface already: there is no connection yet that could say why it ends.
-        Poll::Pending if flooded.get() => Poll::Ready(Err(End::Flood)),
-        Poll::Pending => {
-            if worker.draining() {
-                timer.shorten(NEWCOMER);
-            }
-            match timer.expired(cx) {
-                true => Poll::Ready(Err(End::Closed)),
-                false => Poll::Pending,
-            }
-        }
-    })
-    .await
+    poll_fn(|cx| life.poll(cx)).await
 }
 
 /// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// The client's preface did not come yet; the timer says until when it must.
+    Greeting,
     /// Streams are open, or may be.
     Busy,
     /// None is; the timer says for how long that may be.
@@ -158,65 +106,175 @@ enum Stage {
     Ending(End),
 }
 
-struct Life<T> {
-    connection: Connection<Io<T>, Payload>,
+struct Life<T, S, M> {
+    io: T,
+    session: Shared,
+    /// Read, and not a whole frame.
+    held: Option<Buf>,
+    /// What is held was looked at.
+    looked: bool,
+    /// Nothing was read, since too much waits to be sent.
+    paused: bool,
+    flood: Flood,
+    flooded: bool,
     timer: Timer,
     worker: Rc<Worker>,
     idle_timeout: Duration,
     open: Rc<Cell<usize>>,
-    flooded: Rc<Cell<bool>>,
-    malformed_trailers: Malformed,
     stage: Stage,
+    start: S,
+    malformed: M,
 }
 
-impl<T: Transport + Unpin> Life<T> {
-    async fn next(&mut self) -> Event {
-        poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(accepted) = self.connection.poll_accept(cx) {
-                    return Poll::Ready(match accepted {
-                        Some(Ok((request, respond))) => {
-                            let open = Open::count(&self.open);
-                            match Stream::new(request, respond, &self.malformed_trailers) {
-                                Ok(stream) => Event::Stream(stream, open),
-                                Err(malformed) => Event::Malformed(malformed.0),
-                            }
-                        }
-                        Some(Err(error)) if error.is_io() || error.is_remote() => {
-                            Event::End(End::Closed)
-                        }
-                        Some(Err(_)) => Event::End(End::Protocol),
-                        None => Event::End(match self.stage {
-                            Stage::Ending(end) => end,
-                            _ => End::Closed,
-                        }),
-                    });
+impl<T, S, M> Drop for Life<T, S, M> {
+    fn drop(&mut self) {
+        self.session.borrow_mut().die();
+    }
+}
+
+impl<T: Transport + Unpin, S: FnMut(Stream, Open), M: FnMut(&'static str)> Life<T, S, M> {
+    /// A turn: one read, what it brought, and one write for all that the streams have to say.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.session.borrow_mut().set_task(cx.waker());
+        if !self.is_ending() && self.read(cx).is_err() {
+            return Poll::Ready(End::Closed);
+        }
+        loop {
+            if self.flooded && !self.is_ending() {
+                self.end(End::Flood, Reason::EnhanceYourCalm);
+            }
+            if self.worker.closing() && matches!(self.stage, Stage::Busy | Stage::Idle) {
+                self.session.borrow_mut().leave();
+                self.stage = Stage::Leaving;
+                self.timer.disarm();
+            }
+            if self.stage == Stage::Leaving && self.session.borrow().has_left() {
+                self.ending(End::Closed);
+            }
+            let Ok(all) = self.write(cx) else {
+                return Poll::Ready(self.ended());
+            };
+            if self.paused && !self.session.borrow().is_full() {
+                // It was not read, and nobody would say that there is something.
+                cx.waker().wake_by_ref();
+            }
+            if all && self.is_ending() && self.io.poll_close_write(cx).is_ready() {
+                return Poll::Ready(self.ended());
+            }
+            self.pace();
+            if !self.timer.expired(cx) {
+                return Poll::Pending;
+            }
+            match self.stage {
+                Stage::Ending(end) => return Poll::Ready(end),
+                Stage::Greeting => return Poll::Ready(End::Closed),
+                _ => self.end(End::Closed, Reason::NoError),
+            }
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Ending(_))
+    }
+
+    fn ended(&self) -> End {
+        match self.stage {
+            Stage::Ending(end) => end,
+            _ => End::Closed,
+        }
+    }
+
+    /// Reads once. Error: the connection is over.
+    fn read(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.held.is_some() && !self.looked {
+            self.take();
+        }
+        self.paused = self.session.borrow().is_full();
+        if self.flooded || self.is_ending() || self.paused {
+            return Ok(());
+        }
+        match self.io.poll_readable(cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(readable) => readable?,
+        }
+        let mut input = self.held.take().unwrap_or_else(Buf::small);
+        input.reserve_for(HEADER_BYTES + MAX_FRAME);
+        let had = input.len();
+        let read = self.io.poll_read(cx, &mut input);
+        self.flooded = !self.flood.take(&input.filled()[had..], Instant::now);
+        self.held = Some(input).filter(|input| !input.is_empty());
+        match read {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(_)) => {}
+        }
+        if !self.flooded {
+            self.take();
+            // There may be more; the streams come first.
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
+    }
+
+    /// Looks at what is held.
+    fn take(&mut self) {
+        let Some(mut input) = self.held.take() else {
+            return;
+        };
+        loop {
+            let step = self.session.borrow_mut().take(&mut input);
+            match step {
+                Step::More => break,
+                Step::Born(born) => {
+                    let open = Open::count(&self.open);
+                    (self.start)(Stream::new(&self.session, born), open);
                 }
-                if self.flooded.get() && !matches!(self.stage, Stage::Ending(_)) {
-                    self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    self.ending(End::Flood);
-                    continue;
-                }
-                if self.worker.closing() && matches!(self.stage, Stage::Busy | Stage::Idle) {
-                    self.connection.graceful_shutdown();
-                    self.stage = Stage::Leaving;
-                    self.timer.disarm();
-                    continue;
-                }
-                self.pace();
-                if !self.timer.expired(cx) {
-                    return Poll::Pending;
-                }
-                match self.stage {
-                    Stage::Ending(end) => return Poll::Ready(Event::End(end)),
-                    _ => {
-                        self.connection.abrupt_shutdown(Reason::NO_ERROR);
-                        self.ending(End::Closed);
-                    }
+                Step::Malformed(why) => (self.malformed)(why),
+                Step::Fatal(reason) => {
+                    self.end(End::Protocol, reason);
+                    return;
                 }
             }
-        })
-        .await
+        }
+        let faults = self.session.borrow_mut().take_faults();
+        self.flooded |= !self.flood.faults(faults, Instant::now);
+        if self.stage == Stage::Greeting && self.session.borrow().is_open() {
+            self.stage = Stage::Busy;
+            self.timer.disarm();
+        }
+        self.looked = true;
+        self.held = Some(input).filter(|input| !input.is_empty());
+    }
+
+    /// Sends what there is. True when all of it is with the kernel.
+    fn write(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let session = &mut *self.session.borrow_mut();
+        let mut sent = 0;
+        while let Some(bytes) = session.to_send() {
+            match self.io.poll_write(cx, &[IoSlice::new(bytes)]) {
+                Poll::Pending => break,
+                Poll::Ready(count) => {
+                    let count = count?;
+                    session.sent(count);
+                    sent += count;
+                }
+            }
+        }
+        if sent > 0 {
+            self.flood.sent(sent);
+            session.pass_on();
+        }
+        match self.io.poll_flush(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(flushed) => flushed.map(|()| session.to_send().is_none()),
+        }
+    }
+
+    /// Says why, and serves nothing any more.
+    fn end(&mut self, end: End, reason: Reason) {
+        self.session.borrow_mut().end(reason);
+        self.ending(end);
     }
 
     fn ending(&mut self, end: End) {
@@ -228,6 +286,7 @@ impl<T: Transport + Unpin> Life<T> {
     fn pace(&mut self) {
         let quiet = self.open.get() == 0;
         match self.stage {
+            Stage::Greeting if self.worker.draining() => self.timer.shorten(NEWCOMER),
             Stage::Busy if quiet => {
                 self.stage = Stage::Idle;
                 self.timer.arm_for(self.idle_timeout);

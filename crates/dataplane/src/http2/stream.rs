@@ -3,33 +3,26 @@
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-
-use super::halves::{Incoming, Outgoing, Payload, broken, invalid};
-use super::request::{Malformed, Shape, put_request_head, read_fields};
-use super::trailers;
+use super::halves::{CHUNK_ROOM, Outgoing, invalid};
+use super::request::Shape;
+use super::session::{Born, Handle, Reason, Shared};
 use crate::net::{Buf, Transport};
 
 /// One stream: reads as the request, takes the answer.
 pub(crate) struct Stream {
     /// What was not read of the request's head.
     head: Option<Buf>,
-    incoming: Incoming,
+    answer: Outgoing<Handle>,
+    shape: Shape,
     /// It says that its body is empty but has not ended: nothing is read of it before it has, so that nothing malformed is forwarded.
     unended: bool,
-    answer: Answer,
+    /// All of the request was read.
+    is_read: bool,
+    /// The answer's final head was sent.
+    begun: bool,
+    /// What came of a head.
+    partial: Vec<u8>,
     to_head: bool,
-    /// It asked for a WebSocket.
-    tunnel: bool,
-}
-
-enum Answer {
-    /// No final head yet; what came of one.
-    Head(SendResponse<Payload>, Vec<u8>),
-    Body(Outgoing),
 }
 
 impl std::fmt::Debug for Stream {
@@ -41,132 +34,164 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// A stream out of what h2 accepted. One that is malformed is reset, and the reason given.
-    pub(super) fn new(
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Payload>,
-        trailers: &trailers::Malformed,
-    ) -> Result<Self, Malformed> {
-        let (parts, recv) = request.into_parts();
-        let mut head = Buf::small();
-        match put_request_head(&mut head, &parts, recv.is_end_stream()) {
-            Ok(shape) => Ok(Self {
-                head: Some(head),
-                incoming: Incoming::new(recv, shape).unless(trailers),
-                unended: shape == Shape::Length && says_empty(&parts.headers),
-                answer: Answer::Head(respond, Vec::new()),
-                to_head: parts.method == Method::HEAD,
-                tunnel: shape == Shape::Raw,
-            }),
-            Err(malformed) => {
-                respond.send_reset(Reason::PROTOCOL_ERROR);
-                Err(malformed)
-            }
+    pub(super) fn new(session: &Shared, born: Born) -> Self {
+        Self {
+            head: Some(born.head),
+            answer: Outgoing::new(Handle::new(session, born.at), Shape::None, 0),
+            shape: born.shape,
+            unended: born.unended,
+            is_read: born.shape == Shape::None,
+            begun: false,
+            partial: Vec::new(),
+            to_head: born.to_head,
         }
     }
 
-    /// Ready when what was said of an empty body has proved true; h2 holds the body against its length.
+    /// It asked for a WebSocket.
+    fn is_tunnel(&self) -> bool {
+        self.shape == Shape::Raw
+    }
+
+    fn is_answered(&self) -> bool {
+        self.begun && self.answer.is_done()
+    }
+
+    fn handle(&mut self) -> &mut Handle {
+        &mut self.answer.lane
+    }
+
+    /// Ready when what was said of an empty body has proved true; bytes of one break the stream off.
     fn poll_unended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.unended {
-            ready!(self.incoming.poll_ready(cx))?;
+            ready!(self.handle().poll_ready(cx))?;
             self.unended = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn is_answered(&self) -> bool {
-        matches!(&self.answer, Answer::Body(body) if body.is_done())
-    }
-
-    /// Ready when the client has given the stream up.
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        match &mut self.answer {
-            Answer::Head(respond, _) => match ready!(respond.poll_reset(cx)) {
-                Ok(reason) => Poll::Ready(broken(reason.into())),
-                Err(error) => Poll::Ready(broken(error)),
-            },
-            Answer::Body(body) => body.poll_reset(cx),
+    /// Reads of the body. 0 is the end.
+    fn poll_body(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
+        ready!(self.handle().poll_ready(cx))?;
+        let before = into.len();
+        let chunked = self.shape == Shape::Chunked;
+        if chunked && into.spare().len() <= CHUNK_ROOM {
+            into.reserve(2 * CHUNK_ROOM);
         }
+        let room = into.spare().len() - if chunked { CHUNK_ROOM } else { 0 };
+        let count = self.handle().unread().min(room);
+        if count > 0 {
+            if chunked {
+                into.put_hex(count as u64);
+                into.put(b"\r\n");
+            }
+            self.handle().read(count, into);
+            if chunked {
+                into.put(b"\r\n");
+            }
+        }
+        // Often all of a short body is here already.
+        if self.handle().unread() == 0 && self.handle().is_ended() {
+            self.is_read = true;
+            if chunked {
+                into.put(b"0\r\n");
+                if let Some(trailers) = self.handle().take_trailers() {
+                    into.put(&trailers);
+                }
+                into.put(b"\r\n");
+            }
+        }
+        Poll::Ready(Ok(into.len() - before))
     }
 
     /// Takes the start of `bytes`.
     fn poll_take(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let (respond, partial) = match &mut self.answer {
-            Answer::Body(body) => return body.poll_write(cx, bytes),
-            Answer::Head(respond, partial) => (respond, partial),
-        };
-        let had = partial.len();
-        // Nearly always all of it comes at once.
-        let (text, len) = match (had, memchr::memmem::find(bytes, b"\r\n\r\n")) {
-            (0, Some(at)) => (Bytes::copy_from_slice(&bytes[..at + 4]), at + 4),
-            _ => {
-                partial.extend_from_slice(bytes);
-                let Some(at) = memchr::memmem::find(partial, b"\r\n\r\n") else {
-                    return Poll::Ready(Ok(bytes.len()));
-                };
-                let text = Bytes::copy_from_slice(&partial[..at + 4]);
-                partial.clear();
-                (text, at + 4 - had)
-            }
-        };
-        if let Some(body) = send_head(respond, &text, self.to_head, self.tunnel)? {
-            self.answer = Answer::Body(body);
+        if self.begun {
+            return self.answer.poll_write(cx, bytes);
         }
-        Poll::Ready(Ok(len))
-    }
-}
-
-/// `Content-Length: 0`.
-fn says_empty(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    length.is_some_and(|digits| digits.as_bytes().iter().all(|digit| *digit == b'0'))
-}
-
-/// Sends a head that we wrote. None after an interim one.
-fn send_head(
-    respond: &mut SendResponse<Payload>,
-    text: &Bytes,
-    to_head: bool,
-    tunnel: bool,
-) -> io::Result<Option<Outgoing>> {
-    // HTTP/1.1 200 …
-    let code = text
-        .get(9..12)
-        .and_then(|code| StatusCode::from_bytes(code).ok());
-    let fields = memchr::memchr(b'\n', text).and_then(|end| read_fields(text, end + 1));
-    let (Some(status), Some(told)) = (code, fields) else {
-        return Err(invalid("an answer's head can't be said in HTTP/2"));
-    };
-    let code = status.as_u16();
-    let switches = code == 101 && tunnel;
-    let (shape, length) = match (switches, to_head || matches!(code, 204 | 304)) {
-        (true, _) => (Shape::Raw, 0),
-        (_, true) => (Shape::None, 0),
-        _ if told.chunked => (Shape::Chunked, 0),
-        _ if told.length == 0 => (Shape::None, 0),
-        _ => (Shape::Length, told.length),
-    };
-    let mut head = Response::new(());
-    *head.headers_mut() = told.headers;
-    *head.status_mut() = status;
-    if switches {
-        head.headers_mut().remove("sec-websocket-accept");
-        *head.status_mut() = StatusCode::OK;
-    }
-    if code < 200 && !switches {
-        return match code {
-            // Nothing else is spoken on this stream.
-            101 => Err(invalid("an answer changes to another protocol")),
-            _ => respond
-                .send_informational(head)
-                .map(|()| None)
-                .map_err(broken),
+        ready!(self.handle().poll_room(cx))?;
+        let had = self.partial.len();
+        // Nearly always all of it comes at once.
+        if had == 0
+            && let Some(at) = memchr::memmem::find(bytes, b"\r\n\r\n")
+        {
+            self.send_head(&bytes[..at + 4])?;
+            return Poll::Ready(Ok(at + 4));
+        }
+        self.partial.extend_from_slice(bytes);
+        let Some(at) = memchr::memmem::find(&self.partial, b"\r\n\r\n") else {
+            return Poll::Ready(Ok(bytes.len()));
         };
+        let text = std::mem::take(&mut self.partial);
+        self.send_head(&text[..at + 4])?;
+        Poll::Ready(Ok(at + 4 - had))
     }
-    let send = respond
-        .send_response(head, shape == Shape::None)
-        .map_err(broken)?;
-    Ok(Some(Outgoing::new(send, shape, length)))
+
+    /// Sends a head that we wrote.
+    fn send_head(&mut self, text: &[u8]) -> io::Result<()> {
+        let wrong = || invalid("an answer's head can't be said in HTTP/2");
+        // HTTP/1.1 200 …
+        let code = text
+            .get(9..12)
+            .filter(|code| code.iter().all(u8::is_ascii_digit));
+        let code = code.ok_or_else(wrong)?;
+        let number = code
+            .iter()
+            .fold(0, |so_far, digit| so_far * 10 + u16::from(digit - b'0'));
+        let line = memchr::memchr(b'\n', text).ok_or_else(wrong)?;
+        let lines = &text[line + 1..];
+        let switches = number == 101 && self.is_tunnel();
+        if number < 200 && !switches {
+            // Nothing else is spoken on this stream.
+            if number == 101 {
+                return Err(invalid("an answer changes to another protocol"));
+            }
+            return self.handle().head(code, lines, false, b"");
+        }
+        if switches {
+            self.handle()
+                .head(b"200", lines, false, b"sec-websocket-accept")?;
+            return self.begin(Shape::Raw, 0);
+        }
+        let (shape, length) = match self.to_head || matches!(number, 204 | 304) {
+            true => (Shape::None, 0),
+            false => framing(lines).ok_or_else(wrong)?,
+        };
+        self.handle().head(code, lines, shape == Shape::None, b"")?;
+        self.begin(shape, length)
+    }
+
+    fn begin(&mut self, shape: Shape, length: u64) -> io::Result<()> {
+        self.begun = true;
+        self.answer.begin(shape, length);
+        Ok(())
+    }
+}
+
+/// How the body behind these field lines is framed, and its length.
+fn framing(lines: &[u8]) -> Option<(Shape, u64)> {
+    let mut length = 0;
+    for line in lines.split(|byte| *byte == b'\n') {
+        // Most are known not to be one of the two by their first byte.
+        match line.first() {
+            Some(b't' | b'T') if is_field(line, b"transfer-encoding:") => {
+                return Some((Shape::Chunked, 0));
+            }
+            Some(b'c' | b'C') if is_field(line, b"content-length:") => {
+                let digits = line[b"content-length:".len()..].trim_ascii();
+                length = std::str::from_utf8(digits).ok()?.parse().ok()?;
+            }
+            _ => {}
+        }
+    }
+    Some(match length {
+        0 => (Shape::None, 0),
+        _ => (Shape::Length, length),
+    })
+}
+
+fn is_field(line: &[u8], name: &[u8]) -> bool {
+    line.get(..name.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(name))
 }
 
 impl Transport for Stream {
@@ -175,38 +200,41 @@ impl Transport for Stream {
         if self.head.is_some() || self.is_answered() {
             return Poll::Ready(Ok(()));
         }
-        if !self.incoming.is_done() {
-            return self.incoming.poll_ready(cx);
+        if !self.is_read {
+            return self.handle().poll_ready(cx);
         }
-        if self.tunnel {
+        if self.is_tunnel() {
             return Poll::Ready(Ok(()));
         }
         // All was asked; what can still come is that the client changes its mind.
-        self.poll_reset(cx).map(Err)
+        self.handle().poll_reset(cx).map(Err)
     }
 
     /// The request; then the end, once it is answered: each stream carries one.
     fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Buf) -> Poll<io::Result<usize>> {
         ready!(self.poll_unended(cx))?;
-        if let Some(head) = &mut self.head {
-            let count = head.len().min(into.spare().len());
+        if let Some(mut head) = self.head.take() {
+            let count = head.len();
+            if into.is_empty() {
+                *into = head;
+                return Poll::Ready(Ok(count));
+            }
+            let count = count.min(into.spare().len());
             into.put(&head.filled()[..count]);
             head.consume(count);
-            if head.is_empty() {
-                self.head = None;
-            }
+            self.head = Some(head).filter(|head| !head.is_empty());
             return Poll::Ready(Ok(count));
         }
         if self.is_answered() {
             return Poll::Ready(Ok(0));
         }
-        if !self.incoming.is_done() {
-            return self.incoming.poll_read(cx, into);
+        if !self.is_read {
+            return self.poll_body(cx, into);
         }
-        if self.tunnel {
+        if self.is_tunnel() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_reset(cx).map(Err)
+        self.handle().poll_reset(cx).map(Err)
     }
 
     fn poll_write(
@@ -237,24 +265,20 @@ impl Transport for Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// After an early answer the client is told that the rest of its request is not wanted (NO_ERROR, RFC 9113 section 8.1).
-    /// h2 does so when the stream is dropped, behind what is still to be sent; a reset by us would take that with it.
+    /// After an early answer the client is told that the rest of its request is not wanted when the stream is dropped.
     fn poll_close_write(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.answer {
-            Answer::Head(respond, _) => respond.send_reset(Reason::INTERNAL_ERROR),
-            Answer::Body(body) => body.end_tunnel()?,
+        match self.begun {
+            true => self.answer.end_tunnel()?,
+            false => self.handle().reset(Reason::Internal),
         }
         Poll::Ready(Ok(()))
     }
 
     fn abort(&mut self) {
-        let reason = match self.incoming.is_malformed() {
-            true => Reason::PROTOCOL_ERROR,
-            false => Reason::INTERNAL_ERROR,
+        let reason = match self.handle().is_malformed() {
+            true => Reason::Protocol,
+            false => Reason::Internal,
         };
-        match &mut self.answer {
-            Answer::Head(respond, _) => respond.send_reset(reason),
-            Answer::Body(body) => body.reset(reason),
-        }
+        self.handle().reset(reason);
     }
 }

@@ -35,7 +35,7 @@ pub(crate) mod memory;
 
 pub use accept::{Accepted, Acceptor, Guard, Serve, accept};
 pub use buffer::Buf;
-pub(crate) use buffer::SMALL_BYTES;
+pub(crate) use buffer::{LARGE_BYTES, SMALL_BYTES};
 pub use by_address::ListenerLimits;
 pub use clock::{Clock, Timer};
 pub use cores::default_workers;

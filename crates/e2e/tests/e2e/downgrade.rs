@@ -300,6 +300,9 @@ fn refused() -> Vec<Shape> {
         request(b"GET", b"/ HTTP/1.1\r\nhost: evil\r\n\r\n", &[]),
         request(b"GET", b"/ HTTP/1.1", &[]),
         request(b"GET", b"/a\tb", &[]),
+        // As in HTTP/1.1: one reader cuts a fragment, another keeps it.
+        request(b"GET", b"/#f", &[]),
+        request(b"GET", b"/a?b#/../hidden", &[]),
         request(b"GET", b"hidden", &[]),
         request(b"GET", b"http://evil/", &[]),
         request(b"GET", b"/\x7f", &[]),
@@ -324,6 +327,10 @@ fn forwarded() -> Vec<(Shape, &'static [&'static str])> {
         (get(&[(b"host", b"h")]), &[r"GET / HTTP/1.1\r\nhost: h\r\n"]),
         (get(&[(b"host", b"H")]), &[r"host: h\r\n"]),
         (get(&[(b"te", b"trailers")]), &[]),
+        (
+            request(b"GET", b"/<a>`{b}|^?<c>`", &[]),
+            &[r"GET /<a>`{b}|^?<c>` HTTP/1.1\r\n"],
+        ),
         (
             get(&[(b"cookie", b"a=1"), (b"cookie", b"b=2")]),
             &[r"cookie: a=1; b=2\r\n"],

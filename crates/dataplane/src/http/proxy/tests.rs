@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
+mod http2;
 mod smuggling;
 mod staged;
 
@@ -40,6 +41,7 @@ struct Rig {
     variables: Vec<(&'static str, &'static str)>,
     trusted: bool,
     fields: &'static str,
+    scheme: &'static str,
     stages: fn() -> Stages,
 }
 
@@ -51,6 +53,7 @@ impl Rig {
             variables: Vec::new(),
             trusted: false,
             fields: "",
+            scheme: "https",
             stages: Stages::none,
         }
     }
@@ -104,7 +107,7 @@ impl Rig {
             let settings = ProxySettings {
                 limits: self.params(),
                 http2: self.params(),
-                scheme: "https",
+                scheme: self.scheme,
                 port: Some(8443),
             };
             let forward = ForwardSettings {

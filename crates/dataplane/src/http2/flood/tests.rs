@@ -46,6 +46,16 @@ fn what_carries_nothing_is_paid_for() {
 }
 
 #[test]
+fn streams_that_the_peer_makes_us_break_off_are_paid_for() {
+    let (mut flood, now) = (follow(3), Instant::now());
+    assert!(flood.faults(0, || now));
+    assert!(flood.faults(2, || now) && flood.take(&frame(PING, 0, 8), || now));
+    assert!(!flood.faults(1, || now));
+    let later = now + Duration::from_millis(250);
+    assert!(flood.faults(2, || later) && !flood.faults(1, || later));
+}
+
+#[test]
 fn what_carries_something_is_free() {
     for (kind, flags, len) in [
         (HEADERS, 0, 10),
