@@ -51,9 +51,7 @@ pub(crate) const COMMANDS: &[&str] = &[
 ];
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
-pub(crate) const NOT_YET: &[&str] = &[
-    "redis", "broker", "split", "metrics", "collect", "health", "cache",
-];
+pub(crate) const NOT_YET: &[&str] = &["broker", "split", "metrics", "collect", "health", "cache"];
 
 #[cfg(test)]
 mod tests {
