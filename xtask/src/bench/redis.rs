@@ -23,7 +23,7 @@ const SHARDS: [usize; 2] = [1, 4];
 /// Clients of redis-benchmark.
 const CLIENTS: usize = 50;
 /// What shortens the way of a single command.
-const BUSY: &str = "--busy-poll=200us";
+const BUSY: &str = "--busy-poll=1ms";
 /// Clients for the resident memory.
 const MANY_CLIENTS: usize = 1000;
 
