@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, fstatfs, mkdirat, open, openat, openat2, readlinkat};
+use rustix::io::Errno;
 
 /// What is made when there is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,23 +20,31 @@ pub(super) enum Kind {
 
 /// Components that may have to be made, and links that may have to be followed, for one place.
 const LIMIT: usize = 128;
+/// Races with renames and mounts of others that one path may lose.
+const RACES_MAX: usize = 1000;
 
 /// Opens (`O_PATH`) what is at `path` inside `root`; its last link is followed.
 pub(super) fn find(root: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
         path
     };
-    Ok(openat2(
-        root,
-        path,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )?)
+    inside(root, path, OFlags::PATH | OFlags::CLOEXEC)
+}
+
+/// Opens what is at `path` with `root` as its `/`. The kernel gives up (EAGAIN, openat2(2)) on a path with `..` when anybody on the
+/// machine has renamed or mounted something meanwhile: then it is asked again.
+fn inside(root: impl AsFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut tries = 0;
+    loop {
+        match openat2(&root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) if tries < RACES_MAX => tries += 1,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// The root of this process.
@@ -49,9 +58,8 @@ pub(super) fn root() -> io::Result<OwnedFd> {
 
 /// Opens what is at `path` inside `root` for reading, without waiting for anybody.
 pub(super) fn read(root: impl AsFd, path: &str) -> io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    Ok(openat2(root, path, flags, Mode::empty(), resolve)?)
+    inside(root, Path::new(path), flags)
 }
 
 /// A directory right below `root`, made when absent, and by no link.
