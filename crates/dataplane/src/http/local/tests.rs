@@ -248,7 +248,7 @@ fn draining_closes_idle_connections_and_says_so_on_others() {
             lifecycle.advance(Phase::Draining);
             let begin = tokio::time::Instant::now();
             if on_its_way {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::time::advance(Duration::from_millis(300)).await;
                 end.put(request).await;
             }
             let text = String::from_utf8(end.get_all().await).unwrap();

@@ -26,13 +26,15 @@ enum Do {
     /// Reads until what came ends so.
     Read(&'static str),
     Write(&'static str),
-    /// Waits so many milliseconds.
-    Pause(u64),
+    /// What is written next comes apart from what was written before.
+    Apart,
+    /// Says no more, until the proxy has hung up.
+    Hold,
     /// Ends its side and reads on.
     End,
 }
 
-use Do::{Pause, Read, Write};
+use Do::{Apart, Hold, Read, Write};
 
 /// One connection after another; each is closed when its script is over.
 struct Rig {
@@ -76,8 +78,10 @@ impl Rig {
         self,
         client: impl FnOnce(End) -> F,
     ) -> (Vec<String>, HttpMetrics) {
+        // The clock stands still while there is something to do, and goes on to the next deadline when there isn't.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .start_paused(true)
             .build()
             .unwrap();
         runtime.block_on(LocalSet::new().run_until(async {
@@ -132,8 +136,8 @@ impl Rig {
                 .await
                 .unwrap()
                 .unwrap();
-            // What was sent last may still be on its way.
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            // What was sent last is there; the upstream has to have its turn to read it.
+            turns().await;
             let got = got.take();
             let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
             (got.into_iter().map(text).collect(), metrics.clone())
@@ -162,6 +166,13 @@ fn without_dates(text: &str) -> String {
         .collect()
 }
 
+/// Lets all others do what they can, the sockets looked at in between.
+async fn turns() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn play(listener: UnixListener, script: Vec<Vec<Do>>, got: Rc<RefCell<Vec<Vec<u8>>>>) {
     for steps in script {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -179,7 +190,8 @@ async fn play(listener: UnixListener, script: Vec<Vec<Do>>, got: Rc<RefCell<Vec<
                 }
                 // The proxy may be gone already, which the test finds out.
                 Do::Write(text) => drop(stream.write_all(text.as_bytes()).await),
-                Do::Pause(millis) => tokio::time::sleep(Duration::from_millis(millis)).await,
+                Apart => turns().await,
+                Hold => while read_into(&mut stream, &got, index, &mut Vec::new()).await > 0 {},
                 Do::End => {
                     stream.shutdown().await.unwrap();
                     while read_into(&mut stream, &got, index, &mut Vec::new()).await > 0 {}
@@ -303,7 +315,7 @@ fn sequence() -> (Rig, &'static str, String, String) {
         ),
         Read("\r\n\r\n"),
         Write("HTTP/1.0 200 OK\r\n\r\nuntil "),
-        Pause(1),
+        Apart,
         Write("close"),
     ]]);
     let got = format!(
@@ -443,12 +455,12 @@ fn an_upstream_that_is_not_there_is_503_and_the_connection_goes_on() {
 
 #[test]
 fn silence_of_either_side_ends() {
-    let (answer, _) = Rig::new(&[&[Read("\r\n\r\n"), Pause(500)]])
+    let (answer, _) = Rig::new(&[&[Read("\r\n\r\n"), Hold]])
         .with("PODKIT_RESPONSE_TIMEOUT", "100ms")
         .answers(GET);
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
     let silent = |input: &'static str, variable, expected: &'static str| {
-        let rig = Rig::new(&[&[Read("\r\n\r\n"), Pause(500)]]).with(variable, "100ms");
+        let rig = Rig::new(&[&[Read("\r\n\r\n"), Hold]]).with(variable, "100ms");
         rig.run(|mut end| async move {
             end.put(input.as_bytes()).await;
             let answer = String::from_utf8(end.get_all().await).unwrap();
@@ -468,10 +480,10 @@ fn a_body_that_drips_is_cut() {
     rig.run(|mut end| async move {
         end.put(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n")
             .await;
-        let begin = std::time::Instant::now();
+        let begin = tokio::time::Instant::now();
         for _ in 0..50 {
             end.put(b"x").await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::advance(Duration::from_millis(20)).await;
         }
         let answer = String::from_utf8(end.get_all().await).unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -495,11 +507,13 @@ fn a_stream_each_way_may_be_silent() {
     rig.run(|mut end| async move {
         end.put(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
             .await;
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert!(!end.get_until(b"2\r\nhi\r\n").await.is_empty());
+        tokio::time::advance(Duration::from_millis(400)).await;
+        turns().await;
         end.put(b"0\r\n\r\n").await;
         end.end().await;
         let answer = String::from_utf8(end.get_all().await).unwrap();
-        assert!(answer.ends_with("2\r\nhi\r\n0\r\n\r\n"), "{answer}");
+        assert_eq!(answer, "0\r\n\r\n");
     });
 }
 
@@ -519,7 +533,7 @@ fn an_answer_may_come_before_the_body_has_gone() {
     let rig = Rig::new(&[&[
         Read("\r\n\r\n"),
         Write("HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno"),
-        Pause(20),
+        Hold,
     ]]);
     rig.run(|mut end| async move {
         end.put(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000\r\n\r\n").await;
