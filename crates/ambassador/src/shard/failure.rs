@@ -36,7 +36,7 @@ podkit_foundation::choices! {
 podkit_foundation::params! {
     /// What is done about shards that are away.
     pub(super) struct FailureParams {
-        /// What becomes of the keys of a shard that is away; rehash with a --twemproxy whose pool has auto_eject_hosts.
+        /// What becomes of the keys of a shard that is away. Has to be said with a --twemproxy whose pool has auto_eject_hosts.
         ///
         /// `fail-fast`: their commands get an error at once. `spare`: a server of --spare takes the shard's place, empty; the shard comes back with what it had, and
         /// what the spare was told is dropped. `rehash`, for caches: the other shards have them. THE SHARD IS EMPTIED (FLUSHALL) before it serves again, so
@@ -65,8 +65,11 @@ impl FailureParams {
         let mut params = Self::from_values(values)?;
         let wrong = |field: &str, why: String| Failure::from(ParamError::new(field, why));
         if let Some(ejection) = ejection {
+            // Not guessed: whoever moves over must not find a server emptied by a line that emptied nothing before.
             if !given(values, "on_failure") {
-                params.on_failure = OnFailure::Rehash;
+                let why = "is required, as the pool of --twemproxy has auto_eject_hosts: true; expected rehash, for a cache (as there, but a server is emptied by \
+                           FLUSHALL before it serves again), or fail-fast or spare";
+                return Err(wrong("on_failure", why.to_owned()));
             }
             if !given(values, "probe_failures") {
                 params.probe_failures = ejection.failures;

@@ -161,25 +161,23 @@ fn what_would_do_nothing_is_refused() {
 }
 
 #[test]
-fn a_pool_of_twemproxy_that_ejects_is_one_that_rehashes() {
+fn a_pool_of_twemproxy_that_ejects_says_when_but_not_that_servers_are_emptied() {
     let ejection = || {
         Some(Ejection {
             failures: 4,
             retry: Duration::from_secs(30),
         })
     };
-    let taken = params(&[], ejection()).unwrap();
-    assert_eq!(taken.on_failure, OnFailure::Rehash);
+    let refused = params(&[], ejection()).unwrap_err().to_string();
+    assert!(refused.contains("FLUSHALL"), "{refused}");
+    let rehash = ("on_failure", "rehash");
+    let taken = params(&[rehash], ejection()).unwrap();
     assert_eq!(
         (taken.probe_failures, taken.min_out),
         (4, Duration::from_secs(30))
     );
-    let given = params(&[("min_out", "1s")], ejection()).unwrap();
+    let given = params(&[rehash, ("min_out", "1s")], ejection()).unwrap();
     assert_eq!(given.min_out, Duration::from_secs(1));
-    assert_eq!(
-        params(&[("on_failure", "fail-fast")], ejection())
-            .unwrap()
-            .on_failure,
-        OnFailure::FailFast
-    );
+    let fast = params(&[("on_failure", "fail-fast")], ejection()).unwrap();
+    assert_eq!(fast.on_failure, OnFailure::FailFast);
 }

@@ -39,9 +39,14 @@ use super::{COMMANDS, HOT, OUT, OUTAGES, REFUSED, RELOADS};
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
-    let failures = FailureParams::checked(values, params.ejection()?)?;
+    let (is_redis, ejection) = (params.protocol == Protocol::Redis, params.ejection()?);
+    if !is_redis && ejection.is_some() {
+        let why = "has auto_eject_hosts: true, which is for redis: true only: set it to false, and keys of a shard that is away get errors";
+        return Err(ParamError::new("twemproxy", why).into());
+    }
+    let failures = FailureParams::checked(values, ejection)?;
     let mut hot = HotParams::from_values(values)?;
-    if params.protocol != Protocol::Redis {
+    if !is_redis {
         hot.hot_keys = 0;
     }
     let hot = Hot::new(&hot);
@@ -56,11 +61,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     if tls.upstream_http2 {
         let why = "means nothing to shards";
         return Err(ParamError::new("upstream_http2", why).into());
-    }
-    let is_redis = params.protocol == Protocol::Redis;
-    if !is_redis && failures.on_failure != OnFailure::FailFast {
-        let why = "has auto_eject_hosts: true, which is for redis: true only: set it to false, and keys of a shard that is away get errors";
-        return Err(ParamError::new("twemproxy", why).into());
     }
     // A file may name shards with TLS later.
     let may_come = is_redis && params.shards_file.is_some() && tls.upstream_ca.is_some();
