@@ -1,7 +1,7 @@
 //! `podkit redis` and real sentinels: the primary is killed, or stopped, while clients write and read.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
@@ -45,25 +45,47 @@ fn is_primary(addr: SocketAddr) -> bool {
     role.is_some_and(|role| role.starts_with("[master"))
 }
 
-/// How many SET a server did.
-fn sets(addr: SocketAddr) -> i64 {
-    let stats = Client::connect(addr).line("info commandstats");
-    let line = stats
-        .lines()
-        .find_map(|line| line.strip_prefix("cmdstat_set:calls="));
-    let calls = line.and_then(|line| line.split(',').next());
-    calls.map_or(0, |calls| calls.parse().expect("a number"))
+/// How many SET a server did as the primary; None: it is one no more, or can't be asked just now.
+fn sets(addr: SocketAddr) -> Option<i64> {
+    let mut client = Client::connect(addr);
+    for words in [
+        &["MULTI"][..],
+        &["ROLE"],
+        &["INFO", "commandstats"],
+        &["EXEC"],
+    ] {
+        client.send(words);
+    }
+    // Both of one moment: as a replica it counts what it repeats.
+    let reply = (0..4).map_while(|_| client.reply()).nth(3)?.to_string();
+    let stats = reply.strip_prefix("[[master")?;
+    let calls = stats.split("cmdstat_set:calls=").nth(1);
+    Some(calls.map_or(0, |calls| {
+        let number = calls.split(',').next().unwrap_or_default();
+        number.parse().expect("a number")
+    }))
 }
 
 /// When and how each write ended.
 type Writes = Vec<(Instant, Result<(), String>)>;
 
-fn write(listen: SocketAddr, ends: &AtomicBool) -> Writes {
+/// Returns when so many writes more were acknowledged.
+fn wait_for(more: usize, acknowledged: &AtomicUsize) {
+    let enough = acknowledged.load(Ordering::SeqCst) + more;
+    until("writes are acknowledged", || {
+        (acknowledged.load(Ordering::SeqCst) >= enough).then_some(())
+    });
+}
+
+fn write(listen: SocketAddr, ends: &AtomicBool, acknowledged: &AtomicUsize) -> Writes {
     let (mut client, mut all) = (Client::connect(listen), Vec::new());
     while !ends.load(Ordering::SeqCst) {
         let reply = client.line(&format!("set w{} x", all.len()));
         let ended = match reply.as_str() {
-            "OK" => Ok(()),
+            "OK" => {
+                acknowledged.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            }
             other => Err(other.to_owned()),
         };
         all.push((Instant::now(), ended));
@@ -131,26 +153,32 @@ fn round(signal: Signal) -> Figures {
     );
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let module = Module::start("redis", &args, &[]);
-    let ends = AtomicBool::new(false);
+    // SETs that the former primary did, as far as it was seen.
+    let mut done = 0;
+    let (ends, acknowledged) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (switched, writes, (reads, read_errors)) = scope(|scope| {
-        let writes = scope.spawn(|| write(listen, &ends));
+        let writes = scope.spawn(|| write(listen, &ends, &acknowledged));
         let reads = scope.spawn(|| read(listen, &ends));
-        std::thread::sleep(Duration::from_millis(700));
+        wait_for(500, &acknowledged);
         primary.server.process.signal(signal);
-        let began = Instant::now();
-        let switched = loop {
-            if replicas.iter().any(|one| is_primary(one.addr)) {
-                break Some(Instant::now());
-            }
-            if began.elapsed() > Duration::from_secs(30) {
-                break None;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        std::thread::sleep(Duration::from_millis(700));
+        until("another is the primary", || {
+            let mut all = replicas.iter();
+            all.any(|one| is_primary(one.addr)).then_some(())
+        });
+        let switched = Instant::now();
+        wait_for(500, &acknowledged);
         if signal == Signal::STOP {
             primary.server.process.signal(Signal::CONT);
-            std::thread::sleep(Duration::from_millis(700));
+            until("the former primary is a replica", || {
+                match sets(primary.addr) {
+                    Some(count) => {
+                        done = count;
+                        None
+                    }
+                    None => (!is_primary(primary.addr)).then_some(()),
+                }
+            });
+            wait_for(500, &acknowledged);
         }
         ends.store(true, Ordering::SeqCst);
         fn join<T>(handle: ScopedJoinHandle<'_, T>) -> T {
@@ -158,7 +186,6 @@ fn round(signal: Signal) -> Figures {
         }
         (switched, join(writes), join(reads))
     });
-    let switched = switched.expect("a failover");
     let new = replicas
         .iter()
         .find(|one| is_primary(one.addr))
@@ -203,7 +230,7 @@ fn round(signal: Signal) -> Figures {
     }
     if signal == Signal::STOP {
         let uncertain = i64::try_from(figures.uncertain).expect("few");
-        figures.demoted = (sets(primary.addr) - before - uncertain).max(0);
+        figures.demoted = (done - before - uncertain).max(0);
     }
     figures
 }

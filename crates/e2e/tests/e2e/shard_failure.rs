@@ -198,7 +198,13 @@ fn shards_by_tls_are_verified_and_probed_so_too() {
     assert_eq!(client.line("multi"), "OK");
     assert_eq!(client.line("incr n"), "QUEUED");
     assert_eq!(client.line("exec"), "[:1]");
-    std::thread::sleep(Duration::from_millis(500));
+    // Probes speak TLS as well: the server sees their PINGs, and the shard stays.
+    until("the shard was asked three times", || {
+        let stats = client.line("info commandstats");
+        let calls = stats.split("cmdstat_ping:calls=").nth(1)?;
+        let calls: u32 = calls.split(',').next()?.parse().ok()?;
+        (calls >= 3).then_some(())
+    });
     assert_eq!(module.metric("podkit_shard_out{shard=\"s0\"}"), Some(0.0));
     let (_module, mut client) = start(&other);
     let line = client.line("get a");
