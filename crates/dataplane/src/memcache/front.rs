@@ -2,8 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::io::{self};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -13,17 +12,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::command::{Command, Commands, Found, Kind};
 use super::join::{Same, Values};
 use super::lane::{Node, Want};
-use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
-use crate::resp::{Join, Joins, Merge, Outbox, RespLimits, Ticket};
+use crate::net::{Accepted, Guard, Serve, Worker};
+use crate::resp::near::{MOST_UNREAD, MOST_WAITING, Near};
+use crate::resp::{Join, Joins, Merge, RespLimits, Ticket};
 
-/// Commands of one client without a reply before no more are read from it.
-const MOST_WAITING: usize = 4096;
-/// Bytes that a client has not taken before no more are read from it.
-const MOST_UNREAD: usize = 256 * 1024;
-/// With fewer bytes ready, and more to come, a client is written to only after the other servers have been looked at.
-const SOON_BYTES: usize = 16 * 1024;
-/// A read of so many bytes is one of many: the next gets a large buffer.
-const BUSY_BYTES: usize = 16 * 1024;
 /// As memcached reads keys in base64.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -81,21 +73,17 @@ impl<R: Router> Serve for Front<R> {
         if socket.watch().is_err() {
             return;
         }
+        let silence = self.limits.client_timeout;
         let mut client = Client {
             front: self,
-            socket,
-            timer: worker.clock.timer(),
+            near: Near::new(socket, worker.clock.timer(), silence),
             worker,
-            outbox: Rc::default(),
-            input: None,
-            busy: false,
             scan: Commands::default(),
-            waited: false,
             ending: false,
             _guard: guard,
         };
         let ended = poll_fn(|cx| client.turn(cx)).await;
-        client.outbox.close();
+        client.near.outbox.close();
         if let Err(error) = ended
             && error.kind() == io::ErrorKind::Other
         {
@@ -107,16 +95,9 @@ impl<R: Router> Serve for Front<R> {
 /// A connection of a client.
 struct Client<R> {
     front: Rc<Front<R>>,
-    socket: Socket,
+    near: Near,
     worker: Rc<Worker>,
-    timer: Timer,
-    outbox: Rc<Outbox>,
-    /// What was read and not understood yet.
-    input: Option<Buf>,
-    busy: bool,
     scan: Commands,
-    /// What is ready waits for more, until the sockets have been looked at.
-    waited: bool,
     /// It is closed when all is answered.
     ending: bool,
     _guard: Guard,
@@ -125,49 +106,52 @@ struct Client<R> {
 impl<R: Router> Client<R> {
     /// Ready when the client is gone, or has been told all.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.outbox.watch(cx);
-        if self.may_wait(cx) {
+        self.near.outbox.watch(cx);
+        if self.near.may_wait(cx) {
             return Poll::Pending;
         }
         loop {
-            let flushed = self.flush(cx)?;
-            if self.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
+            let flushed = self.near.flush(cx)?;
+            if self.near.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
                 let why = "it does not take its replies (--max-reply-size)";
                 return Poll::Ready(Err(io::Error::other(why)));
             }
-            let waiting = self.outbox.waiting();
+            let waiting = self.near.outbox.waiting();
             if self.ending {
                 return match waiting == 0 && flushed {
                     true => Poll::Ready(Ok(())),
                     false => Poll::Pending,
                 };
             }
-            if waiting >= MOST_WAITING || self.outbox.bytes() >= MOST_UNREAD {
+            if waiting >= MOST_WAITING || self.near.outbox.bytes() >= MOST_UNREAD {
                 return Poll::Pending;
             }
             // What is there first; then what comes.
-            if self.input.is_some() {
+            if self.near.input.is_some() {
                 if !self.take(cx) {
                     return Poll::Pending;
                 }
-                if self.ending || self.outbox.bytes() > 0 {
+                if self.ending || self.near.outbox.bytes() > 0 {
                     continue;
                 }
-                if self.outbox.waiting() >= MOST_WAITING {
+                if self.near.outbox.waiting() >= MOST_WAITING {
                     return Poll::Pending;
                 }
             }
-            if self.worker.draining() && self.outbox.waiting() == 0 && self.input.is_none() {
+            if self.worker.draining()
+                && self.near.outbox.waiting() == 0
+                && self.near.input.is_none()
+            {
                 return Poll::Ready(Ok(()));
             }
-            match self.read(cx) {
+            match self.near.read(cx) {
                 // It sends no more, and may still read.
                 Poll::Ready(Ok(0)) => self.ending = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 // Armed only where silence is bounded; it also tells that the process drains.
                 Poll::Pending => {
-                    return match self.timer.expired(cx) {
+                    return match self.near.is_over(cx) {
                         true => {
                             let why = "it was silent (--client-timeout)";
                             Poll::Ready(Err(io::Error::other(why)))
@@ -179,85 +163,24 @@ impl<R: Router> Client<R> {
         }
     }
 
-    /// A part of the replies is ready, and the others may be here in a moment: one write instead of several. Once; then what is
-    /// there is written.
-    fn may_wait(&mut self, cx: &mut Context<'_>) -> bool {
-        let bytes = self.outbox.bytes();
-        let partly = bytes > 0 && bytes < SOON_BYTES && self.outbox.waiting() > 0;
-        self.waited = partly && !self.waited;
-        if self.waited {
-            // Wakes this task after the sockets have been looked at.
-            let yielded = pin!(tokio::task::yield_now());
-            return yielded.poll(cx).is_pending();
-        }
-        false
-    }
-
-    /// Writes what is ready; true when nothing is left.
-    fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let socket = &mut self.socket;
-        self.outbox.with(|out| {
-            while let Some(buf) = out {
-                match socket.poll_write(cx, &[IoSlice::new(buf.filled())]) {
-                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(Ok(count)) => buf.consume(count),
-                    Poll::Ready(Err(error)) => return Err(error),
-                    Poll::Pending => return Ok(false),
-                }
-                if buf.is_empty() {
-                    *out = None;
-                }
-            }
-            Ok(true)
-        })
-    }
-
-    /// Reads more of the input. 0 is the end.
-    fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match self.socket.poll_readable(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(result) => result?,
-        }
-        let fresh = || match self.busy {
-            true => Buf::large(),
-            false => Buf::small(),
-        };
-        let buf = self.input.get_or_insert_with(fresh);
-        // A value that is larger than the buffer: it grows with what has come.
-        let room = if buf.len() > BUSY_BYTES { buf.len() } else { 1 };
-        buf.reserve(room);
-        let read = self.socket.poll_read(cx, buf);
-        if buf.is_empty() {
-            self.input = None;
-        }
-        if let Poll::Ready(Ok(count)) = read {
-            self.busy = count >= BUSY_BYTES;
-            let silence = self.front.limits.client_timeout;
-            if !silence.is_zero() {
-                self.timer.arm_for(silence);
-            }
-        }
-        read
-    }
-
     /// Takes the commands that are there. False when the way of one is full.
     fn take(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(mut buf) = self.input.take() else {
+        let Some(mut buf) = self.near.input.take() else {
             return true;
         };
         let most = usize::try_from(self.front.limits.max_command_size.0).unwrap_or(usize::MAX);
         let (mut taken, mut goes) = (0, true);
-        while !self.ending && self.outbox.waiting() < MOST_WAITING {
+        while !self.ending && self.near.outbox.waiting() < MOST_WAITING {
             let bytes = &buf.filled()[taken..];
             match self.scan.next(bytes, most) {
                 Found::Nothing => break,
                 Found::Skip(length) => taken += length,
                 Found::Answer(length, line) => {
-                    self.outbox.answer(line);
+                    self.near.outbox.answer(line);
                     taken += length;
                 }
                 Found::End(line) => {
-                    self.outbox.answer(line);
+                    self.near.outbox.answer(line);
                     self.ending = true;
                 }
                 Found::Command(command) if command.kind == Kind::Quit => self.ending = true,
@@ -274,7 +197,7 @@ impl<R: Router> Client<R> {
         if !self.ending {
             buf.consume(taken);
             if !buf.is_empty() {
-                self.input = Some(buf);
+                self.near.input = Some(buf);
             }
         }
         goes
@@ -301,7 +224,7 @@ impl<R: Router> Client<R> {
                 Some(Err(_)) | None => router.place(word(1)),
             },
             Kind::Noop => {
-                self.outbox.answer(b"MN\r\n");
+                self.near.outbox.answer(b"MN\r\n");
                 return true;
             }
             Kind::All if several => return self.all(bytes, command, cx),
@@ -326,7 +249,7 @@ impl<R: Router> Client<R> {
             match node.lane().knows_meta(cx) {
                 Some(true) => {}
                 Some(false) => {
-                    self.outbox.answer(b"ERROR\r\n");
+                    self.near.outbox.answer(b"ERROR\r\n");
                     return true;
                 }
                 None => return false,
@@ -337,7 +260,7 @@ impl<R: Router> Client<R> {
             (false, true) => Want::Quiet,
             (false, false) => Want::All,
         };
-        let ticket = self.outbox.ticket();
+        let ticket = self.near.outbox.ticket();
         match said(bytes, command) {
             None => node.lane().send(&[&bytes[..command.length]], want, ticket),
             Some(parts) => node.lane().send(&parts, want, ticket),
@@ -349,7 +272,7 @@ impl<R: Router> Client<R> {
         self.front.router.refused();
         let name = String::from_utf8_lossy(name);
         let line = format!("SERVER_ERROR '{name}' {why}\r\n");
-        self.outbox.answer(line.as_bytes());
+        self.near.outbox.answer(line.as_bytes());
         true
     }
 
@@ -378,7 +301,7 @@ impl<R: Router> Client<R> {
             return false;
         }
         if let [node] = nodes.as_slice() {
-            let ticket = self.outbox.ticket();
+            let ticket = self.near.outbox.ticket();
             node.lane().send(&[&parts[0].1, b"\r\n"], Want::All, ticket);
             return true;
         }
@@ -413,7 +336,7 @@ impl<R: Router> Client<R> {
     fn tickets(&self, joins: Box<dyn Joins>, parts: usize) -> impl Iterator<Item = Ticket> {
         let count = u32::try_from(parts).unwrap_or(u32::MAX);
         let join = Join::new(Merge::By(joins), parts);
-        self.outbox.tickets(join, count)
+        self.near.outbox.tickets(join, count)
     }
 }
 

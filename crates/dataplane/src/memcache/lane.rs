@@ -6,26 +6,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::reply::{Replies, Until};
-use crate::net::{Buf, Transport};
+use crate::net::Buf;
+use crate::resp::stream::{self, Outgoing, Rest};
 use crate::resp::{Busy, Silence, Ticket, Waits};
 use crate::upstream::{Pool, Wire};
-
-/// Bytes that wait to be sent before clients have to wait with theirs.
-const MOST_BYTES: usize = 4 << 20;
-/// Commands without a reply before clients have to wait with theirs.
-const MOST_WAITING: usize = 64 * 1024;
-/// Room that is kept when all was sent.
-const KEPT_BYTES: usize = 256 * 1024;
-/// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A server, as one worker sees it.
 #[derive(Debug)]
@@ -73,18 +61,12 @@ pub(super) struct Lane {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Commands, of which the first `written` bytes were sent.
-    out: Vec<u8>,
-    written: usize,
-    /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
-    before: u64,
+    out: Outgoing,
     waiting: VecDeque<Waiting>,
     task: Option<Waker>,
     /// Clients that wait for room.
     crowd: Vec<Waker>,
-    /// The last dial failed; not again before then.
-    failed: Option<(Instant, String)>,
-    pause: Duration,
+    rest: Rest,
     meta: Meta,
 }
 
@@ -135,29 +117,23 @@ impl State {
         }
     }
 
-    fn unsent(&self) -> usize {
-        self.out.len() - self.written
-    }
-
     fn send(&mut self, parts: &[&[u8]], want: Want, ticket: Option<Ticket>) {
-        let start = self.before + self.out.len() as u64;
+        let start = self.out.end();
         let waiting = Waiting {
             ticket,
             want,
             start,
         };
-        if let Some((until, why)) = &self.failed {
-            if Instant::now() < *until {
+        if self.rest.is_begun() {
+            if let Some(why) = self.rest.why() {
                 return waiting.fail(&error(why));
             }
-            self.failed = None;
+            self.rest.end();
         }
-        let idle = self.unsent() == 0;
-        parts
-            .iter()
-            .for_each(|part| self.out.extend_from_slice(part));
+        let idle = self.out.unsent() == 0;
+        parts.iter().for_each(|part| self.out.put(part));
         if want == Want::Quiet {
-            self.out.extend_from_slice(b"mn\r\n");
+            self.out.put(b"mn\r\n");
         }
         self.waiting.push_back(waiting);
         // Whoever carries it is awake while something waits to be sent.
@@ -171,7 +147,7 @@ impl Lane {
     /// There is room for another command. Otherwise the task of `cx` is woken when there is.
     pub(super) fn has_room(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state.borrow_mut();
-        let full = state.unsent() >= MOST_BYTES || state.waiting.len() >= MOST_WAITING;
+        let full = state.out.is_full(state.waiting.len());
         if full {
             state.crowd.push(cx.waker().clone());
         }
@@ -182,11 +158,10 @@ impl Lane {
     /// task of `cx` is woken when it has answered.
     pub(super) fn knows_meta(&self, cx: &Context<'_>) -> Option<bool> {
         let state = &mut *self.state.borrow_mut();
-        let paused = state.failed.as_ref();
         match state.meta {
             Meta::Known(known) => return Some(known),
             // Nothing is sent to it.
-            _ if paused.is_some_and(|(until, _)| Instant::now() < *until) => return Some(true),
+            _ if state.rest.why().is_some() => return Some(true),
             Meta::Asked => {}
             Meta::Unknown => {
                 state.meta = Meta::Asked;
@@ -208,7 +183,7 @@ impl Lane {
         while poll_fn(|cx| self.poll_work(cx)).await {
             match self.pool.connect_alone(None).await {
                 Ok(wire) => {
-                    self.state.borrow_mut().pause = Duration::ZERO;
+                    self.state.borrow_mut().rest.forget();
                     let why = self.carry(wire).await;
                     self.lost(&why);
                 }
@@ -235,9 +210,10 @@ impl Lane {
         let mut busy = Busy::new(self.waits.busy_poll);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
-            let moved = self
-                .write(&mut wire, cx)
-                .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));
+            let moved = self.write(&mut wire, cx).and_then(|()| {
+                let hand_out = |buf: &mut Buf| self.hand_out(buf, &mut scan);
+                stream::read(&mut wire, &mut input, cx, hand_out)
+            });
             let heard = match moved {
                 Ok(heard) => heard,
                 Err(why) => return Poll::Ready(why),
@@ -252,8 +228,7 @@ impl Lane {
                     self.waits.patience.as_millis()
                 )),
                 false => {
-                    let state = self.state.borrow();
-                    busy.look_again(cx, state.before + state.written as u64, heard);
+                    busy.look_again(cx, self.state.borrow().out.sent(), heard);
                     Poll::Pending
                 }
             }
@@ -263,67 +238,14 @@ impl Lane {
 
     fn write(&self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
         let state = &mut *self.state.borrow_mut();
-        while state.written < state.out.len() {
-            match wire.poll_write(cx, &[IoSlice::new(&state.out[state.written..])]) {
-                Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
-                Poll::Ready(Ok(count)) => state.written += count,
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-                Poll::Pending => break,
-            }
-        }
-        if state.unsent() == 0 && state.written > 0 {
-            state.before += state.written as u64;
-            state.written = 0;
-            state.out.clear();
-            if state.out.capacity() > KEPT_BYTES {
-                state.out.shrink_to(KEPT_BYTES);
-            }
-        }
-        if !state.crowd.is_empty()
-            && state.unsent() < MOST_BYTES / 2
-            && state.waiting.len() < MOST_WAITING / 2
-        {
+        state.out.write(wire, cx)?;
+        if !state.crowd.is_empty() && state.out.has_room_again(state.waiting.len()) {
             state.crowd.drain(..).for_each(Waker::wake);
         }
         Ok(())
     }
 
-    /// Hands out the replies that are there. True when there were some.
-    fn read(
-        &self,
-        wire: &mut Wire,
-        input: &mut Option<Buf>,
-        scan: &mut Replies,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, String> {
-        let mut some = false;
-        loop {
-            match wire.poll_readable(cx) {
-                Poll::Pending => return Ok(some),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-            }
-            let buf = input.get_or_insert_with(Buf::large);
-            buf.reserve(1);
-            let read = wire.poll_read(cx, buf);
-            match read {
-                Poll::Pending => {}
-                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
-                Poll::Ready(Ok(_)) => {
-                    some = true;
-                    self.hand_out(buf, scan)?;
-                }
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-            }
-            if buf.is_empty() {
-                *input = None;
-            }
-            if read.is_pending() {
-                return Ok(some);
-            }
-        }
-    }
-
+    /// Hands out the replies that are there.
     fn hand_out(&self, buf: &mut Buf, scan: &mut Replies) -> Result<(), String> {
         let state = &mut *self.state.borrow_mut();
         let mut taken = 0;
@@ -363,7 +285,7 @@ impl Lane {
     /// The connection ended: what was sent gets an error, what was not is kept for the next one.
     fn lost(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
-        let sent = state.before + state.written as u64;
+        let sent = state.out.sent();
         let line = error(&format!(
             "the connection to {} ended before it replied ({why}): what the command does may have been done",
             self.name
@@ -383,12 +305,9 @@ impl Lane {
             answered += 1;
         }
         // From the first command of which nothing was sent.
-        let end = state.before + state.out.len() as u64;
-        let from = state.waiting.front().map_or(end, |first| first.start);
-        let skip = usize::try_from(from - state.before).unwrap_or(state.out.len());
-        state.out.drain(..skip);
-        state.before = from;
-        state.written = 0;
+        let first = state.waiting.front();
+        let from = first.map_or(state.out.end(), |first| first.start);
+        state.out.restart(from);
         if answered > 0 {
             let server = &*self.name;
             tracing::warn!(
@@ -403,19 +322,11 @@ impl Lane {
     /// It can't be dialled.
     fn unreachable(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
-        let why = format!("{} can't be reached: {why}", self.name);
-        state.pause = (state.pause * 2).clamp(PAUSE.0, PAUSE.1);
-        if state.failed.is_none() && state.pause == PAUSE.0 {
-            tracing::warn!("{why}");
-        }
-        let line = error(&why);
-        state.failed = Some((Instant::now() + state.pause, why));
+        let line = error(&state.rest.begin(&self.name, why));
         state
             .waiting
             .drain(..)
             .for_each(|waiting| waiting.fail(&line));
-        state.before += state.out.len() as u64;
-        state.written = 0;
         state.out.clear();
         state.meta = Meta::Unknown;
         state.crowd.drain(..).for_each(Waker::wake);

@@ -7,8 +7,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::io::{self};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,19 +17,10 @@ use podkit_foundation::params::Size;
 use super::commands::{Kind, Words, find};
 use super::join::Join;
 use super::lane::Greeting;
-use super::reply::Outbox;
+use super::near::{MOST_UNREAD, MOST_WAITING, Near};
 use super::route::{Place, Request, Router, Sender};
 use super::scan::{Bounds, Commands, Found, put_command};
-use crate::net::{Accepted, Buf, Guard, Serve, Socket, Timer, Transport, Worker};
-
-/// Commands of one client without a reply before no more are read from it.
-const MOST_WAITING: usize = 4096;
-/// Bytes that a client has not taken before no more are read from it.
-const MOST_UNREAD: usize = 256 * 1024;
-/// With fewer bytes ready, and more to come, a client is written to only after the other servers have been looked at.
-const SOON_BYTES: usize = 16 * 1024;
-/// A read of so many bytes is one of many: the next gets a large buffer.
-const BUSY_BYTES: usize = 16 * 1024;
+use crate::net::{Accepted, Guard, Serve, Worker};
 
 podkit_foundation::params! {
     /// What clients may do.
@@ -77,17 +67,13 @@ impl<R: Router> Serve for Front<R> {
         if socket.watch().is_err() {
             return;
         }
+        let silence = self.limits.client_timeout;
         let mut client = Client {
             front: self,
-            socket,
-            timer: worker.clock.timer(),
+            near: Near::new(socket, worker.clock.timer(), silence),
             worker,
-            outbox: Rc::default(),
-            input: None,
-            busy: false,
             scan: Commands::default(),
             special: false,
-            waited: false,
             ending: false,
             greeting: None,
             name: Vec::new(),
@@ -96,7 +82,7 @@ impl<R: Router> Serve for Front<R> {
             _guard: guard,
         };
         let ended = client.live().await;
-        client.outbox.close();
+        client.near.outbox.close();
         if let Err(error) = ended
             && error.kind() == io::ErrorKind::Other
         {
@@ -108,18 +94,11 @@ impl<R: Router> Serve for Front<R> {
 /// A connection of a client.
 pub(super) struct Client<R> {
     pub(super) front: Rc<Front<R>>,
-    pub(super) socket: Socket,
+    pub(super) near: Near,
     pub(super) worker: Rc<Worker>,
-    timer: Timer,
-    pub(super) outbox: Rc<Outbox>,
-    /// What was read and not understood yet.
-    pub(super) input: Option<Buf>,
-    busy: bool,
     pub(super) scan: Commands,
     /// The next command is one that has to be alone.
     special: bool,
-    /// What is ready waits for more, until the sockets have been looked at.
-    waited: bool,
     /// It is closed when all is answered.
     pub(super) ending: bool,
     /// What it has asked for, where that is not what the module says.
@@ -162,18 +141,18 @@ impl<R: Router> Client<R> {
     }
 
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Turn>> {
-        self.outbox.watch(cx);
-        if self.may_wait(cx) {
+        self.near.outbox.watch(cx);
+        if self.near.may_wait(cx) {
             return Poll::Pending;
         }
         loop {
-            let flushed = self.flush(cx)?;
-            if self.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
+            let flushed = self.near.flush(cx)?;
+            if self.near.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
                 return Poll::Ready(Err(io::Error::other(
                     "it does not take its replies (--max-reply-size)",
                 )));
             }
-            let waiting = self.outbox.waiting();
+            let waiting = self.near.outbox.waiting();
             if self.special && waiting == 0 {
                 self.special = false;
                 return Poll::Ready(Ok(Turn::Special));
@@ -184,31 +163,32 @@ impl<R: Router> Client<R> {
                     false => Poll::Pending,
                 };
             }
-            if self.special || waiting >= MOST_WAITING || self.outbox.bytes() >= MOST_UNREAD {
+            if self.special || waiting >= MOST_WAITING || self.near.outbox.bytes() >= MOST_UNREAD {
                 return Poll::Pending;
             }
             // What is there first; then what comes.
-            if self.input.is_some() {
+            if self.near.input.is_some() {
                 match self.take(cx) {
                     Outcome::Later => return Poll::Pending,
                     Outcome::Special => continue,
-                    Outcome::Sent if self.ending || self.outbox.bytes() > 0 => continue,
+                    Outcome::Sent if self.ending || self.near.outbox.bytes() > 0 => continue,
                     Outcome::Sent => {}
                 }
-                if self.outbox.waiting() >= MOST_WAITING {
+                if self.near.outbox.waiting() >= MOST_WAITING {
                     return Poll::Pending;
                 }
             }
-            if self.worker.draining() && waiting == 0 && self.input.is_none() {
+            if self.worker.draining() && waiting == 0 && self.near.input.is_none() {
                 return Poll::Ready(Ok(Turn::Over));
             }
-            match self.read(cx) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(Turn::Over)),
+            match self.near.read(cx) {
+                // It sends no more, and may still read.
+                Poll::Ready(Ok(0)) => self.ending = true,
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     // Armed only where silence is bounded; it also tells that the process drains.
-                    if self.timer.expired(cx) {
+                    if self.near.is_over(cx) {
                         return Poll::Ready(Err(io::Error::other(
                             "it was silent (--client-timeout)",
                         )));
@@ -219,70 +199,9 @@ impl<R: Router> Client<R> {
         }
     }
 
-    /// A part of the replies is ready, and the others may be here in a moment: one write instead of several. Once; then what is
-    /// there is written.
-    fn may_wait(&mut self, cx: &mut Context<'_>) -> bool {
-        let bytes = self.outbox.bytes();
-        let partly = bytes > 0 && bytes < SOON_BYTES && self.outbox.waiting() > 0;
-        self.waited = partly && !self.waited;
-        if self.waited {
-            // Wakes this task after the sockets have been looked at.
-            let yielded = pin!(tokio::task::yield_now());
-            return yielded.poll(cx).is_pending();
-        }
-        false
-    }
-
-    /// Writes what is ready; true when nothing is left.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let socket = &mut self.socket;
-        self.outbox.with(|out| {
-            while let Some(buf) = out {
-                match socket.poll_write(cx, &[IoSlice::new(buf.filled())]) {
-                    Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                    Poll::Ready(Ok(count)) => buf.consume(count),
-                    Poll::Ready(Err(error)) => return Err(error),
-                    Poll::Pending => return Ok(false),
-                }
-                if buf.is_empty() {
-                    *out = None;
-                }
-            }
-            Ok(true)
-        })
-    }
-
-    /// Reads more of the input. 0 is the end.
-    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        match self.socket.poll_readable(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(result) => result?,
-        }
-        let fresh = || match self.busy {
-            true => Buf::large(),
-            false => Buf::small(),
-        };
-        let buf = self.input.get_or_insert_with(fresh);
-        // A value that is larger than the buffer: it grows with what has come.
-        let room = if buf.len() > BUSY_BYTES { buf.len() } else { 1 };
-        buf.reserve(room);
-        let read = self.socket.poll_read(cx, buf);
-        if buf.is_empty() {
-            self.input = None;
-        }
-        if let Poll::Ready(Ok(count)) = read {
-            self.busy = count >= BUSY_BYTES;
-            let silence = self.front.limits.client_timeout;
-            if !silence.is_zero() {
-                self.timer.arm_for(silence);
-            }
-        }
-        read
-    }
-
     /// Takes the commands that are there.
     fn take(&mut self, cx: &mut Context<'_>) -> Outcome {
-        let Some(mut buf) = self.input.take() else {
+        let Some(mut buf) = self.near.input.take() else {
             return Outcome::Sent;
         };
         let bounds = self.front.bounds();
@@ -306,7 +225,7 @@ impl<R: Router> Client<R> {
                     continue;
                 }
                 Err(why) => {
-                    self.outbox.answer(format!("-{why}\r\n").as_bytes());
+                    self.near.outbox.answer(format!("-{why}\r\n").as_bytes());
                     self.ending = true;
                     taken = buf.len();
                     break Outcome::Sent;
@@ -325,13 +244,13 @@ impl<R: Router> Client<R> {
                     break other;
                 }
             }
-            if self.outbox.waiting() >= MOST_WAITING {
+            if self.near.outbox.waiting() >= MOST_WAITING {
                 break Outcome::Sent;
             }
         };
         buf.consume(taken);
         if !buf.is_empty() {
-            self.input = Some(buf);
+            self.near.input = Some(buf);
         }
         outcome
     }
@@ -346,7 +265,7 @@ impl<R: Router> Client<R> {
             if !command.takes(request.words.len()) {
                 let name = command.name;
                 let line = format!("-ERR wrong number of arguments for '{name}' command\r\n");
-                self.outbox.answer(line.as_bytes());
+                self.near.outbox.answer(line.as_bytes());
                 return Outcome::Sent;
             }
             if is_special(command.kind, &request) {
@@ -359,7 +278,7 @@ impl<R: Router> Client<R> {
             Place::Any => router.first(),
             Place::Own => {
                 let sender = Sender {
-                    outbox: &self.outbox,
+                    outbox: &self.near.outbox,
                     greeting: self.greeting.as_ref(),
                     note: &self.note,
                 };
@@ -371,7 +290,7 @@ impl<R: Router> Client<R> {
             }
             Place::Answer(reply) => {
                 router.taken(&request);
-                self.outbox.answer(&reply);
+                self.near.outbox.answer(&reply);
                 return Outcome::Sent;
             }
             Place::Split(parts, merge) => {
@@ -385,7 +304,7 @@ impl<R: Router> Client<R> {
                 router.taken(&request);
                 let join = Join::new(merge, parts.len());
                 let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
-                let tickets = self.outbox.tickets(join, count);
+                let tickets = self.near.outbox.tickets(join, count);
                 for ((part, lane), ticket) in parts.iter().zip(&lanes).zip(tickets) {
                     lane.send(&part.bytes, ticket);
                 }
@@ -397,7 +316,7 @@ impl<R: Router> Client<R> {
             return Outcome::Later;
         }
         router.taken(&request);
-        lane.send(request.bytes, self.outbox.ticket());
+        lane.send(request.bytes, self.near.outbox.ticket());
         Outcome::Sent
     }
 }

@@ -18,23 +18,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
+use super::stream::{self, Outgoing, Rest};
 use super::wait::{Busy, Silence, Waits};
 use crate::net::{Buf, Transport};
 use crate::upstream::{Pool, Wire};
-
-/// Bytes that wait to be sent before clients have to wait with theirs.
-const MOST_BYTES: usize = 4 << 20;
-/// Commands without a reply before clients have to wait with theirs.
-const MOST_WAITING: usize = 64 * 1024;
-/// Room that is kept when all was sent.
-const KEPT_BYTES: usize = 256 * 1024;
-/// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// A user's name (empty: the default one) and password.
 pub type Credentials = (Vec<u8>, Vec<u8>);
@@ -90,20 +80,14 @@ pub struct Lane {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Commands, of which the first `written` bytes were sent.
-    out: Vec<u8>,
-    written: usize,
-    /// Of all commands so far, bytes: those before `out`, so that a place in the stream is one number.
-    before: u64,
+    out: Outgoing,
     waiting: VecDeque<Waiting>,
     /// What was marked since the module last asked (see [`Watch`]).
     marked: Vec<u16>,
     task: Option<Waker>,
     /// Clients that wait for room.
     crowd: Vec<Waker>,
-    /// The last dial failed; not again before then.
-    failed: Option<(Instant, String)>,
-    pause: Duration,
+    rest: Rest,
 }
 
 #[derive(Debug)]
@@ -132,11 +116,6 @@ impl State {
             self.task = Some(cx.waker().clone());
         }
     }
-
-    /// How much of the stream was sent.
-    fn sent(&self) -> u64 {
-        self.before + self.written as u64
-    }
 }
 
 impl Lane {
@@ -164,8 +143,7 @@ impl Lane {
     /// There is room for another command. Otherwise the task of `cx` is woken when there is.
     pub fn has_room(&self, cx: &Context<'_>) -> bool {
         let mut state = self.state.borrow_mut();
-        let full =
-            state.out.len() - state.written >= MOST_BYTES || state.waiting.len() >= MOST_WAITING;
+        let full = state.out.is_full(state.waiting.len());
         if full {
             state.crowd.push(cx.waker().clone());
         }
@@ -176,23 +154,23 @@ impl Lane {
     #[inline]
     pub fn send(&self, command: &[u8], ticket: Ticket) {
         let state = &mut *self.state.borrow_mut();
-        if let Some((until, why)) = &state.failed {
-            if Instant::now() < *until {
-                let line = format!("-ERR {}\r\n", why);
+        if state.rest.is_begun() {
+            if let Some(why) = state.rest.why() {
+                let line = format!("-ERR {why}\r\n");
                 return ticket.fail(Failure::Unsent(line.as_bytes()));
             }
-            state.failed = None;
+            state.rest.end();
         }
         if self.closing.get() {
             let line = format!("-ERR {} is not used any more\r\n", self.name);
             return ticket.fail(Failure::Unsent(line.as_bytes()));
         }
-        let start = state.before + state.out.len() as u64;
-        state.out.extend_from_slice(command);
+        let start = state.out.end();
+        state.out.put(command);
         let owed = Owed::Reply(ticket);
         state.waiting.push_back(Waiting { owed, start });
         // Whoever carries it is awake while something waits to be sent.
-        if state.out.len() - state.written == command.len()
+        if state.out.unsent() == command.len()
             && let Some(task) = &state.task
         {
             task.wake_by_ref();
@@ -203,11 +181,11 @@ impl Lane {
     pub fn mark(&self, numbers: &[u16]) {
         let state = &mut *self.state.borrow_mut();
         let Some(watch) = &self.watch else { return };
-        if self.closing.get() || state.failed.is_some() {
+        if self.closing.get() || state.rest.is_begun() {
             return watch.settled(numbers.to_vec(), None);
         }
         state.marked.extend_from_slice(numbers);
-        if state.out.len() == state.written
+        if state.out.unsent() == 0
             && let Some(task) = &state.task
         {
             task.wake_by_ref();
@@ -241,7 +219,7 @@ impl Lane {
             let watch = self.watch.as_deref();
             match open(&self.pool, &self.greeting, watch).await {
                 Ok(wire) => {
-                    self.state.borrow_mut().pause = Duration::ZERO;
+                    self.state.borrow_mut().rest.forget();
                     let why = self.carry(wire).await;
                     self.lost(&why);
                 }
@@ -270,9 +248,10 @@ impl Lane {
         let mut busy = Busy::new(self.waits.busy_poll);
         poll_fn(|cx| {
             self.state.borrow_mut().watch(cx);
-            let moved = self
-                .write(&mut wire, cx)
-                .and_then(|()| self.read(&mut wire, &mut input, &mut scan, cx));
+            let moved = self.write(&mut wire, cx).and_then(|()| {
+                let hand_out = |buf: &mut Buf| self.hand_out(buf, &mut scan);
+                stream::read(&mut wire, &mut input, cx, hand_out)
+            });
             let heard = match moved {
                 Ok(heard) => heard,
                 Err(why) => return Poll::Ready(why),
@@ -287,7 +266,7 @@ impl Lane {
                     self.waits.patience.as_millis()
                 )),
                 false => {
-                    busy.look_again(cx, self.state.borrow().sent(), heard);
+                    busy.look_again(cx, self.state.borrow().out.sent(), heard);
                     Poll::Pending
                 }
             }
@@ -301,75 +280,18 @@ impl Lane {
             && let Some(watch) = &self.watch
         {
             let owed = Owed::Marks(std::mem::take(&mut state.marked));
-            let start = state.before + state.out.len() as u64;
-            state.out.extend_from_slice(watch.behind());
+            let start = state.out.end();
+            state.out.put(watch.behind());
             state.waiting.push_back(Waiting { owed, start });
         }
-        while state.written < state.out.len() {
-            let part = [IoSlice::new(&state.out[state.written..])];
-            match wire.poll_write(cx, &part) {
-                Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
-                Poll::Ready(Ok(count)) => state.written += count,
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-                Poll::Pending => break,
-            }
-        }
-        if state.written == state.out.len() && state.written > 0 {
-            state.before += state.written as u64;
-            state.written = 0;
-            state.out.clear();
-            if state.out.capacity() > KEPT_BYTES {
-                state.out.shrink_to(KEPT_BYTES);
-            }
-            if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-                return Err(error.to_string());
-            }
-        }
-        if !state.crowd.is_empty()
-            && state.out.len() - state.written < MOST_BYTES / 2
-            && state.waiting.len() < MOST_WAITING / 2
-        {
+        state.out.write(wire, cx)?;
+        if !state.crowd.is_empty() && state.out.has_room_again(state.waiting.len()) {
             state.crowd.drain(..).for_each(Waker::wake);
         }
         Ok(())
     }
 
-    /// Hands out the replies that are there. True when there were some.
-    fn read(
-        &self,
-        wire: &mut Wire,
-        input: &mut Option<Buf>,
-        scan: &mut Replies,
-        cx: &mut Context<'_>,
-    ) -> Result<bool, String> {
-        let mut some = false;
-        loop {
-            match wire.poll_readable(cx) {
-                Poll::Pending => return Ok(some),
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-            }
-            let buf = input.get_or_insert_with(Buf::large);
-            buf.reserve(1);
-            let read = wire.poll_read(cx, buf);
-            match read {
-                Poll::Pending => {}
-                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
-                Poll::Ready(Ok(_)) => {
-                    some = true;
-                    self.hand_out(buf, scan)?;
-                }
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
-            }
-            if buf.is_empty() {
-                *input = None;
-            }
-            if read.is_pending() {
-                return Ok(some);
-            }
-        }
-    }
-
+    /// Hands out the replies that are there.
     fn hand_out(&self, buf: &mut Buf, scan: &mut Replies) -> Result<(), String> {
         let state = &mut *self.state.borrow_mut();
         let mut taken = 0;
@@ -408,7 +330,7 @@ impl Lane {
     /// The connection ended: what was sent gets an error, what was not is kept for the next one, unless the module takes it.
     fn lost(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
-        let sent = state.sent();
+        let sent = state.out.sent();
         let mut answered = 0;
         let all = self.watch.is_some() || self.closing.get();
         while let Some(first) = state.waiting.front()
@@ -431,14 +353,9 @@ impl Lane {
             self.give(Owed::Marks(marked), Err(Failure::Unsent(b"")));
         }
         // From the first command of which nothing was sent.
-        let from = state
-            .waiting
-            .front()
-            .map_or(state.before + state.out.len() as u64, |first| first.start);
-        let skip = usize::try_from(from - state.before).unwrap_or(state.out.len());
-        state.out.drain(..skip);
-        state.before = from;
-        state.written = 0;
+        let first = state.waiting.front();
+        let from = first.map_or(state.out.end(), |first| first.start);
+        state.out.restart(from);
         if answered > 0 {
             tracing::warn!(
                 server = &*self.name,
@@ -452,12 +369,7 @@ impl Lane {
     /// It can't be dialled.
     fn unreachable(&self, why: &str) {
         let state = &mut *self.state.borrow_mut();
-        let why = format!("{} can't be reached: {why}", self.name);
-        state.pause = (state.pause * 2).clamp(PAUSE.0, PAUSE.1);
-        if state.failed.is_none() && state.pause == PAUSE.0 {
-            tracing::warn!("{why}");
-        }
-        state.failed = Some((Instant::now() + state.pause, why.clone()));
+        let why = state.rest.begin(&self.name, why);
         let line = format!("-ERR {why}\r\n");
         if !state.marked.is_empty() {
             let marked = std::mem::take(&mut state.marked);
@@ -466,8 +378,6 @@ impl Lane {
         for waiting in state.waiting.drain(..) {
             self.give(waiting.owed, Err(Failure::Unsent(line.as_bytes())));
         }
-        state.before += state.out.len() as u64;
-        state.written = 0;
         state.out.clear();
         state.crowd.drain(..).for_each(Waker::wake);
     }

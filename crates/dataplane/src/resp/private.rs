@@ -87,7 +87,7 @@ impl<R: Router> Client<R> {
                     Ok(Some(taken)) => self.add(&mut private, &taken).await,
                     Ok(None) => break,
                     Err(why) => {
-                        self.outbox.answer(format!("-{why}\r\n").as_bytes());
+                        self.near.outbox.answer(format!("-{why}\r\n").as_bytes());
                         self.ending = true;
                         return Ok(());
                     }
@@ -126,14 +126,15 @@ impl<R: Router> Client<R> {
                 *private = Private::default();
                 if name == "quit" {
                     self.ending = true;
-                    return self.outbox.answer(b"+OK\r\n");
+                    return self.near.outbox.answer(b"+OK\r\n");
                 }
                 self.greeting = None;
                 self.name.clear();
-                return self.outbox.answer(b"+RESET\r\n");
+                return self.near.outbox.answer(b"+RESET\r\n");
             }
             "multi" if private.multi => {
                 return self
+                    .near
                     .outbox
                     .answer(b"-ERR MULTI calls can not be nested\r\n");
             }
@@ -141,16 +142,17 @@ impl<R: Router> Client<R> {
                 private.multi = true;
                 if private.node.is_none() {
                     // Where it goes is known with its first key.
-                    return self.outbox.answer(b"+OK\r\n");
+                    return self.near.outbox.answer(b"+OK\r\n");
                 }
             }
             "exec" | "discard" if !private.multi => {
                 let line = format!("-ERR {} without MULTI\r\n", name.to_uppercase());
-                return self.outbox.answer(line.as_bytes());
+                return self.near.outbox.answer(line.as_bytes());
             }
             "exec" | "discard" => return self.end(private, name, taken),
             "watch" if private.multi => {
                 return self
+                    .near
                     .outbox
                     .answer(b"-ERR WATCH inside MULTI is not allowed\r\n");
             }
@@ -165,19 +167,19 @@ impl<R: Router> Client<R> {
         if alone && !belongs {
             private.aborted = private.multi;
             let line = format!("-ERR {name} can't be done within a transaction\r\n");
-            return self.outbox.answer(line.as_bytes());
+            return self.near.outbox.answer(line.as_bytes());
         }
         if let Err(reply) = self.choose(private, &request).await {
             private.aborted = private.multi;
             private.watching &= name != "watch";
-            return self.outbox.answer(&reply);
+            return self.near.outbox.answer(&reply);
         }
         let reads = request
             .command
             .is_some_and(|command| matches!(command.kind, Kind::Read | Kind::BlocksRead));
         private.out.extend_from_slice(&taken.bytes);
         private.waiting.push_back(Waiting {
-            ticket: Some(self.outbox.ticket()),
+            ticket: Some(self.near.outbox.ticket()),
             changes: !belongs && !private.multi && !reads,
         });
     }
@@ -217,18 +219,18 @@ impl<R: Router> Client<R> {
         (private.multi, private.watching) = (false, false);
         const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
         match (private.node.is_some(), aborted) {
-            (false, true) => self.outbox.answer(ABORTED),
-            (false, false) if name == "exec" => self.outbox.answer(b"*0\r\n"),
-            (false, false) => self.outbox.answer(b"+OK\r\n"),
+            (false, true) => self.near.outbox.answer(ABORTED),
+            (false, false) if name == "exec" => self.near.outbox.answer(b"*0\r\n"),
+            (false, false) => self.near.outbox.answer(b"+OK\r\n"),
             (true, true) => {
                 private.out.extend_from_slice(DISCARD);
                 private.waiting.push_back(Waiting::NOBODY);
-                self.outbox.answer(ABORTED);
+                self.near.outbox.answer(ABORTED);
             }
             (true, false) => {
                 private.out.extend_from_slice(&taken.bytes);
                 private.waiting.push_back(Waiting {
-                    ticket: Some(self.outbox.ticket()),
+                    ticket: Some(self.near.outbox.ticket()),
                     changes: name == "exec",
                 });
             }
@@ -240,16 +242,16 @@ impl<R: Router> Client<R> {
         private: &mut Private,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Turn>> {
-        self.outbox.watch(cx);
+        self.near.outbox.watch(cx);
         if let Err(why) = private.carry(cx, &self.front.router) {
             return Poll::Ready(Ok(Turn::Lost(why)));
         }
-        self.flush(cx)?;
+        self.near.flush(cx)?;
         if private.waiting.is_empty() && !private.is_held() {
             return Poll::Ready(Ok(Turn::Done));
         }
         // A client that waits can still go away, and one with a transaction goes on with it.
-        match self.read(cx) {
+        match self.near.read(cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Turn::Gone)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Turn::Input)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -36,7 +36,7 @@ impl Taken {
 impl<R: Router> Client<R> {
     /// The next command of the input, if all of it is there.
     pub(super) fn next(&mut self) -> Result<Option<Taken>, &'static str> {
-        let Some(buf) = &mut self.input else {
+        let Some(buf) = &mut self.near.input else {
             return Ok(None);
         };
         let taken = match self.scan.next(buf.filled(), self.front.bounds())? {
@@ -63,7 +63,7 @@ impl<R: Router> Client<R> {
         };
         self.scan.reset();
         if buf.is_empty() {
-            self.input = None;
+            self.near.input = None;
         }
         Ok(Some(taken))
     }
@@ -79,25 +79,26 @@ impl<R: Router> Client<R> {
         let name = request.command.map_or("", |command| command.name);
         match name {
             "quit" => {
-                self.outbox.answer(b"+OK\r\n");
+                self.near.outbox.answer(b"+OK\r\n");
                 self.ending = true;
             }
             "reset" => {
                 self.greeting = None;
                 self.name.clear();
-                self.outbox.answer(b"+RESET\r\n");
+                self.near.outbox.answer(b"+RESET\r\n");
             }
             "select" => self.select(&request).await,
             "auth" => self.auth(&request).await,
             "hello" => self.hello(&request).await,
             "client" => return self.client(&taken).await,
             "readonly" | "readwrite" | "asking" => {
-                self.outbox
+                self.near
+                    .outbox
                     .answer(b"-ERR This instance has cluster support disabled\r\n");
             }
-            "unwatch" => self.outbox.answer(b"+OK\r\n"),
-            "exec" => self.outbox.answer(b"-ERR EXEC without MULTI\r\n"),
-            "discard" => self.outbox.answer(b"-ERR DISCARD without MULTI\r\n"),
+            "unwatch" => self.near.outbox.answer(b"+OK\r\n"),
+            "exec" => self.near.outbox.answer(b"-ERR EXEC without MULTI\r\n"),
+            "discard" => self.near.outbox.answer(b"-ERR DISCARD without MULTI\r\n"),
             "subscribe" | "psubscribe" | "ssubscribe" | "monitor" | "sync" | "psync" => {
                 return self.stay(&taken).await;
             }
@@ -120,32 +121,34 @@ impl<R: Router> Client<R> {
         if !router.is_single() && (!speaks || resp3) {
             let with = if speaks { " with RESP3" } else { "" };
             let line = format!("-ERR '{name}'{with} can't be done over several shards\r\n");
-            self.outbox.answer(line.as_bytes());
+            self.near.outbox.answer(line.as_bytes());
             return Ok(());
         }
         let node = match router.stays(&request) {
             Ok(node) => node.unwrap_or_else(|| router.first()),
             Err(reply) => {
-                self.outbox.answer(&reply);
+                self.near.outbox.answer(&reply);
                 return Ok(());
             }
         };
         let (node, mut wire) = match router.open(node, self.greeting.clone()).await {
             Ok(opened) => opened,
             Err(why) => {
-                self.outbox.answer(format!("-ERR {why}\r\n").as_bytes());
+                self.near
+                    .outbox
+                    .answer(format!("-ERR {why}\r\n").as_bytes());
                 return Ok(());
             }
         };
         let mut ahead = crate::net::Buf::small();
         ahead.put(&taken.bytes);
-        if let Some(rest) = self.input.take() {
+        if let Some(rest) = self.near.input.take() {
             ahead.put(rest.filled());
         }
         let forever = std::time::Duration::from_secs(365 * 24 * 3600);
-        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(self.flush(cx))).await);
+        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(self.near.flush(cx))).await);
         let passed = tunnel(
-            &mut self.socket,
+            &mut self.near.socket,
             Some(ahead),
             &mut wire,
             None,
@@ -182,7 +185,7 @@ impl<R: Router> Client<R> {
             one(None);
         }
         words.iter().skip(1).for_each(|channel| one(Some(channel)));
-        self.outbox.answer(&out);
+        self.near.outbox.answer(&out);
     }
 
     fn node(&self) -> Rc<Node> {
@@ -205,11 +208,13 @@ impl<R: Router> Client<R> {
         };
         match asked.await {
             Ok(reply) => {
-                self.outbox.answer(&reply);
+                self.near.outbox.answer(&reply);
                 !matches!(reply.first(), Some(b'-' | b'!'))
             }
             Err(why) => {
-                self.outbox.answer(format!("-ERR {why}\r\n").as_bytes());
+                self.near
+                    .outbox
+                    .answer(format!("-ERR {why}\r\n").as_bytes());
                 false
             }
         }
@@ -222,7 +227,7 @@ impl<R: Router> Client<R> {
             .get(1)
             .and_then(|word| std::str::from_utf8(word).ok()?.parse::<u32>().ok());
         if number == Some(greeting.database) {
-            return self.outbox.answer(b"+OK\r\n");
+            return self.near.outbox.answer(b"+OK\r\n");
         }
         if self.try_out(&greeting, request).await
             && let Some(database) = number
@@ -237,7 +242,7 @@ impl<R: Router> Client<R> {
     async fn auth(&mut self, request: &Request<'_>) {
         let words = request.words;
         let Some(auth) = credentials(&words, 1) else {
-            return self.outbox.answer(b"-ERR syntax error\r\n");
+            return self.near.outbox.answer(b"-ERR syntax error\r\n");
         };
         let greeting = Greeting {
             auth: None,
@@ -260,6 +265,7 @@ impl<R: Router> Client<R> {
             Some(b"3") => Some(true),
             Some(_) => {
                 return self
+                    .near
                     .outbox
                     .answer(b"-NOPROTO unsupported protocol version\r\n");
             }
@@ -282,7 +288,7 @@ impl<R: Router> Client<R> {
                 let option =
                     String::from_utf8_lossy(words.get(at).unwrap_or_default()).into_owned();
                 let line = format!("-ERR Syntax error in HELLO option '{option}'\r\n");
-                return self.outbox.answer(line.as_bytes());
+                return self.near.outbox.answer(line.as_bytes());
             }
         }
         let before = match &given {
@@ -312,12 +318,12 @@ impl<R: Router> Client<R> {
         if words.is(1, b"setname") && words.len() == 3 {
             let name = words.get(2).unwrap_or_default();
             if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
-                self.outbox.answer(
+                self.near.outbox.answer(
                     b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
                 );
             } else {
                 self.name = name.to_vec();
-                self.outbox.answer(b"+OK\r\n");
+                self.near.outbox.answer(b"+OK\r\n");
             }
         } else if words.is(1, b"getname") && words.len() == 2 {
             let resp3 = self
@@ -330,16 +336,16 @@ impl<R: Router> Client<R> {
                 (true, true) => out.extend_from_slice(b"_\r\n"),
                 (true, false) => out.extend_from_slice(b"$-1\r\n"),
             }
-            self.outbox.answer(&out);
+            self.near.outbox.answer(&out);
         } else if words.is(1, b"setinfo") && words.len() == 4 {
             // The name and version of the client's library: for CLIENT LIST of the server, where our own connections stand.
-            self.outbox.answer(b"+OK\r\n");
+            self.near.outbox.answer(b"+OK\r\n");
         } else if words.is(1, b"id") && words.len() == 2 {
             if self.id == 0 {
                 self.id = IDS.fetch_add(1, Ordering::Relaxed);
             }
             let id = self.id;
-            self.outbox.answer(format!(":{id}\r\n").as_bytes());
+            self.near.outbox.answer(format!(":{id}\r\n").as_bytes());
         } else if words.is(1, b"reply")
             || words.is(1, b"tracking")
             || words.is(1, b"caching")
@@ -350,7 +356,7 @@ impl<R: Router> Client<R> {
         } else {
             let node = self.node();
             let lane = node.lane(self.greeting.as_ref());
-            lane.send(request.bytes, self.outbox.ticket());
+            lane.send(request.bytes, self.near.outbox.ticket());
         }
         Ok(())
     }

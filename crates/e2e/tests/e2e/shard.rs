@@ -1,6 +1,7 @@
 //! `podkit shard` in front of real Redis servers.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use podkit_testkit::certs::replace;
@@ -55,6 +56,26 @@ impl Ground {
         };
         self.servers.iter().map(size).collect()
     }
+}
+
+/// As `printf ... | nc` does: nothing that was asked is left unanswered.
+#[test]
+fn who_sends_no_more_still_gets_all_replies() {
+    let Some(ground) = Ground::start(2, &[]) else {
+        return;
+    };
+    let mut stream = TcpStream::connect(ground.listen).unwrap();
+    let asked: String = (0..200)
+        .map(|at| format!("SET k{at} {at}\r\nGET k{at}\r\n"))
+        .collect();
+    stream.write_all(asked.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut got = String::new();
+    stream.read_to_string(&mut got).unwrap();
+    let expected: String = (0..200)
+        .map(|at| format!("+OK\r\n${}\r\n{at}\r\n", at.to_string().len()))
+        .collect();
+    assert_eq!(got, expected);
 }
 
 /// It looks for replies for as long as it was told, and then sleeps.
