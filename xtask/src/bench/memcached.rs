@@ -9,16 +9,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use podkit_testkit::machine::cpu_nanos;
 use podkit_testkit::memcached::{Client, Memcached};
 use podkit_testkit::net::free_addr;
-use podkit_testkit::peers::{self, Server, directory, launch};
-use podkit_testkit::process::Process;
-use podkit_testkit::{http, program, stats, until};
+use podkit_testkit::stats;
 
 use super::report::{Goal, Report, figure, rounds};
-use super::{Effort, LOAD_CORE, SERVER_CORE, pin_this_thread, size};
+use super::sharding::{Proxy, first_line, nutcracker, podkit};
+use super::{Effort, LOAD_CORE, pin_this_thread, size};
 use crate::machine::require;
 
 /// Servers behind each proxy: one, and several.
@@ -116,19 +115,16 @@ fn set(at: usize) -> String {
 
 /// A proxy that is measured.
 struct Peer {
-    name: &'static str,
-    shards: usize,
-    addr: SocketAddr,
-    pid: u32,
-    _server: Running,
+    proxy: Proxy,
     /// Operations per CPU second, per case and round.
     per_cpu: [Vec<f64>; CASES.len()],
 }
 
-#[expect(dead_code, reason = "held so that they run")]
-enum Running {
-    Peer(Server),
-    Podkit(Process),
+impl Peer {
+    fn new(proxy: Proxy) -> Self {
+        let per_cpu = Default::default();
+        Self { proxy, per_cpu }
+    }
 }
 
 pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
@@ -140,13 +136,14 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     let addrs: Vec<SocketAddr> = servers.iter().map(|server| server.addr).collect();
     let mut all = Vec::new();
     for shards in SHARDS {
-        all.push(podkit(binary, &addrs[..shards])?);
-        all.push(nutcracker(&addrs[..shards])?);
+        let protocol = ["--protocol", "memcached"];
+        all.push(Peer::new(podkit(binary, &addrs[..shards], &protocol)));
+        all.push(Peer::new(nutcracker(&addrs[..shards], "redis: false")?));
     }
     pin_this_thread()?;
     for peer in &all {
         // What is asked for is there, wherever the proxy looks for it.
-        let mut client = Client::connect(peer.addr);
+        let mut client = Client::connect(peer.proxy.addr);
         for at in 0..KEYS {
             client.exchange(set(at).as_bytes(), usize::MAX, "STORED\r\n");
         }
@@ -154,7 +151,10 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     for round in 0..effort.rounds {
         eprintln!("round {} of {}", round + 1, effort.rounds);
         for (at, case) in CASES.iter().enumerate() {
-            for peer in all.iter_mut().filter(|peer| peer.shards == case.shards) {
+            for peer in all
+                .iter_mut()
+                .filter(|peer| peer.proxy.shards == case.shards)
+            {
                 let per_cpu = measure(peer, case, effort)?;
                 peer.per_cpu[at].push(per_cpu);
             }
@@ -163,76 +163,18 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     report(&all, binary, effort)
 }
 
-fn podkit(binary: &Path, shards: &[SocketAddr]) -> Result<Peer> {
-    let (addr, admin) = (free_addr(), free_addr());
-    let mut command = peers::pinned(Some(SERVER_CORE), binary);
-    command
-        .args(["shard", "--protocol", "memcached", "--workers", "1"])
-        .args(["--log-level", "warn", "--listen", &addr.to_string()])
-        .args(["--admin", &admin.to_string()]);
-    for (at, shard) in shards.iter().enumerate() {
-        command.arg(format!("--shard=s{at}={shard}"));
-    }
-    let process = Process::spawn("podkit shard", &mut command);
-    until("podkit shard", || {
-        assert!(!process.has_ended(), "{}", process.shown());
-        http::get(admin, "/readyz")
-            .ok()
-            .filter(|answer| answer.status == 200)
-    });
-    let (pid, running) = (process.pid(), Running::Podkit);
-    Ok(peer("podkit", shards.len(), addr, pid, running(process)))
-}
-
-fn nutcracker(shards: &[SocketAddr]) -> Result<Peer> {
-    let (addr, stats_addr) = (free_addr(), free_addr());
-    let dir = directory(None);
-    let servers: String = shards
-        .iter()
-        .map(|shard| format!("   - {shard}:1\n"))
-        .collect();
-    let config = format!(
-        "pool:\n  listen: {addr}\n  hash: fnv1a_64\n  distribution: ketama\n  servers:\n{servers}"
-    );
-    let file = dir.path().join("nutcracker.yml");
-    std::fs::write(&file, config)?;
-    let found = program("nutcracker").context("nutcracker is not installed")?;
-    let mut command = peers::pinned(Some(SERVER_CORE), &found);
-    let stats_port = stats_addr.port().to_string();
-    command
-        .arg("-c")
-        .arg(&file)
-        .args(["-s", &stats_port, "-a", "127.0.0.1", "-o"])
-        .arg(dir.path().join("log"));
-    let server = launch("nutcracker", dir, &mut command, addr);
-    let pid = server.process.pid();
-    let running = Running::Peer(server);
-    Ok(peer("nutcracker", shards.len(), addr, pid, running))
-}
-
-fn peer(name: &'static str, shards: usize, addr: SocketAddr, pid: u32, server: Running) -> Peer {
-    Peer {
-        name,
-        shards,
-        addr,
-        pid,
-        _server: server,
-        per_cpu: Default::default(),
-    }
-}
-
 /// Operations per CPU second.
 fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<f64> {
     let mut clients = Vec::new();
     for client in 0..CLIENTS {
-        let stream = TcpStream::connect(peer.addr)?;
+        let stream = TcpStream::connect(peer.proxy.addr)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let (request, length) = case.turn(client);
         clients.push((stream, request, vec![0; length]));
     }
     let (mut turns, begun) = (0_usize, Instant::now());
-    let before = cpu_nanos(peer.pid);
+    let before = cpu_nanos(peer.proxy.pid);
     while begun.elapsed() < Duration::from_secs(effort.seconds) {
         for (stream, request, _) in &mut clients {
             stream.write_all(request)?;
@@ -242,10 +184,15 @@ fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<f64> {
         }
         turns += 1;
     }
-    let cpu = cpu_nanos(peer.pid) - before;
+    let cpu = cpu_nanos(peer.proxy.pid) - before;
     for (_, _, reply) in &clients {
         let whole = reply.ends_with(b"END\r\n") || reply.ends_with(b"STORED\r\n");
-        ensure!(whole, "{}: {:?}", peer.name, String::from_utf8_lossy(reply));
+        ensure!(
+            whole,
+            "{}: {:?}",
+            peer.proxy.name,
+            String::from_utf8_lossy(reply)
+        );
     }
     let count = turns * CLIENTS * case.pipeline;
     #[expect(clippy::cast_precision_loss, reason = "counts of a benchmark")]
@@ -256,18 +203,12 @@ fn report(all: &[Peer], binary: &Path, effort: Effort) -> Result<()> {
     let of = |name: &str, shards: usize| {
         let mut found = all.iter();
         found
-            .find(|peer| peer.name == name && peer.shards == shards)
+            .find(|peer| peer.proxy.name == name && peer.proxy.shards == shards)
             .expect("it was measured")
     };
     let mut versions = size::peers(binary, &[]);
-    versions.push((
-        "nutcracker",
-        super::redis::first_line("nutcracker", &["--version"]),
-    ));
-    versions.push((
-        "memcached",
-        super::redis::first_line("memcached", &["--version"]),
-    ));
+    versions.push(("nutcracker", first_line("nutcracker", &["--version"])));
+    versions.push(("memcached", first_line("memcached", &["--version"])));
     let mut report = Report::new("memcached", "Shards of memcached", &versions, effort);
     report.paragraph(&format!(
         "The memcached servers and the load ({CLIENTS} clients, values of {VALUE} bytes, {KEYS} keys) on one core, each proxy with one worker on the other. \

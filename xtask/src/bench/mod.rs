@@ -11,6 +11,7 @@ mod memcached;
 mod pod;
 mod redis;
 mod report;
+mod sharding;
 mod sidecars;
 mod size;
 mod tls;

@@ -3,19 +3,19 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use podkit_testkit::machine::{cpu_nanos, rss_kib};
 use podkit_testkit::net::free_addr;
-use podkit_testkit::peers::{self, Server, directory, launch};
-use podkit_testkit::process::{Process, run as run_command};
+use podkit_testkit::peers;
+use podkit_testkit::process::run as run_command;
 use podkit_testkit::redis::{Client, Redis};
-use podkit_testkit::{http, program, stats, until};
+use podkit_testkit::{program, stats};
 
 use super::report::{Goal, Report, figure, rounds};
-use super::{Effort, LOAD_CORE, SERVER_CORE, pin_this_thread, size};
+use super::sharding::{Proxy, first_line, nutcracker, podkit};
+use super::{Effort, LOAD_CORE, pin_this_thread, size};
 use crate::machine::require;
 
 /// Servers behind each proxy: one, and several.
@@ -77,11 +77,7 @@ impl Case {
 
 /// A proxy that is measured.
 struct Peer {
-    name: &'static str,
-    shards: usize,
-    addr: SocketAddr,
-    pid: u32,
-    _server: Running,
+    proxy: Proxy,
     /// Operations per CPU second, per case and round.
     per_cpu: [Vec<f64>; CASES.len()],
     /// p99 in ms, likewise.
@@ -91,10 +87,16 @@ struct Peer {
     many_kib: u64,
 }
 
-#[expect(dead_code, reason = "held so that they run")]
-enum Running {
-    Peer(Server),
-    Podkit(Process),
+impl Peer {
+    fn new(proxy: Proxy) -> Self {
+        Self {
+            proxy,
+            per_cpu: Default::default(),
+            p99: Default::default(),
+            added: Vec::new(),
+            many_kib: 0,
+        }
+    }
 }
 
 pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
@@ -106,14 +108,14 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     let addrs: Vec<SocketAddr> = servers.iter().map(|server| server.addr).collect();
     let mut all = Vec::new();
     for shards in SHARDS {
-        all.push(podkit(binary, &addrs[..shards], &[])?);
-        all.push(nutcracker(&addrs[..shards])?);
+        all.push(Peer::new(podkit(binary, &addrs[..shards], &[])));
+        all.push(Peer::new(nutcracker(&addrs[..shards], "redis: true")?));
     }
-    let mut busy = podkit(binary, &addrs[..1], &[BUSY])?;
+    let mut busy = Peer::new(podkit(binary, &addrs[..1], &[BUSY]));
     pin_this_thread()?;
     for peer in &all {
         // What MGET and GET find.
-        let mut client = Client::connect(peer.addr);
+        let mut client = Client::connect(peer.proxy.addr);
         for at in 0..1000 {
             let value = "x".repeat(64);
             client.ask(&["SET", &format!("key:{at:012}"), &value]);
@@ -122,7 +124,10 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
     for round in 0..effort.rounds {
         eprintln!("round {} of {}", round + 1, effort.rounds);
         for (at, case) in CASES.iter().enumerate() {
-            for peer in all.iter_mut().filter(|peer| peer.shards == case.shards) {
+            for peer in all
+                .iter_mut()
+                .filter(|peer| peer.proxy.shards == case.shards)
+            {
                 let (per_cpu, p99) = measure(peer, case, effort)?;
                 peer.per_cpu[at].push(per_cpu);
                 peer.p99[at].push(p99);
@@ -130,90 +135,24 @@ pub(crate) fn run(binary: &Path, effort: Effort) -> Result<()> {
         }
         // One key, one shard: the same server directly.
         let direct = latency(addrs[0])?;
-        let one = all.iter_mut().filter(|peer| peer.shards == 1);
+        let one = all.iter_mut().filter(|peer| peer.proxy.shards == 1);
         for peer in one.chain([&mut busy]) {
-            let through = latency(peer.addr)?;
+            let through = latency(peer.proxy.addr)?;
             peer.added.push(through - direct);
         }
     }
-    for peer in all.iter_mut().filter(|peer| peer.shards > 1) {
+    for peer in all.iter_mut().filter(|peer| peer.proxy.shards > 1) {
         let clients: Vec<Client> = (0..MANY_CLIENTS)
             .map(|_| {
-                let mut client = Client::connect(peer.addr);
+                let mut client = Client::connect(peer.proxy.addr);
                 client.ask(&["GET", "key:000000000001"]);
                 client
             })
             .collect();
-        peer.many_kib = rss_kib(peer.pid);
+        peer.many_kib = rss_kib(peer.proxy.pid);
         drop(clients);
     }
     report(&all, &busy, binary, effort)
-}
-
-fn podkit(binary: &Path, shards: &[SocketAddr], more: &[&str]) -> Result<Peer> {
-    let (addr, admin) = (free_addr(), free_addr());
-    let mut command = peers::pinned(Some(SERVER_CORE), binary);
-    command
-        .args(["shard", "--workers", "1", "--log-level", "warn"])
-        .args(["--listen", &addr.to_string(), "--admin", &admin.to_string()])
-        .args(more);
-    for (at, shard) in shards.iter().enumerate() {
-        command.arg(format!("--shard=s{at}={shard}"));
-    }
-    let process = Process::spawn("podkit shard", &mut command);
-    until("podkit shard", || {
-        assert!(!process.has_ended(), "{}", process.shown());
-        http::get(admin, "/readyz")
-            .ok()
-            .filter(|answer| answer.status == 200)
-    });
-    let (pid, running) = (process.pid(), Running::Podkit);
-    Ok(peer("podkit", shards.len(), addr, pid, running(process)))
-}
-
-fn nutcracker(shards: &[SocketAddr]) -> Result<Peer> {
-    let (addr, stats_addr) = (free_addr(), free_addr());
-    let dir = directory(None);
-    let servers: String = shards
-        .iter()
-        .map(|shard| format!("   - {shard}:1\n"))
-        .collect();
-    let config = format!(
-        "pool:\n  listen: {addr}\n  hash: fnv1a_64\n  distribution: ketama\n  redis: true\n  servers:\n{servers}"
-    );
-    let file = dir.path().join("nutcracker.yml");
-    std::fs::write(&file, config)?;
-    let found = program("nutcracker").context("nutcracker is not installed")?;
-    let mut command = peers::pinned(Some(SERVER_CORE), &found);
-    command
-        .arg("-c")
-        .arg(&file)
-        .args([
-            "-s",
-            &stats_addr.port().to_string(),
-            "-a",
-            "127.0.0.1",
-            "-o",
-        ])
-        .arg(dir.path().join("log"));
-    let server = launch("nutcracker", dir, &mut command, addr);
-    let pid = server.process.pid();
-    let running = Running::Peer(server);
-    Ok(peer("nutcracker", shards.len(), addr, pid, running))
-}
-
-fn peer(name: &'static str, shards: usize, addr: SocketAddr, pid: u32, server: Running) -> Peer {
-    Peer {
-        name,
-        shards,
-        addr,
-        pid,
-        _server: server,
-        per_cpu: Default::default(),
-        p99: Default::default(),
-        added: Vec::new(),
-        many_kib: 0,
-    }
 }
 
 /// Operations per CPU second, and p99 in ms.
@@ -228,7 +167,7 @@ fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<(f64, f64)> {
             "-h",
             "127.0.0.1",
             "-p",
-            &peer.addr.port().to_string(),
+            &peer.proxy.addr.port().to_string(),
             "--csv",
             "-d",
             "64",
@@ -252,9 +191,9 @@ fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<(f64, f64)> {
             command.args(["-t", name]);
         }
     }
-    let before = cpu_nanos(peer.pid);
+    let before = cpu_nanos(peer.proxy.pid);
     let finished = run_command("redis-benchmark", &mut command);
-    let cpu = cpu_nanos(peer.pid) - before;
+    let cpu = cpu_nanos(peer.proxy.pid) - before;
     let line = finished
         .out
         .lines()
@@ -269,7 +208,7 @@ fn measure(peer: &Peer, case: &Case, effort: Effort) -> Result<(f64, f64)> {
     let [_, _, _, _, _, p99, _] = fields.as_slice() else {
         bail!(
             "{}: redis-benchmark says {}{}",
-            peer.name,
+            peer.proxy.name,
             finished.out,
             finished.err
         );
@@ -294,7 +233,7 @@ fn report(all: &[Peer], busy: &Peer, binary: &Path, effort: Effort) -> Result<()
     let of = |name: &str, shards: usize| {
         let mut found = all.iter();
         found
-            .find(|peer| peer.name == name && peer.shards == shards)
+            .find(|peer| peer.proxy.name == name && peer.proxy.shards == shards)
             .expect("it was measured")
     };
     let mut versions = size::peers(binary, &[]);
@@ -385,16 +324,4 @@ fn report(all: &[Peer], busy: &Peer, binary: &Path, effort: Effort) -> Result<()
     });
     report.goals(&goals);
     report.finish(effort)
-}
-
-pub(super) fn first_line(name: &str, args: &[&str]) -> String {
-    let Some(found) = program(name) else {
-        return "not installed".to_owned();
-    };
-    let finished = run_command(name, Command::new(found).args(args));
-    let text = [finished.out, finished.err].concat();
-    text.lines()
-        .find(|line| !line.is_empty())
-        .unwrap_or("?")
-        .to_owned()
 }
