@@ -8,7 +8,7 @@ use podkit_foundation::telemetry::metrics::Counter;
 
 use super::failure::{Key, key};
 use super::params::{ShardSaid, Shards};
-use super::service::Shared;
+use super::shared::Shared;
 
 /// How the way to a shard that is new is made.
 type Make<T> = Box<dyn Fn(&ShardSaid) -> T>;

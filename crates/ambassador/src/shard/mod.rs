@@ -24,6 +24,7 @@ mod params;
 mod probe;
 mod router;
 mod service;
+mod shared;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;

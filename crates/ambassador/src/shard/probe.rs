@@ -10,7 +10,7 @@ use podkit_dataplane::resp::Asker;
 
 use super::failure::{Heard, Key, OnFailure, key};
 use super::params::ShardSaid;
-use super::service::Shared;
+use super::shared::Shared;
 
 /// Looks after all shards that are named, and all spares, for as long as the process lives.
 pub(super) async fn probe_all(shared: Arc<Shared>, asker: impl Fn(&ShardSaid) -> Asker + 'static) {

@@ -254,6 +254,7 @@ impl<T: Transport + Unpin, S: FnMut(Stream, Open), M: FnMut(&'static str)> Life<
         while let Some(bytes) = session.to_send() {
             match self.io.poll_write(cx, &[IoSlice::new(bytes)]) {
                 Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
                     let count = count?;
                     session.sent(count);
