@@ -89,7 +89,7 @@ impl Container {
     }
 
     /// Takes over what the plan says of it.
-    fn define(&mut self, id: Id) {
+    pub(super) fn define(&mut self, id: Id) {
         let grace = |probe: &Option<ProbePlan>| probe.as_ref().map(|probe| ProbeGrace(probe.grace));
         let defined = &self.plan.containers[id];
         self.image = defined.image.clone();
@@ -135,13 +135,15 @@ impl Machine {
         for id in removed {
             self.remove(now, id);
         }
-        if self.begun && self.mains_ended() {
+        // When all restart, all have ended for a while.
+        if self.begun && self.mains_ended() && !self.ends_all() {
             self.stop_pod(now, EndedBy::Completion, self.grace);
         }
     }
 
     fn redefine(&mut self, now: Now, id: Id, other_image: bool) {
-        let turn_has_come = id < self.cursor;
+        // When all restart, the turns begin anew.
+        let turn_has_come = id < self.cursor && !self.ends_all();
         let container = &mut self.containers[id];
         container.wanted = true;
         match container.stage {

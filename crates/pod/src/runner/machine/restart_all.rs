@@ -85,6 +85,9 @@ impl Machine {
             if !container.wanted {
                 continue;
             }
+            if container.change.take().is_some() {
+                container.define(id);
+            }
             if let State::Terminated(end) = &container.status.state {
                 container.status.last = Some(end.clone());
                 container.run += 1;

@@ -294,6 +294,50 @@ fn a_rule_restarts_all_containers_in_their_order() {
 }
 
 #[test]
+fn an_edit_while_all_restart_waits_for_its_turn() {
+    let mut rule = container("app", Role::Main);
+    rule.restart_rules = vec![crate::plan::RestartRule {
+        all: true,
+        not_in: false,
+        codes: vec![88],
+    }];
+    let all = |app: &ContainerPlan, other: ContainerPlan| {
+        let all = vec![container("init", Role::Init), app.clone(), other];
+        plan(RestartPolicy::Always, all)
+    };
+    let other = || container("other", Role::Main);
+    let mut story = Story::new(&all(&rule, other()));
+    story.begin();
+    story.started("init");
+    story.exited("init", 0);
+    story.started("app");
+    story.started("other");
+    assert_eq!(story.exited("app", 88), ["KILL other"]);
+    // Of one that ends just now, and of one that has ended.
+    let mut edited = other();
+    edited.args.push("x".to_owned());
+    assert_eq!(
+        story.replan(&all(&rule, edited.clone()), &["other"], &[]),
+        [""; 0]
+    );
+    rule.args.push("x".to_owned());
+    let changed = all(&rule, edited);
+    assert_eq!(story.replan(&changed, &["app"], &[]), [""; 0]);
+    assert_eq!(story.exited("other", 137), ["start init"]);
+    story.started("init");
+    assert_eq!(story.exited("init", 0), ["start app", "start other"]);
+    assert_eq!(story.started("app"), [""; 0]);
+    assert_eq!(story.started("other"), [""; 0], "it is what it should be");
+    // The second time there is a wait, in which none runs: that is no end of the pod.
+    assert_eq!(story.exited("app", 88), ["KILL other"]);
+    assert_eq!(story.exited("other", 137), [""; 0]);
+    assert_eq!(story.replan(&changed, &["app"], &[]), [""; 0]);
+    assert!(!story.machine.stopping());
+    let begins = story.wake().unwrap();
+    assert_eq!(story.at(begins), ["start init"]);
+}
+
+#[test]
 fn another_code_is_the_end_of_one_container_only() {
     let mut story = with_rule_for_88();
     assert_eq!(story.exited("watcher", 1), ["start watcher"]);
