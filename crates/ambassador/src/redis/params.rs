@@ -1,7 +1,7 @@
 //! What can be set, and nothing else: these declarations are the flags, the variables and the reference.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use podkit_dataplane::resp::Credentials;
@@ -9,6 +9,8 @@ use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
     Addr, ParamError, ParamSet as _, ParamType, Scheme, Size, Upstream, Values,
 };
+
+use crate::servers::credentials;
 
 podkit_foundation::choices! {
     /// `--read`.
@@ -169,36 +171,17 @@ impl Params {
     /// User and password for the servers, where there are some.
     pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
         let path = self.password_file.as_deref();
-        credentials("password_file", path, self.user.as_deref())
+        let read = |path| credentials("password_file", path, self.user.as_deref());
+        path.map(read).transpose()
     }
 
     /// The same for the sentinels.
     pub(super) fn sentinel_auth(&self) -> Result<Option<Credentials>, Failure> {
         let path = self.sentinel_password_file.as_deref();
-        credentials(
-            "sentinel_password_file",
-            path,
-            self.sentinel_user.as_deref(),
-        )
+        let user = self.sentinel_user.as_deref();
+        let read = |path| credentials("sentinel_password_file", path, user);
+        path.map(read).transpose()
     }
-}
-
-fn credentials(
-    field: &str,
-    path: Option<&Path>,
-    user: Option<&str>,
-) -> Result<Option<Credentials>, Failure> {
-    let Some(path) = path else { return Ok(None) };
-    let wrong = |why: String| Failure::from(ParamError::new(field, why));
-    let mut bytes = std::fs::read(path)
-        .map_err(|error| wrong(format!("{} can't be read ({error})", path.display())))?;
-    while matches!(bytes.last(), Some(b'\n' | b'\r')) {
-        bytes.pop();
-    }
-    if bytes.is_empty() {
-        return Err(wrong(format!("{} is empty", path.display())));
-    }
-    Ok(Some((user.unwrap_or_default().as_bytes().to_vec(), bytes)))
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, Workers, accept};
-use podkit_dataplane::resp::{Front, Greeting, Node, RespLimits, Waits};
+use podkit_dataplane::net::{Worker, Workers};
+use podkit_dataplane::resp::{Front, Greeting, Node, Waits};
 use podkit_dataplane::upstream::{
-    Discovery, Membership, Outward, Pool, Settings, Target, UpstreamLimits, UpstreamMetrics,
+    Discovery, Membership, Outward, Pool, Settings, Target, UpstreamMetrics,
 };
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, ParamSet as _, Values};
+use podkit_foundation::params::{Addr, Values};
 
 use super::commands::Known;
 use super::engine::{Engine, MOST};
@@ -20,12 +20,12 @@ use super::params::Params;
 use super::router::Local;
 use super::split::Split;
 use super::topology::{Member, Shared};
+use crate::clients::Clients;
+use crate::servers::Servers;
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
-    let limits = RespLimits::from_values(values)?;
-    let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
         auth: params.auth()?,
         resp3: false,
@@ -56,14 +56,15 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             Some((discovery, membership))
         }
     };
-    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
-    let listeners = params.listen.iter().map(bind);
     let plan = Plan {
-        listeners: listeners.collect::<Result<_, _>>()?,
-        limits,
-        listener_limits,
+        clients: Clients::bind(&params.listen, values, setup)?,
+        servers: Servers {
+            metrics: UpstreamMetrics::new(&setup.metrics),
+            tls: None,
+            connect_timeout: params.connect_timeout,
+            response_timeout: params.response_timeout,
+        },
         greeting,
-        metrics: UpstreamMetrics::new(&setup.metrics),
         known: Arc::default(),
         shared: Arc::new(Shared::new(params, &setup.metrics)),
     };
@@ -81,11 +82,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 struct Plan {
     shared: Arc<Shared>,
     known: Arc<Known>,
-    listeners: Vec<Listener>,
-    limits: RespLimits,
-    listener_limits: ListenerLimits,
+    clients: Clients,
+    servers: Servers,
     greeting: Greeting,
-    metrics: UpstreamMetrics,
 }
 
 impl Plan {
@@ -111,34 +110,12 @@ impl Plan {
             move |member: &Member| plan.pool(&member.addr),
             nobody,
         );
-        let front = Front::new(Split(local), self.limits.clone());
-        for listener in &self.listeners {
-            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(&front));
-            drop(tokio::task::spawn_local(async move {
-                if let Err(error) = accept(port, worker, front).await {
-                    tracing::error!(why = %error, "a listener ended");
-                }
-            }));
-        }
-        Ok(())
+        let front = Front::new(Split(local), self.clients.limits.clone());
+        self.clients.serve(worker, &front)
     }
 
     fn pool(&self, addr: &Addr) -> Rc<Pool> {
-        let params = &self.shared.params;
-        let limits = UpstreamLimits {
-            connect_timeout: params.connect_timeout,
-            response_timeout: params.response_timeout,
-            tunnel_timeout: Duration::MAX,
-            upstream_idle_timeout: Duration::MAX,
-            upstream_idle: 0,
-            upstream_h2_connections: 0,
-        };
-        let outward = Outward {
-            tls: None,
-            raw: true,
-        };
-        let target = Target::of(addr.clone());
-        Pool::new(target, limits, self.metrics.clone(), outward)
+        self.servers.pool(Target::of(addr.clone()))
     }
 }
 
@@ -183,16 +160,8 @@ impl Splitting {
 impl Service for Splitting {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
-        let most = plan.limits.max_connections as usize;
-        let connections = Connections::new(most, &plan.listener_limits, &[]);
-        let workers = Workers::start(
-            "redis",
-            self.setup.workers,
-            &self.setup.lifecycle,
-            &self.setup.metrics,
-            &connections,
-            move |worker| plan.start(worker),
-        )?;
+        let begin = move |worker: &_| plan.start(worker);
+        let workers = self.plan.clients.start("redis", &self.setup, begin)?;
         *self.workers.borrow_mut() = Some(workers);
         self.engine();
         Ok(())
@@ -251,8 +220,6 @@ impl Service for Splitting {
             "As replica",
         ];
         let line = |name: &str, value: String| vec![name.to_owned(), value];
-        let open = self.setup.lifecycle.in_flight();
-        let most = self.plan.limits.max_connections;
         let params = &shared.params;
         let lag = params
             .max_lag
@@ -294,7 +261,7 @@ impl Service for Splitting {
                             shared.turned_away.get()
                         ),
                     ),
-                    line("Connections open", format!("{open} of at most {most}")),
+                    line("Connections open", self.plan.clients.open(&self.setup)),
                 ],
                 alert: None,
             },

@@ -15,6 +15,7 @@ use podkit_foundation::params::{
 use super::failure::Key;
 use super::place::nutcracker::{self, Ejection, Pool};
 use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
+use crate::servers::credentials;
 
 podkit_foundation::choices! {
     /// `--protocol`.
@@ -522,17 +523,7 @@ impl Params {
     /// User and password for the shards, where there are some.
     pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
         if let Some(path) = &self.password_file {
-            let wrong = |why: String| Failure::from(ParamError::new("password_file", why));
-            let mut bytes = std::fs::read(path)
-                .map_err(|error| wrong(format!("{} can't be read ({error})", path.display())))?;
-            while matches!(bytes.last(), Some(b'\n' | b'\r')) {
-                bytes.pop();
-            }
-            if bytes.is_empty() {
-                return Err(wrong(format!("{} is empty", path.display())));
-            }
-            let user = self.user.clone().unwrap_or_default();
-            return Ok(Some((user.into_bytes(), bytes)));
+            return credentials("password_file", path, self.user.as_deref()).map(Some);
         }
         let Some(path) = &self.twemproxy else {
             return Ok(None);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::proxy::{
@@ -13,10 +13,8 @@ use podkit_dataplane::http::proxy::{
 use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::memcache;
 use podkit_dataplane::module::{Section, Service, Setup};
-use podkit_dataplane::net::{
-    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
-};
-use podkit_dataplane::resp::{Asker, Front, Greeting, Node, RespLimits, Waits};
+use podkit_dataplane::net::{Worker, Workers};
+use podkit_dataplane::resp::{Asker, Front, Greeting, Node, Waits};
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
@@ -33,6 +31,8 @@ use super::params::{Params, Protocol, ShardSaid, given};
 use super::probe::probe_all;
 use super::router::Local;
 use super::shared::Shared;
+use crate::clients::Clients;
+use crate::servers::Servers;
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -48,8 +48,6 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         hot.hot_keys = 0;
     }
     let hot = Hot::new(&hot);
-    let limits = RespLimits::from_values(values)?;
-    let listener_limits = ListenerLimits::from_values(values)?;
     let greeting = Greeting {
         auth: params.auth()?,
         resp3: false,
@@ -89,15 +87,15 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             }
         });
     }
-    let bind = |addr| setup.listeners.bind("listen", addr, setup.workers);
-    let listeners = shared.params.listen.iter().map(bind);
     let plan = Plan {
-        listeners: listeners.collect::<Result<_, _>>()?,
-        limits,
-        listener_limits,
+        clients: Clients::bind(&shared.params.listen, values, setup)?,
+        servers: Servers {
+            metrics: UpstreamMetrics::new(&setup.metrics),
+            tls,
+            connect_timeout: shared.params.connect_timeout,
+            response_timeout: shared.params.response_timeout,
+        },
         greeting,
-        metrics: UpstreamMetrics::new(&setup.metrics),
-        tls,
         http,
         shared,
     };
@@ -112,12 +110,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
 #[derive(Debug)]
 struct Plan {
     shared: Arc<Shared>,
-    listeners: Vec<Listener>,
-    limits: RespLimits,
-    listener_limits: ListenerLimits,
+    clients: Clients,
+    servers: Servers,
     greeting: Greeting,
-    metrics: UpstreamMetrics,
-    tls: Option<UpstreamTls>,
     /// With --protocol http.
     http: Option<HttpMetrics>,
 }
@@ -133,15 +128,15 @@ impl Plan {
                 let members = Members::new(shared, move |said| plan.node(said), cut);
                 let members = Rc::new(members);
                 self.follow(&members);
-                let front = Front::new(Local(members, hot), self.limits.clone());
-                self.listen(worker, &front)
+                let front = Front::new(Local(members, hot), self.clients.limits.clone());
+                self.clients.serve(worker, &front)
             }
             Protocol::Memcached => {
                 let members = Members::new(shared, move |said| plan.memcached(said), |_| {});
-                let front = memcache::Front::new(members, self.limits.clone());
-                self.listen(worker, &front)
+                let front = memcache::Front::new(members, self.clients.limits.clone());
+                self.clients.serve(worker, &front)
             }
-            Protocol::Http => self.listen(worker, &self.proxy()),
+            Protocol::Http => self.clients.serve(worker, &self.proxy()),
         }
     }
 
@@ -157,38 +152,9 @@ impl Plan {
         }));
     }
 
-    fn listen<S: Serve>(&self, worker: &Rc<Worker>, front: &Rc<S>) -> std::io::Result<()> {
-        for listener in &self.listeners {
-            let (port, worker, front) = (listener.take()?, Rc::clone(worker), Rc::clone(front));
-            drop(tokio::task::spawn_local(async move {
-                if let Err(error) = accept(port, worker, front).await {
-                    tracing::error!(why = %error, "a listener ended");
-                }
-            }));
-        }
-        Ok(())
-    }
-
     fn pool(&self, said: &ShardSaid) -> Rc<Pool> {
-        let params = &self.shared.params;
-        let limits = UpstreamLimits {
-            connect_timeout: params.connect_timeout,
-            response_timeout: params.response_timeout,
-            tunnel_timeout: Duration::MAX,
-            upstream_idle_timeout: Duration::MAX,
-            upstream_idle: 0,
-            upstream_h2_connections: 0,
-        };
-        let outward = Outward {
-            tls: self.tls.clone(),
-            raw: true,
-        };
-        Pool::new(
-            said.target().expect("it was checked when it was read"),
-            limits,
-            self.metrics.clone(),
-            outward,
-        )
+        let target = said.target().expect("it was checked when it was read");
+        self.servers.pool(target)
     }
 
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
@@ -224,7 +190,7 @@ impl Plan {
         let cluster = Cluster::of(
             Target::of(said.addr.clone()),
             limits,
-            self.metrics.clone(),
+            self.servers.metrics.clone(),
             Outward::default(),
         );
         Route::new(stages, Forward::new(ForwardSettings::default(), cluster))
@@ -246,12 +212,12 @@ impl Plan {
         };
         let settings = ProxySettings {
             limits: HttpLimits {
-                max_connections: self.limits.max_connections,
+                max_connections: self.clients.limits.max_connections,
                 ..usual()
             },
             http2: usual(),
             scheme: "http",
-            port: self.listeners.iter().find_map(Listener::port),
+            port: self.clients.port(),
         };
         let metrics = self.http.clone().expect("the protocol is HTTP");
         Proxy::new(settings, Rc::new(router), metrics)
@@ -284,16 +250,8 @@ struct Sharding {
 impl Service for Sharding {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
         let plan = Arc::clone(&self.plan);
-        let most = plan.limits.max_connections as usize;
-        let connections = Connections::new(most, &plan.listener_limits, &[]);
-        let workers = Workers::start(
-            "shard",
-            self.setup.workers,
-            &self.setup.lifecycle,
-            &self.setup.metrics,
-            &connections,
-            move |worker| plan.start(worker),
-        )?;
+        let begin = move |worker: &_| plan.start(worker);
+        let workers = self.plan.clients.start("shard", &self.setup, begin)?;
         *self.workers.borrow_mut() = Some(workers);
         if self.plan.shared.failures.on_failure != OnFailure::FailFast {
             let (shared, plan) = (Arc::clone(&self.plan.shared), Arc::clone(&self.plan));
@@ -310,7 +268,7 @@ impl Service for Sharding {
                 }
             }));
         }
-        if let Some(tls) = &self.plan.tls {
+        if let Some(tls) = &self.plan.servers.tls {
             drop(tokio::task::spawn_local(tls.clone().watch()));
         }
         if let Some(path) = &self.plan.shared.params.shards_file {
@@ -325,7 +283,7 @@ impl Service for Sharding {
     }
 
     fn reload(&self) -> Result<(), String> {
-        if let Some(tls) = &self.plan.tls {
+        if let Some(tls) = &self.plan.servers.tls {
             tls.reload()?;
         }
         self.plan.shared.reload()
@@ -345,7 +303,6 @@ impl Service for Sharding {
         };
         let refusal = shared.refusal().clone();
         let params = &shared.params;
-        let open = self.setup.lifecycle.in_flight();
         let mut sections = vec![
             Section {
                 title: "Shards".to_owned(),
@@ -369,7 +326,7 @@ impl Service for Sharding {
                     vec!["Changes".to_owned(), shared.changes().to_string()],
                     vec![
                         "Connections open".to_owned(),
-                        format!("{open} of at most {}", self.plan.limits.max_connections),
+                        self.plan.clients.open(&self.setup),
                     ],
                     vec![
                         "Commands refused".to_owned(),
