@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod certs;
+pub mod dns;
 pub mod etcd;
 pub mod git;
 pub mod http;

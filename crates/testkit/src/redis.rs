@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::certs::Authority;
@@ -47,31 +47,66 @@ impl Redis {
 
     /// Starts one whose address speaks TLS, for clients with a certificate of `authority` only.
     pub fn start_tls(authority: &Authority, dir: &Path) -> Self {
-        let (addr, free) = (free_addr(), free_addr());
-        let (cert, key) = authority.server(&["127.0.0.1"]).write(dir, "redis");
-        let ca = dir.join("redis-ca.pem");
-        std::fs::write(&ca, authority.pem()).expect("it is the test's own");
-        let said = |path: &Path| path.display().to_string();
-        let port = addr.port().to_string();
-        let (cert, key, ca) = (said(&cert), said(&key), said(&ca));
-        let args = [
-            ("--tls-port", port.as_str()),
-            ("--tls-cert-file", &cert),
-            ("--tls-key-file", &key),
-            ("--tls-ca-cert-file", &ca),
-        ];
-        let args: Vec<&str> = args
-            .iter()
-            .flat_map(|(name, value)| [*name, *value])
-            .collect();
-        // A plain port it has besides, which is not told.
-        let Self { server, .. } = Self::start_on(free, &args, None);
+        let addr = free_addr();
+        let files = TlsFiles::new(authority, &["127.0.0.1"], dir);
+        let server = files.start(addr.port(), free_addr(), &[]).server;
         Self { addr, server }
     }
 
     /// A client of it.
     pub fn client(&self) -> Client {
         Client::connect(self.addr)
+    }
+}
+
+/// What a server by TLS is started with.
+#[derive(Debug)]
+pub struct TlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    /// The authority's certificate.
+    pub ca: PathBuf,
+}
+
+impl TlsFiles {
+    /// Of a server with these names, which wants certificates of the same authority from its clients.
+    pub fn new(authority: &Authority, names: &[&str], dir: &Path) -> Self {
+        let (cert, key) = authority.server(names).write(dir, "redis");
+        let ca = dir.join("redis-ca.pem");
+        std::fs::write(&ca, authority.pem()).expect("it is the test's own");
+        Self { cert, key, ca }
+    }
+
+    /// Starts one that speaks TLS at `port`, and to its primary, and plainly at `plain`, which nobody is told of.
+    pub fn start(&self, port: u16, plain: SocketAddr, args: &[&str]) -> Redis {
+        let said = self.said(port);
+        let mut all = Vec::new();
+        for (name, value) in &said {
+            all.extend([name.as_str(), value.as_str()]);
+        }
+        all.extend(args);
+        Redis::start_on(plain, &all, None)
+    }
+
+    /// The options, as flags.
+    fn said(&self, port: u16) -> Vec<(String, String)> {
+        let path = |path: &Path| path.display().to_string();
+        [
+            ("port", port.to_string()),
+            ("cert-file", path(&self.cert)),
+            ("key-file", path(&self.key)),
+            ("ca-cert-file", path(&self.ca)),
+            ("replication", "yes".to_owned()),
+        ]
+        .map(|(name, value)| (format!("--tls-{name}"), value))
+        .to_vec()
+    }
+
+    /// The same as lines of a file.
+    pub fn lines(&self, port: u16) -> String {
+        let said = self.said(port).into_iter();
+        said.map(|(name, value)| format!("{} {value}\n", &name[2..]))
+            .collect()
     }
 }
 
@@ -87,14 +122,25 @@ pub struct Sentinel {
 impl Sentinel {
     /// Starts one that watches a primary as `main`; `down_after` is how long that may be silent.
     pub fn start(primary: SocketAddr, quorum: u32, down_after: Duration) -> Self {
+        Self::start_on(free_addr(), primary, quorum, down_after, "")
+    }
+
+    /// The same at an address, with these lines more in its file.
+    pub fn start_on(
+        addr: SocketAddr,
+        primary: SocketAddr,
+        quorum: u32,
+        down_after: Duration,
+        more: &str,
+    ) -> Self {
         let found = program("redis-server").expect("redis-server is installed");
-        let (addr, dir) = (free_addr(), directory(None));
+        let dir = directory(None);
         let (ip, port) = (primary.ip(), primary.port());
         // It writes there what it learns.
         let file = dir.path().join("sentinel.conf");
         let text = format!(
             "port {}\nbind {}\ndir {}\nsentinel monitor main {ip} {port} {quorum}\n\
-             sentinel down-after-milliseconds main {}\nsentinel failover-timeout main 4000\n",
+             sentinel down-after-milliseconds main {}\nsentinel failover-timeout main 4000\n{more}",
             addr.port(),
             addr.ip(),
             dir.path().display(),

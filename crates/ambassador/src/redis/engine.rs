@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use podkit_dataplane::resp::{Greeting, Talk};
-use podkit_dataplane::upstream::{Membership, Pool};
+use podkit_dataplane::upstream::{Membership, Pool, Target};
 use podkit_foundation::params::Addr;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -128,13 +128,19 @@ impl Engine {
 
     /// Follows the addresses of names.
     pub(super) async fn follow_names(self: Rc<Self>, membership: Membership) {
-        let mut epoch = 0;
+        let (mut epoch, mut before) = (0, Vec::<Target>::new());
         loop {
             let now = membership.epoch();
             if std::mem::replace(&mut epoch, now) != now {
                 let view = membership.view();
-                let addrs = view.endpoints.iter();
-                self.follow(addrs.map(|one| one.target().addr().clone()).collect());
+                let all = view.endpoints.iter();
+                let all: Vec<Target> = all.map(|one| one.target().clone()).collect();
+                let addrs = |of: &[Target]| of.iter().map(|one| one.addr().clone()).collect();
+                // One that is spoken to otherwise now is another one.
+                before.retain(|one| all.contains(one));
+                self.follow(addrs(&before));
+                self.follow(addrs(&all));
+                before = all;
             }
             tokio::time::sleep(self.shared.params.poll).await;
         }
@@ -274,7 +280,7 @@ impl Engine {
         let params = &self.shared.params;
         let chosen = if params.sentinel.is_empty() {
             let all: Vec<Option<&Said>> = said.iter().map(Option::as_ref).collect();
-            let named = params.primary.as_ref().and_then(position);
+            let named = params.primary.as_ref().and_then(|one| position(&one.addr));
             // Where the one of the term was, also when it is not the primary any more.
             let former = (before.term > 0).then(|| (at_now.unwrap_or(usize::MAX), &*before.id));
             roles::primary(&all, named, former)

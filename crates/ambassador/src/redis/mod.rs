@@ -10,7 +10,7 @@
 //! - [`fence`]: how far a replica has to be, so that who wrote reads what it wrote;
 //! - [`roles`], [`sentinel`]: who is the primary; [`engine`] asks, [`topology`] is what is known;
 //! - [`commands`], [`router`], [`split`]: where a command goes; [`held`]: those that wait for a server;
-//! - [`watch`]: what a connection is asked before it is used.
+//! - [`ways`]: which servers are spoken to by TLS; [`watch`]: what a connection is asked before it is used.
 
 mod commands;
 mod engine;
@@ -24,10 +24,12 @@ mod service;
 mod split;
 mod topology;
 mod watch;
+mod ways;
 
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
+use podkit_dataplane::tls::{ORIGIN_METRICS, UPSTREAM_FILES, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
@@ -47,7 +49,7 @@ static SPEC: ModuleSpec = ModuleSpec {
     about: "Stands for a Redis primary and its replicas as if they were one server: what changes something goes to the primary, what reads to the replicas. \
             An application that knows of one Redis on localhost can use them all, and outlives a failover.\n\n\
             Servers are named by --primary and --replica, by sentinels (--sentinel, --master-name), or by a name with all their addresses (--upstream dns:HOST:PORT), \
-            where each says itself what it is. Before a connection is written to, the server must say that it is the primary. When another takes its place, \
+            where each says itself what it is. Those at `rediss://` are spoken to by TLS. Before a connection is written to, the server must say that it is the primary. When another takes its place, \
             connections to the former are closed at once.\n\n\
             With --read-your-writes a replica answers for a key only when it has done all that was written to the key's slot by this process, over whatever connection: \
             the primary says behind each batch of writes how far its stream of replication is, and replicas how far they are. Until then the primary answers.\n\n\
@@ -58,7 +60,12 @@ static SPEC: ModuleSpec = ModuleSpec {
     admin_port: 9612,
     data_path: true,
     config: None,
-    params: &[Params::PARAMS, ListenerLimits::PARAMS, RespLimits::PARAMS],
+    params: &[
+        Params::PARAMS,
+        UpstreamTlsParams::PARAMS,
+        ListenerLimits::PARAMS,
+        RespLimits::PARAMS,
+    ],
     ports: &[Port {
         param: "listen",
         port: Some(6379),
@@ -66,19 +73,25 @@ static SPEC: ModuleSpec = ModuleSpec {
         doc: "What clients come to.",
     }],
     endpoints: &[],
-    files: &[
-        FileUse {
-            name: "password-file",
-            doc: "The password that servers are told.",
-        },
-        FileUse {
-            name: "sentinel-password-file",
-            doc: "The password that sentinels are told.",
-        },
-    ],
+    files: &FILES,
     needs: &[],
     metrics: &METRICS,
 };
+
+const OWN_FILES: [FileUse; 2] = [
+    FileUse {
+        name: "password-file",
+        doc: "The password that servers are told.",
+    },
+    FileUse {
+        name: "sentinel-password-file",
+        doc: "The password that sentinels are told.",
+    },
+];
+
+const FILE_SETS: [&[FileUse]; 2] = [&OWN_FILES, UPSTREAM_FILES];
+
+static FILES: [FileUse; count(&FILE_SETS)] = join(&FILE_SETS);
 
 const COMMANDS: Metric = Metric {
     name: "podkit_redis_commands_total",
@@ -129,12 +142,13 @@ const OFFSET: Metric = Metric {
     doc: "How far a server is in the stream of replication.",
 };
 
-const SETS: [&[Metric]; 3] = [
+const SETS: [&[Metric]; 4] = [
     &[
         COMMANDS, STALE, FENCED, HELD, UNCERTAIN, FAILOVERS, LAG, OFFSET,
     ],
     Worker::METRICS,
     UpstreamMetrics::METRICS,
+    &ORIGIN_METRICS,
 ];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

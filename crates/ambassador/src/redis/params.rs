@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
-    Addr, ParamError, ParamSet as _, ParamType, Scheme, Size, Upstream, Values,
+    Addr, ParamError, ParamSet as _, ParamType, Size, Upstream, Values, Where,
 };
 
-use crate::servers::credentials;
+use super::engine::MOST;
+use crate::servers::{Server, credentials};
 
 podkit_foundation::choices! {
     /// `--read`.
@@ -63,15 +65,24 @@ podkit_foundation::params! {
     pub(super) struct Params {
         /// Where clients come; repeatable.
         listen: Vec<Addr> { default: Some("127.0.0.1:6379") },
-        /// The primary. Another server that is named here takes its place when it goes on from what it had.
-        primary: Option<Addr> {},
-        /// A replica; repeatable.
-        replica: Vec<Addr> {},
-        /// A sentinel; repeatable. They say who the primary is and which replicas there are. Needs --master-name.
-        sentinel: Vec<Addr> {},
+        /// The primary: host:port, rediss://host:port (TLS) or unix:/path. Another server that is named here takes its place when it goes on from
+        /// what it had.
+        ///
+        /// With TLS its certificate is verified for the host, or for what `;server-name=` says.
+        primary: Option<Server> {},
+        /// A replica, as --primary; repeatable.
+        replica: Vec<Server> {},
+        /// A sentinel, as --primary; repeatable. They say who the primary is and which replicas there are. Needs --master-name.
+        sentinel: Vec<Server> {},
         /// What the sentinels call the primary and its replicas.
         master_name: Option<String> {},
-        /// All servers as dns:HOST:PORT (srv:, file: and addresses too): each says itself what it is.
+        /// Whether the servers that the sentinels name are spoken to by TLS; unless given they are when a sentinel is (rediss://).
+        master_tls: Option<bool> {},
+        /// What the certificates of these servers are for; their address, as the sentinels say it, unless given.
+        master_server_name: Option<String> {},
+        /// All servers as dns:HOST:PORT (srv:, file: and addresses too; TLS with rediss:// before it): each says itself what it is.
+        ///
+        /// With TLS a certificate is verified for the name that was resolved, or for what `;server-name=` says.
         upstream: Vec<Upstream> {},
         /// Who answers commands that change nothing.
         ///
@@ -137,19 +148,22 @@ impl Params {
         if params.primary.is_none() && !params.replica.is_empty() {
             return wrong("replica", "needs --primary");
         }
-        if params.sentinel.is_empty() == params.master_name.is_some() {
-            return match params.master_name {
-                Some(_) => wrong("master_name", "needs --sentinel"),
-                None => wrong("master_name", "is required with --sentinel"),
-            };
+        if params.sentinel.is_empty() {
+            let given = [
+                ("master_name", params.master_name.is_some()),
+                ("master_tls", params.master_tls.is_some()),
+                ("master_server_name", params.master_server_name.is_some()),
+            ];
+            if let Some((field, _)) = given.iter().find(|(_, is)| *is) {
+                return wrong(field, "needs --sentinel");
+            }
+        } else if params.master_name.is_none() {
+            return wrong("master_name", "is required with --sentinel");
         }
-        if params
-            .upstream
-            .iter()
-            .any(|one| one.scheme != Scheme::Plain)
-        {
-            return wrong("upstream", "has no scheme here; expected dns:HOST:PORT");
+        if params.master_server_name.is_some() && !params.master_is_tls() {
+            return wrong("master_server_name", "needs --master-tls");
         }
+        params.check_given()?;
         if params.user.is_some() && params.password_file.is_none() {
             return wrong("user", "needs --password-file");
         }
@@ -166,6 +180,55 @@ impl Params {
             );
         }
         Ok(params)
+    }
+
+    /// Each once, and not too many.
+    fn check_given(&self) -> Result<(), Failure> {
+        let wrong = |field: &str, why: String| Err(Failure::from(ParamError::new(field, why)));
+        if self.replica.len() >= MOST {
+            return wrong("replica", format!("is given more than {} times", MOST - 1));
+        }
+        let all: Vec<&Server> = self.given().collect();
+        for (at, one) in all.iter().enumerate() {
+            if let Some(other) = all[..at].iter().find(|other| other.addr == one.addr) {
+                let field = match self.sentinel.is_empty() {
+                    true => "replica",
+                    false => "sentinel",
+                };
+                return wrong(
+                    field,
+                    format!("\"{one}\" is \"{other}\", which is given too"),
+                );
+            }
+        }
+        if let Some(name) = &self.master_server_name {
+            Target::tls(Addr::Port(1), Some(name))
+                .map_err(|why| Failure::from(ParamError::new("master_server_name", why)))?;
+        }
+        Ok(())
+    }
+
+    /// The servers and sentinels that are given by their address.
+    pub(super) fn given(&self) -> impl Iterator<Item = &Server> {
+        let servers = self.primary.iter().chain(&self.replica);
+        servers.chain(&self.sentinel)
+    }
+
+    /// The servers that sentinels name are spoken to by TLS.
+    pub(super) fn master_is_tls(&self) -> bool {
+        let as_sentinels = || self.sentinel.iter().any(|one| one.is_tls);
+        self.master_tls.unwrap_or_else(as_sentinels)
+    }
+
+    /// TLS is spoken to some server, or may be: a file can name such servers later, when it is known whom to trust.
+    pub(super) fn speaks_tls(&self, knows_authorities: bool) -> bool {
+        let may_come = |one: &Upstream| knows_authorities && matches!(one.place, Where::File(_));
+        self.given().any(|one| one.is_tls)
+            || self.master_is_tls()
+            || self
+                .upstream
+                .iter()
+                .any(|one| one.scheme.is_tls() || may_come(one))
     }
 
     /// User and password for the servers, where there are some.

@@ -8,20 +8,20 @@ use std::time::Duration;
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Worker, Workers};
 use podkit_dataplane::resp::{Front, Greeting, Node, Waits};
-use podkit_dataplane::upstream::{
-    Discovery, Membership, Outward, Pool, Settings, Target, UpstreamMetrics,
-};
+use podkit_dataplane::tls::UpstreamTlsParams;
+use podkit_dataplane::upstream::{Discovery, Membership, Pool, Settings, UpstreamMetrics};
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Values};
+use podkit_foundation::params::{Addr, ParamSet as _, Values};
 
 use super::commands::Known;
 use super::engine::{Engine, MOST};
 use super::params::Params;
 use super::router::Local;
 use super::split::Split;
-use super::topology::{Member, Shared};
+use super::topology::{Member, Shared, View};
+use super::ways::Ways;
 use crate::clients::Clients;
-use crate::servers::Servers;
+use crate::servers::{self, Servers};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -35,14 +35,24 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         auth: params.sentinel_auth()?,
         ..Greeting::default()
     };
+    let has_ca = UpstreamTlsParams::from_values(values)?
+        .upstream_ca
+        .is_some();
+    let servers = Servers {
+        metrics: UpstreamMetrics::new(&setup.metrics),
+        tls: servers::tls(
+            values,
+            params.speaks_tls(has_ca),
+            "a server with rediss://",
+            &setup.metrics,
+        )?,
+        connect_timeout: params.connect_timeout,
+        response_timeout: params.response_timeout,
+    };
     let names = match params.upstream.is_empty() {
         true => None,
         false => {
-            let outward = Outward {
-                tls: None,
-                raw: true,
-            };
-            let membership = Membership::speaking(Settings::default(), outward);
+            let membership = Membership::speaking(Settings::default(), servers.outward());
             let upstream = &params.upstream;
             let registry = &setup.metrics;
             let discovery = Discovery::new(
@@ -58,12 +68,11 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     };
     let plan = Plan {
         clients: Clients::bind(&params.listen, values, setup)?,
-        servers: Servers {
-            metrics: UpstreamMetrics::new(&setup.metrics),
-            tls: None,
-            connect_timeout: params.connect_timeout,
-            response_timeout: params.response_timeout,
-        },
+        servers,
+        ways: Ways::new(
+            &params,
+            names.as_ref().map(|(_, membership)| membership.clone()),
+        ),
         greeting,
         known: Arc::default(),
         shared: Arc::new(Shared::new(params, &setup.metrics)),
@@ -84,6 +93,7 @@ struct Plan {
     known: Arc<Known>,
     clients: Clients,
     servers: Servers,
+    ways: Ways,
     greeting: Greeting,
 }
 
@@ -115,7 +125,7 @@ impl Plan {
     }
 
     fn pool(&self, addr: &Addr) -> Rc<Pool> {
-        self.servers.pool(Target::of(addr.clone()))
+        self.servers.pool(self.ways.target(addr))
     }
 }
 
@@ -144,16 +154,28 @@ impl Splitting {
             let names = Rc::clone(&engine).follow_names(membership.clone());
             drop(tokio::task::spawn_local(names));
         }
-        for (at, addr) in params.sentinel.iter().enumerate() {
-            let asks = Rc::clone(&engine).ask_sentinel(at, addr.clone(), self.sentinel.clone());
+        for (at, one) in params.sentinel.iter().enumerate() {
+            let asks = Rc::clone(&engine).ask_sentinel(at, one.addr.clone(), self.sentinel.clone());
             drop(tokio::task::spawn_local(asks));
-            let hears = Rc::clone(&engine).hear_sentinel(addr.clone(), self.sentinel.clone());
+            let hears = Rc::clone(&engine).hear_sentinel(one.addr.clone(), self.sentinel.clone());
             drop(tokio::task::spawn_local(hears));
         }
         if let Some(primary) = &params.primary {
-            let replicas = params.replica.iter().cloned();
-            engine.follow(std::iter::once(primary.clone()).chain(replicas).collect());
+            let all = std::iter::once(primary).chain(&params.replica);
+            engine.follow(all.map(|one| one.addr.clone()).collect());
         }
+    }
+}
+
+impl Splitting {
+    /// What is wrong now, one line each.
+    fn problems(&self, view: &View) -> Vec<String> {
+        let nobody = "No server is known to be the primary: writes wait, at most for --hold";
+        let nobody = view.primary.is_none().then(|| nobody.to_owned());
+        let names = self.names.iter();
+        let names = names.flat_map(|(discovery, _)| discovery.problems());
+        let tls = self.plan.servers.refusal();
+        nobody.into_iter().chain(tls).chain(names).collect()
     }
 }
 
@@ -163,11 +185,13 @@ impl Service for Splitting {
         let begin = move |worker: &_| plan.start(worker);
         let workers = self.plan.clients.start("redis", &self.setup, begin)?;
         *self.workers.borrow_mut() = Some(workers);
+        self.plan.servers.watch();
         self.engine();
         Ok(())
     }
 
     fn reload(&self) -> Result<(), String> {
+        self.plan.servers.reload()?;
         match &self.names {
             Some((discovery, _)) => discovery.reload(),
             None => Ok(()),
@@ -229,10 +253,10 @@ impl Service for Splitting {
                 title: "Servers".to_owned(),
                 columns: columns.map(str::to_owned).to_vec(),
                 rows: view.members.iter().map(row).collect(),
-                alert: view.primary.is_none().then(|| {
-                    "No server is known to be the primary: writes wait, at most for --hold"
-                        .to_owned()
-                }),
+                alert: match self.problems(&view) {
+                    problems if problems.is_empty() => None,
+                    problems => Some(problems.join("; ")),
+                },
             },
             Section {
                 title: "Live".to_owned(),

@@ -112,7 +112,7 @@ impl FailureParams {
             let before = &params.spare[..at];
             if let Some(twice) = before
                 .iter()
-                .find(|other| other.name == spare.name || other.addr == spare.addr)
+                .find(|other| other.name == spare.name || other.server.addr == spare.server.addr)
             {
                 return Err(wrong("spare", format!("\"{spare}\" is \"{twice}\" too")));
             }
@@ -123,7 +123,9 @@ impl FailureParams {
     /// A spare is emptied: it can't be a shard. The error is one line.
     pub(super) fn check(&self, all: &[ShardSaid]) -> Result<(), String> {
         for spare in &self.spare {
-            let same = |shard: &&ShardSaid| shard.addr == spare.addr || shard.name == spare.name;
+            let same = |shard: &&ShardSaid| {
+                shard.server.addr == spare.server.addr || shard.name == spare.name
+            };
             if let Some(shard) = all.iter().find(same) {
                 return Err(format!(
                     "\"{shard}\" and the spare \"{spare}\" are the same: a spare is emptied, it can't be a shard"
@@ -139,7 +141,7 @@ pub(super) type Key = (String, String);
 
 /// Of a shard or spare.
 pub(super) fn key(said: &ShardSaid) -> Key {
-    (said.name.clone(), said.place())
+    (said.name.clone(), said.server.to_string())
 }
 
 /// What a probe led to.
@@ -288,7 +290,7 @@ impl Table {
                 }
                 (OnFailure::Spare, Some(spare)) => {
                     away.push(key(shard));
-                    shard.move_to(spare);
+                    shard.server = spare.server.clone();
                 }
                 (OnFailure::Spare, None) | (OnFailure::FailFast, _) => {}
             }

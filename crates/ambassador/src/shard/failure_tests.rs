@@ -125,7 +125,7 @@ fn a_spare_stands_in_for_one_at_a_time() {
     table.stands_in(&b, None);
     let used = table.in_force(&said, OnFailure::Spare).unwrap();
     assert_eq!(used.all[0].to_string(), "a=:8");
-    assert_eq!(used.all[1].addr, Addr::Port(2), "nobody stands in");
+    assert_eq!(used.all[1].server.addr, Addr::Port(2), "nobody stands in");
     assert_eq!(used.away, std::slice::from_ref(&a));
     assert_eq!(used.left_out, [false; 3]);
     // The spare is lost: the other one.

@@ -30,7 +30,7 @@ use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
-use podkit_dataplane::tls::{ORIGIN_METRICS, UpstreamTlsParams};
+use podkit_dataplane::tls::{ORIGIN_METRICS, UPSTREAM_FILES, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{FileUse, Group, Metric, ModuleSpec, Port, count, join};
@@ -80,23 +80,29 @@ static SPEC: ModuleSpec = ModuleSpec {
         doc: "What clients come to; 11211 with `--protocol memcached`, 8080 with `--protocol http`.",
     }],
     endpoints: &[],
-    files: &[
-        FileUse {
-            name: "shards-file",
-            doc: "The shards, one a line. Watched.",
-        },
-        FileUse {
-            name: "twemproxy",
-            doc: "A configuration of twemproxy.",
-        },
-        FileUse {
-            name: "password-file",
-            doc: "The password that shards are told.",
-        },
-    ],
+    files: &FILES,
     needs: &[],
     metrics: &METRICS,
 };
+
+const OWN_FILES: [FileUse; 3] = [
+    FileUse {
+        name: "shards-file",
+        doc: "The shards, one a line. Watched.",
+    },
+    FileUse {
+        name: "twemproxy",
+        doc: "A configuration of twemproxy.",
+    },
+    FileUse {
+        name: "password-file",
+        doc: "The password that shards are told.",
+    },
+];
+
+const FILE_SETS: [&[FileUse]; 2] = [&OWN_FILES, UPSTREAM_FILES];
+
+static FILES: [FileUse; count(&FILE_SETS)] = join(&FILE_SETS);
 
 const COMMANDS: Metric = Metric {
     name: "podkit_shard_commands_total",

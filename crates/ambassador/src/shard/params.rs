@@ -6,16 +6,13 @@ use std::time::Duration;
 
 use podkit_dataplane::http::proxy::KeySource;
 use podkit_dataplane::resp::Credentials;
-use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{
-    Addr, Origin, ParamError, ParamSet as _, ParamType, Scheme, Upstream, Values, Where,
-};
+use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
 
 use super::failure::Key;
 use super::place::nutcracker::{self, Ejection, Pool};
 use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
-use crate::servers::credentials;
+use crate::servers::{Server, credentials};
 
 podkit_foundation::choices! {
     /// `--protocol`.
@@ -68,12 +65,8 @@ const NOT_HTTP: [&str; 4] = [
 pub(super) struct ShardSaid {
     /// What it is placed by, whatever its address is.
     pub(super) name: String,
-    /// Where it is.
-    pub(super) addr: Addr,
-    /// It is spoken to by TLS.
-    pub(super) is_tls: bool,
-    /// What its certificate is for, where that is not the host of the address.
-    pub(super) server_name: Option<String>,
+    /// Where it is, and how it is spoken to.
+    pub(super) server: Server,
     /// Its share.
     pub(super) weight: u32,
 }
@@ -86,83 +79,34 @@ impl ParamType for ShardSaid {
     fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(';');
         let place = parts.next().unwrap_or_default();
-        let (name, addr) = place.split_once('=').ok_or_else(String::new)?;
+        let (name, server) = place.split_once('=').ok_or_else(String::new)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\');
         if name.is_empty() || !name.bytes().all(plain) {
             return Err(format!("{name:?} is no name: letters, digits and -_.: are"));
         }
-        let secure = addr.strip_prefix("rediss://");
-        let mut said = Self {
-            name: name.to_owned(),
-            addr: Addr::parse(secure.unwrap_or(addr))?,
-            is_tls: secure.is_some(),
-            server_name: None,
-            weight: 1,
-        };
+        let (mut server, mut weight) = (server.to_owned(), 1);
         for option in parts {
-            match option.split_once('=') {
-                Some(("weight", number)) => {
-                    let weight = number.parse().ok();
-                    said.weight = weight
+            match option.strip_prefix("weight=") {
+                Some(number) => {
+                    let said = number.parse().ok();
+                    weight = said
                         .filter(|weight| (1..=10_000).contains(weight))
                         .ok_or_else(|| format!("{number:?} is not a weight (1 to 10000)"))?;
                 }
-                Some(("server-name", name)) if said.is_tls => {
-                    said.server_name = Some(name.to_owned());
-                }
-                Some(("server-name", _)) => {
-                    return Err(
-                        "server-name= is for rediss://, whose certificate is verified for it"
-                            .to_owned(),
-                    );
-                }
-                _ => {
-                    return Err(format!(
-                        "{option:?} is no option of a shard; weight=N and server-name=NAME are"
-                    ));
-                }
+                None => server = format!("{server};{option}"),
             }
         }
-        said.target().map_err(|failure| failure.to_string())?;
-        Ok(said)
-    }
-}
-
-impl ShardSaid {
-    /// What is dialled.
-    pub(super) fn target(&self) -> Result<Target, Failure> {
-        if !self.is_tls {
-            return Ok(Target::of(self.addr.clone()));
-        }
-        let upstream = Upstream {
-            scheme: Scheme::Https,
-            place: Where::Addr(self.addr.clone()),
-            weight: 1,
-            priority: 0,
-            server_name: self.server_name.clone(),
-        };
-        Target::new("shard", "shard", &upstream)
-    }
-
-    /// Takes the place of another: where it is, but not its name.
-    pub(super) fn move_to(&mut self, other: &Self) {
-        self.addr = other.addr.clone();
-        self.is_tls = other.is_tls;
-        self.server_name.clone_from(&other.server_name);
-    }
-
-    /// Where it is, and how it is spoken to.
-    pub(super) fn place(&self) -> String {
-        let scheme = if self.is_tls { "rediss://" } else { "" };
-        let server_name = self.server_name.as_ref();
-        let server_name = server_name.map_or(String::new(), |name| format!(";server-name={name}"));
-        format!("{scheme}{}{server_name}", self.addr)
+        Ok(Self {
+            name: name.to_owned(),
+            server: Server::parse(&server)?,
+            weight,
+        })
     }
 }
 
 impl fmt::Display for ShardSaid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}={}", self.name, self.place())?;
+        write!(f, "{}={}", self.name, self.server)?;
         match self.weight {
             1 => Ok(()),
             weight => write!(f, ";weight={weight}"),
@@ -279,9 +223,7 @@ impl Shards {
     fn of_pool(pool: &Pool) -> Result<Self, String> {
         let said = |server: &nutcracker::Server| ShardSaid {
             name: server.shard.name.clone(),
-            addr: server.addr.clone(),
-            is_tls: false,
-            server_name: None,
+            server: Server::plain(server.addr.clone()),
             weight: server.shard.weight,
         };
         Ok(Self::whole(

@@ -15,7 +15,6 @@ use podkit_dataplane::memcache;
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Worker, Workers};
 use podkit_dataplane::resp::{Asker, Front, Greeting, Node, Waits};
-use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
@@ -32,7 +31,7 @@ use super::probe::probe_all;
 use super::router::Local;
 use super::shared::Shared;
 use crate::clients::Clients;
-use crate::servers::Servers;
+use crate::servers::{self, Servers};
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -53,30 +52,21 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         resp3: false,
         database: params.database,
     };
-    let tls = UpstreamTlsParams::from_values(values)?;
-    if tls.upstream_http2 {
-        let why = "means nothing to shards";
-        return Err(ParamError::new("upstream_http2", why).into());
-    }
     // A file may name shards with TLS later.
-    let may_come = is_redis && params.shards_file.is_some() && tls.upstream_ca.is_some();
+    let may_come = is_redis && params.shards_file.is_some() && given(values, "upstream_ca");
     let http = (params.protocol == Protocol::Http).then(|| HttpMetrics::new(&setup.metrics));
     let mut shared = Shared::new(params, failures, hot, &setup.metrics)?;
-    shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.is_tls);
+    shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.server.is_tls);
     if shared.has_tls && !is_redis {
         return Err(ParamError::new("shard", "rediss:// is for --protocol redis").into());
     }
-    shared.has_tls |= shared.failures.spare.iter().any(|one| one.is_tls);
-    let tls = match shared.has_tls {
-        true => Some(UpstreamTls::new(&tls, &setup.metrics)?),
-        false => {
-            let fields = ["upstream_ca", "upstream_cert", "upstream_key"];
-            if let Some(field) = fields.into_iter().find(|field| given(values, field)) {
-                return Err(ParamError::new(field, "needs a shard with rediss://").into());
-            }
-            None
-        }
-    };
+    shared.has_tls |= shared.failures.spare.iter().any(|one| one.server.is_tls);
+    let tls = servers::tls(
+        values,
+        shared.has_tls,
+        "a shard with rediss://",
+        &setup.metrics,
+    )?;
     let shared = Arc::new(shared);
     if shared.hot.is_on() {
         let shared = Arc::clone(&shared);
@@ -153,8 +143,7 @@ impl Plan {
     }
 
     fn pool(&self, said: &ShardSaid) -> Rc<Pool> {
-        let target = said.target().expect("it was checked when it was read");
-        self.servers.pool(target)
+        self.servers.pool(said.server.target())
     }
 
     fn node(&self, said: &ShardSaid) -> Rc<Node> {
@@ -188,7 +177,7 @@ impl Plan {
             ..usual()
         };
         let cluster = Cluster::of(
-            Target::of(said.addr.clone()),
+            Target::of(said.server.addr.clone()),
             limits,
             self.servers.metrics.clone(),
             Outward::default(),
@@ -237,7 +226,7 @@ fn cut(node: &Rc<Node>) {
 
 /// A shard, for messages.
 fn named(said: &ShardSaid) -> String {
-    format!("shard {} ({})", said.name, said.place())
+    format!("shard {} ({})", said.name, said.server)
 }
 
 /// The running module.
@@ -268,9 +257,7 @@ impl Service for Sharding {
                 }
             }));
         }
-        if let Some(tls) = &self.plan.servers.tls {
-            drop(tokio::task::spawn_local(tls.clone().watch()));
-        }
+        self.plan.servers.watch();
         if let Some(path) = &self.plan.shared.params.shards_file {
             let (files, shared): (Vec<PathBuf>, _) =
                 (vec![path.clone()], Arc::clone(&self.plan.shared));
@@ -283,9 +270,7 @@ impl Service for Sharding {
     }
 
     fn reload(&self) -> Result<(), String> {
-        if let Some(tls) = &self.plan.servers.tls {
-            tls.reload()?;
-        }
+        self.plan.servers.reload()?;
         self.plan.shared.reload()
     }
 
@@ -295,7 +280,7 @@ impl Service for Sharding {
         let row = |said: &ShardSaid| {
             vec![
                 said.name.clone(),
-                said.place(),
+                said.server.to_string(),
                 said.weight.to_string(),
                 state(&shared.table(), said),
                 shared.commands(&said.name).get().to_string(),
@@ -311,7 +296,8 @@ impl Service for Sharding {
                     .to_vec(),
                 rows: shards.all.iter().map(row).collect(),
                 alert: refusal
-                    .map(|line| format!("Refused, the former shards stay in force: {line}")),
+                    .map(|line| format!("Refused, the former shards stay in force: {line}"))
+                    .or_else(|| self.plan.servers.refusal()),
             },
             Section {
                 title: "Live".to_owned(),

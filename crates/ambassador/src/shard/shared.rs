@@ -109,7 +109,7 @@ impl Shared {
     }
 
     pub(super) fn check_tls(&self, all: &[ShardSaid]) -> Result<(), String> {
-        match all.iter().find(|one| one.is_tls && !self.has_tls) {
+        match all.iter().find(|one| one.server.is_tls && !self.has_tls) {
             Some(one) => Err(format!(
                 "\"{one}\" is the first with TLS: that takes --upstream-ca from the start"
             )),

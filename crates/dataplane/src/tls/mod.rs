@@ -35,7 +35,8 @@ pub use look::Refusal;
 pub use metrics::{METRICS, Reason};
 pub use opened::Opened;
 pub use origin::{
-    Inside, MadeOf, ORIGIN_METRICS, OriginFile, OriginFiles, UpstreamTls, UpstreamTlsParams,
+    Inside, MadeOf, ORIGIN_METRICS, OriginFile, OriginFiles, UpstreamHttp2Params, UpstreamTls,
+    UpstreamTlsParams,
 };
 pub use pair::{Cause, Part};
 pub use params::{MinVersion, TlsParams};

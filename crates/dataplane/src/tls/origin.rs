@@ -35,13 +35,19 @@ podkit_foundation::params! {
     pub struct UpstreamTlsParams {
         /// Authorities that upstreams' certificates must come from, PEM; those of the system unless given. Watched.
         ///
-        /// A certificate is always verified, for the host of an `https://` upstream or its `;server-name=`. For a server with a
+        /// A certificate is always verified, for the host of the upstream or its `;server-name=`. For a server with a
         /// certificate of its own making this is that certificate.
         upstream_ca: Option<PathBuf> { live: true },
         /// Certificate chain that is shown to upstreams that ask for one, PEM. Watched.
         upstream_cert: Option<PathBuf> { live: true },
         /// Its private key, PEM, not encrypted; without it --upstream-cert holds the key too. Watched.
         upstream_key: Option<PathBuf> { live: true },
+    }
+}
+
+podkit_foundation::params! {
+    /// What is spoken by TLS to upstreams that are asked by HTTP.
+    pub struct UpstreamHttp2Params {
         /// Offer HTTP/2 by ALPN to `https://` upstreams, and send many requests on one connection where it is taken.
         ///
         /// For gRPC. Off unless given, since a request that asks for an upgrade (WebSocket) can't be sent that way. `h2c://`
@@ -51,20 +57,22 @@ podkit_foundation::params! {
 }
 
 impl UpstreamTlsParams {
-    /// For when there is no `https://` upstream: what was given would do nothing.
-    pub fn refuse_unused(&self) -> Result<(), ParamError> {
+    /// For when TLS is spoken to no upstream: what was given would do nothing. `needs` is what it takes.
+    pub fn refuse_unused(&self, needs: &str) -> Result<(), ParamError> {
         let given = [
             (self.upstream_ca.is_some(), "upstream_ca"),
             (self.upstream_cert.is_some(), "upstream_cert"),
             (self.upstream_key.is_some(), "upstream_key"),
-            (self.upstream_http2, "upstream_http2"),
         ];
         match given.iter().find(|(given, _)| *given) {
-            Some((_, field)) => Err(ParamError::new(field, "needs an https:// upstream")),
+            Some((_, field)) => Err(ParamError::new(field, format!("needs {needs}"))),
             None => Ok(()),
         }
     }
 }
+
+/// What TLS towards upstreams of HTTP needs.
+const NEEDS_HTTPS: &str = "an https:// upstream";
 
 /// Counters of what became of the files.
 pub const ORIGIN_METRICS: [Metric; 1] = [Metric {
@@ -81,6 +89,7 @@ pub struct UpstreamTls(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     params: UpstreamTlsParams,
+    offers_http2: bool,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<Configs>>,
     /// How often that has changed.
@@ -145,23 +154,34 @@ pub enum Inside {
 }
 
 impl UpstreamTls {
-    /// For a module with one upstream: None when TLS is not spoken to it (`needed`), and what was given for it is refused then. The
-    /// system's authorities are read only when they are needed.
+    /// For a module that asks by HTTP: None when TLS is not spoken to its upstreams (`needed`), and what was given for it is refused then.
+    /// The system's authorities are read only when they are needed.
     pub fn if_needed(
         values: &Values,
         needed: bool,
         registry: &Registry,
     ) -> Result<Option<Self>, Failure> {
         let params = UpstreamTlsParams::from_values(values)?;
+        let http2 = UpstreamHttp2Params::from_values(values)?.upstream_http2;
         if needed {
-            return Self::new(&params, registry).map(Some);
+            return Self::new(&params, http2, registry).map(Some);
         }
-        params.refuse_unused()?;
-        Ok(None)
+        params.refuse_unused(NEEDS_HTTPS)?;
+        match http2 {
+            true => {
+                let why = format!("needs {NEEDS_HTTPS}");
+                Err(ParamError::new("upstream_http2", why).into())
+            }
+            false => Ok(None),
+        }
     }
 
     /// Reads the files. Every fault is one line with the parameter, the file, and what would be right.
-    pub fn new(params: &UpstreamTlsParams, registry: &Registry) -> Result<Self, Failure> {
+    pub fn new(
+        params: &UpstreamTlsParams,
+        offers_http2: bool,
+        registry: &Registry,
+    ) -> Result<Self, Failure> {
         if params.upstream_key.is_some() && params.upstream_cert.is_none() {
             let why = "needs --upstream-cert, the certificate that it is the key of";
             return Err(ParamError::new("upstream_key", why).into());
@@ -173,6 +193,7 @@ impl UpstreamTls {
         let count = |result| registry.counter(reloads.name, reloads.doc, &[("result", result)]);
         Ok(Self(Arc::new(Shared {
             params: params.clone(),
+            offers_http2,
             provider,
             current: RwLock::new(Arc::new(configs)),
             changes: AtomicU64::new(0),
@@ -188,7 +209,7 @@ impl UpstreamTls {
 
     /// `--upstream-http2`.
     pub fn offers_http2(&self) -> bool {
-        self.0.params.upstream_http2
+        self.0.offers_http2
     }
 
     /// What a connection that begins now is opened with.

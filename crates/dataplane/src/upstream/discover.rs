@@ -294,9 +294,9 @@ impl Discovery {
                 let member = Upstream {
                     place: Where::Addr(addr),
                     // The certificate is the name's, not the address's.
-                    server_name: match upstream.scheme {
-                        podkit_foundation::params::Scheme::Https => server_name.or(Some(name)),
-                        _ => server_name,
+                    server_name: match upstream.scheme.is_tls() {
+                        true => server_name.or(Some(name)),
+                        false => server_name,
                     },
                     ..upstream.clone()
                 };
@@ -344,6 +344,11 @@ impl State {
 /// Whether an upstream is of a form that is there.
 fn check(field: &str, module: &str, upstream: &Upstream) -> Result<(), Failure> {
     let wrong = |why: &str| Failure::from(ParamError::new(field, format!("\"{upstream}\": {why}")));
+    if module == "redis" && (upstream.weight != 1 || upstream.priority != 0) {
+        return Err(wrong(
+            "weight and priority mean nothing here: a server's role says what it gets",
+        ));
+    }
     let stand_in = |addr| Upstream {
         place: Where::Addr(addr),
         ..upstream.clone()

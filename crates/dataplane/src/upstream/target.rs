@@ -45,9 +45,27 @@ impl Target {
         if addr.port() == Some(0) {
             return Err(wrong("port 0 can't be dialled"));
         }
+        match (upstream.scheme, module == "redis") {
+            (Scheme::H2c | Scheme::Https, true) => {
+                return Err(wrong(
+                    "that is HTTP; expected no scheme, or rediss:// for TLS",
+                ));
+            }
+            (Scheme::Rediss, false) => {
+                return Err(wrong(
+                    "rediss:// is for podkit redis and podkit shard; expected https:// for TLS",
+                ));
+            }
+            _ => {}
+        }
         let speech = match (upstream.scheme, &upstream.server_name) {
-            (Scheme::Https, name) => {
-                Speech::Tls(server_name(&addr, name.as_deref()).map_err(|why| wrong(&why))?)
+            (Scheme::Https | Scheme::Rediss, name) => {
+                return Self::tls(addr, name.as_deref()).map_err(|why| wrong(&why));
+            }
+            (_, Some(_)) if module == "redis" => {
+                return Err(wrong(
+                    "server-name= is for rediss://, whose certificate is verified for it",
+                ));
             }
             (_, Some(_)) => {
                 return Err(wrong(
@@ -93,6 +111,14 @@ impl Target {
             host,
             speech: Speech::Plain,
         }
+    }
+
+    /// An address, by TLS: the certificate must be for `name`, or for the host. The error is what is wrong with these.
+    pub fn tls(addr: Addr, name: Option<&str>) -> Result<Self, String> {
+        Ok(Self {
+            speech: Speech::Tls(server_name(&addr, name)?),
+            ..Self::of(addr)
+        })
     }
 
     /// What is dialled.

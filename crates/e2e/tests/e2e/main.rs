@@ -45,6 +45,7 @@ mod proxies;
 mod push_to_deploy;
 mod pushed;
 mod redis;
+mod redis_access;
 mod redis_example;
 mod redis_failover;
 mod registries;

@@ -370,7 +370,24 @@ fn what_can_not_be_is_one_line() {
     check(&["--sentinel=:2"], "--master-name (PODKIT_MASTER_NAME)");
     check(&["--primary=:1", "--master-name=m"], "needs --sentinel");
     check(&["--upstream=:1", "--replica=:2"], "needs --primary");
-    check(&["--upstream=https://a:1"], "has no scheme here");
+    check(&["--upstream=https://a:1"], "rediss:// for TLS");
+    check(
+        &["--upstream=:1;weight=2"],
+        "weight and priority mean nothing",
+    );
+    check(&["--primary=:1", "--replica=:1"], "\":1\" is \":1\"");
+    check(
+        &["--primary=:1", "--upstream-ca=/ca"],
+        "needs a server with rediss://",
+    );
+    check(&["--primary=:1", "--master-tls"], "needs --sentinel");
+    let sentinel = ["--sentinel=:1", "--master-name=m"];
+    let named = [&sentinel[..], &["--master-server-name=r.example"]].concat();
+    check(&named, "needs --master-tls");
+    check(
+        &["--primary=rediss://:1", "--upstream-ca=/nothing"],
+        "/nothing",
+    );
     check(
         &["--primary=:1", "--max-lag=far"],
         "a duration such as 500ms",

@@ -62,6 +62,7 @@ const WITHOUT_PODS: &[&str] = &[
     "openmetrics",
     "proxies",
     "redis",
+    "redis_access",
     "redis_failover",
     "rootless",
     "schema",

@@ -95,6 +95,25 @@ pub enum Scheme {
     H2c,
     /// TLS.
     Https,
+    /// What Redis speaks, by TLS.
+    Rediss,
+}
+
+impl Scheme {
+    /// It is TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::Rediss)
+    }
+
+    /// What stands before an address.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::H2c => "h2c://",
+            Self::Https => "https://",
+            Self::Rediss => "rediss://",
+        }
+    }
 }
 
 /// Where an upstream's members come from.
@@ -112,7 +131,7 @@ pub enum Where {
     Kubernetes(String),
 }
 
-/// `[http://|h2c://|https://]WHERE[;weight=N][;priority=N][;server-name=NAME]`.
+/// `[http://|h2c://|https://|rediss://]WHERE[;weight=N][;priority=N][;server-name=NAME]`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Upstream {
     /// How it is spoken to.
@@ -139,6 +158,7 @@ impl ParamType for Upstream {
             Some(("http", rest)) => (Scheme::Plain, rest),
             Some(("h2c", rest)) => (Scheme::H2c, rest),
             Some(("https", rest)) => (Scheme::Https, rest),
+            Some(("rediss", rest)) => (Scheme::Rediss, rest),
             Some((other, _)) => return Err(format!("\"{other}://\" is not h2c:// or https://")),
             None => (Scheme::Plain, head),
         };
@@ -198,11 +218,7 @@ fn parse_place(text: &str) -> Result<Where, String> {
 
 impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.scheme {
-            Scheme::Plain => {}
-            Scheme::H2c => f.write_str("h2c://")?,
-            Scheme::Https => f.write_str("https://")?,
-        }
+        f.write_str(self.scheme.prefix())?;
         match &self.place {
             Where::Addr(addr) => write!(f, "{addr}")?,
             Where::Dns(name, port) => write!(f, "dns:{name}:{port}")?,

@@ -21,7 +21,7 @@ use podkit_dataplane::http::proxy::{AccessLog, HttpMetrics};
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
-use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
+use podkit_dataplane::tls::{self, TlsParams, UpstreamHttp2Params, UpstreamTlsParams};
 use podkit_dataplane::upstream::{HealthParams, Membership, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
@@ -62,6 +62,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
         UpstreamTlsParams::PARAMS,
+        UpstreamHttp2Params::PARAMS,
     ],
     ports: &[Port {
         param: "listen",

@@ -9,7 +9,7 @@ use podkit_dataplane::upstream::pick::{Hashing, Policy, Rules};
 use podkit_dataplane::upstream::{AffinityCookie, Check, Ejection, HealthParams, Settings, Tried};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
-    Addr, Cidr, Factor, Origin, ParamError, ParamSet as _, Percent, Scheme, Upstream, Values, Where,
+    Addr, Cidr, Factor, Origin, ParamError, ParamSet as _, Percent, Upstream, Values, Where,
 };
 
 podkit_foundation::params! {
@@ -112,7 +112,7 @@ impl Params {
     /// no authorities, as in podkit's own image; a file without `https://` must not ask for them.)
     pub(super) fn may_have_tls_upstreams(&self, tls: &UpstreamTlsParams) -> bool {
         self.upstream.iter().any(|upstream| {
-            upstream.scheme == Scheme::Https
+            upstream.scheme.is_tls()
                 || (tls.upstream_ca.is_some() && matches!(upstream.place, Where::File(_)))
         })
     }

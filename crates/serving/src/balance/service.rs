@@ -8,7 +8,7 @@ use podkit_dataplane::http::proxy::{AccessLog, ForwardSettings, Traceparent, Tru
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::{Route, Section, Service, Setup};
 use podkit_dataplane::net::ListenerLimits;
-use podkit_dataplane::tls::{TlsParams, UpstreamTls, UpstreamTlsParams};
+use podkit_dataplane::tls::{TlsParams, UpstreamHttp2Params, UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{
     Affinity, Check, Discovery, HealthParams, Membership, Outward, UpstreamLimits, UpstreamMetrics,
 };
@@ -51,6 +51,7 @@ pub(crate) fn check(values: &Values) -> Result<(), Failure> {
     UpstreamLimits::from_values(values)?;
     HealthParams::from_values(values)?;
     UpstreamTlsParams::from_values(values)?;
+    UpstreamHttp2Params::from_values(values)?;
     Ok(())
 }
 
@@ -64,13 +65,7 @@ pub(crate) fn cluster(
     let health = HealthParams::from_values(values)?;
     let limits = UpstreamLimits::from_values(values)?;
     let tls = UpstreamTlsParams::from_values(values)?;
-    let tls = match params.may_have_tls_upstreams(&tls) {
-        true => Some(UpstreamTls::new(&tls, &registry)?),
-        false => {
-            tls.refuse_unused()?;
-            None
-        }
-    };
+    let tls = UpstreamTls::if_needed(values, params.may_have_tls_upstreams(&tls), &registry)?;
     let outward = Outward {
         tls: tls.clone(),
         raw: false,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::net::ListenerLimits;
-use podkit_dataplane::tls::{TlsParams, UpstreamTlsParams};
+use podkit_dataplane::tls::{TlsParams, UpstreamHttp2Params, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamLimits;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Param, ParamSet as _, Values};
@@ -57,6 +57,7 @@ pub(super) static KINDS: &[Kind] = &[
             param.field == "upstream"
                 || has(UpstreamLimits::PARAMS, param)
                 || has(UpstreamTlsParams::PARAMS, param)
+                || has(UpstreamHttp2Params::PARAMS, param)
                 || of_listener(param)
         },
         is_end: false,

@@ -29,7 +29,7 @@ use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::http2::Http2Limits;
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
-use podkit_dataplane::tls::{self, TlsParams, UpstreamTlsParams};
+use podkit_dataplane::tls::{self, TlsParams, UpstreamHttp2Params, UpstreamTlsParams};
 use podkit_dataplane::upstream::{UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::ParamSet as _;
 use podkit_foundation::surface::{
@@ -68,6 +68,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         Http2Limits::PARAMS,
         UpstreamLimits::PARAMS,
         UpstreamTlsParams::PARAMS,
+        UpstreamHttp2Params::PARAMS,
     ],
     ports: &[
         Port {
