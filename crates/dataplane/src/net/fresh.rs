@@ -18,6 +18,8 @@ pub struct Fresh {
     tcp: bool,
     /// The last read took all that there was.
     drained: bool,
+    /// What is sent waits for the end, to go in one packet with it.
+    last: bool,
 }
 
 impl Fresh {
@@ -26,6 +28,7 @@ impl Fresh {
             fd: Some(fd),
             tcp,
             drained: false,
+            last: false,
         }
     }
 
@@ -57,7 +60,16 @@ impl Fresh {
 
     /// None when it would have to wait.
     pub(super) fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
-        transmit(self.fd()?, parts)
+        let flags = match self.last {
+            true => SendFlags::NOSIGNAL | SendFlags::MORE,
+            false => SendFlags::NOSIGNAL,
+        };
+        transmit_with(self.fd()?, parts, flags)
+    }
+
+    /// What is sent from now on may wait for the end.
+    pub(super) fn last(&mut self) {
+        self.last = true;
     }
 
     pub(super) fn close_write(&self) -> io::Result<()> {
@@ -76,11 +88,19 @@ pub(super) fn receive(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<Option<
 
 /// Sends what there is room for; None when it would have to wait.
 pub(super) fn transmit(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<Option<usize>> {
+    transmit_with(fd, parts, SendFlags::NOSIGNAL)
+}
+
+fn transmit_with(
+    fd: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    flags: SendFlags,
+) -> io::Result<Option<usize>> {
     match parts {
-        [one] => now(|| send(fd, one, SendFlags::NOSIGNAL)),
+        [one] => now(|| send(fd, one, flags)),
         many => now(|| {
             let mut control = SendAncillaryBuffer::default();
-            sendmsg(fd, many, &mut control, SendFlags::NOSIGNAL)
+            sendmsg(fd, many, &mut control, flags)
         }),
     }
 }
@@ -144,6 +164,29 @@ mod tests {
         assert!(socket.is_watched());
         later.join().unwrap();
         assert_eq!(read(&mut socket).await, b"", "the end");
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_go_with_the_end() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        let mut socket = Socket::Fresh(Fresh::new(near.into(), true));
+        let part = [std::io::IoSlice::new(b"one")];
+        poll_fn(|cx| socket.poll_write(cx, &part)).await.unwrap();
+        let mut got = [0; 3];
+        far.read_exact(&mut got).unwrap();
+        socket.last();
+        poll_fn(|cx| socket.poll_write(cx, &part)).await.unwrap();
+        far.set_nonblocking(true).unwrap();
+        let early = far.read(&mut got).unwrap_err();
+        assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock);
+        drop(socket);
+        far.set_nonblocking(false).unwrap();
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"one");
     }
 
     #[tokio::test]

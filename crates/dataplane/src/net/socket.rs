@@ -38,6 +38,9 @@ pub trait Transport {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>>;
 
+    /// What is written next is the last, and the end follows it at once: both may go together.
+    fn last(&mut self) {}
+
     /// Ready when all that was taken is with the kernel.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
@@ -259,6 +262,12 @@ impl Transport for Socket {
                 return Poll::Ready(Ok(count));
             }
             ready!(self.poll_write_ready(cx))?;
+        }
+    }
+
+    fn last(&mut self) {
+        if let Self::Fresh(fresh) = self {
+            fresh.last();
         }
     }
 

@@ -132,7 +132,8 @@ impl Proxy {
                 }
                 continue;
             }
-            let mut relay = Relay::new(head.body, head.framing, out, input);
+            let last = !head.keep_alive;
+            let mut relay = Relay::new(head.body, head.framing, last, out, input);
             self.relay(conn, pump, upstream, &mut relay, (name, limits))
                 .await?;
             let complete = pump.is_none();

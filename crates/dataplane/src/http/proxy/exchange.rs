@@ -262,6 +262,9 @@ impl Proxy {
             true => grpc::put_reply(&mut out, reply, staged),
             false => put_reply(&mut out, reply, staged, method, after != After::Next),
         }
+        if after != After::Next {
+            conn.io.last();
+        }
         conn.send(&[out.filled()], limits.idle_timeout).await?;
         let took = asked.map_or(Duration::ZERO, |asked| asked.since.elapsed());
         self.metrics.answer(reply.status, took);

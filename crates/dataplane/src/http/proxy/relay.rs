@@ -40,6 +40,8 @@ pub(super) struct Relay {
     ended: bool,
     /// The upstream closes after it.
     closes: bool,
+    /// The client's connection ends with it.
+    last: bool,
     /// Bytes sent since the start.
     moved: u64,
 }
@@ -73,7 +75,14 @@ pub(super) enum Waits {
 
 impl Relay {
     /// `head`: the rewritten head; `input`: what came behind the upstream's.
-    pub(super) fn new(kind: BodyKind, framing: Framing, head: Buf, input: Option<Buf>) -> Self {
+    /// `last`: the client's connection ends with it.
+    pub(super) fn new(
+        kind: BodyKind,
+        framing: Framing,
+        last: bool,
+        head: Buf,
+        input: Option<Buf>,
+    ) -> Self {
         Self {
             left: match kind {
                 BodyKind::None => Left::Nothing,
@@ -91,6 +100,7 @@ impl Relay {
             sent: 0,
             ended: false,
             closes: kind == BodyKind::UntilClose,
+            last,
             moved: 0,
         }
     }
@@ -163,6 +173,9 @@ impl Relay {
         conn: &mut Conn<T>,
     ) -> Poll<io::Result<()>> {
         let total = self.total();
+        if self.last && matches!(self.left, Left::Nothing) {
+            conn.io.last();
+        }
         while self.sent < total {
             let input = self.input.as_ref().map_or(&[][..], Buf::filled);
             let parts = [self.before.filled(), &input[..self.checked], self.after];
