@@ -71,7 +71,7 @@ pub struct TlsFiles {
 impl TlsFiles {
     /// Of a server with these names, which wants certificates of the same authority from its clients.
     pub fn new(authority: &Authority, names: &[&str], dir: &Path) -> Self {
-        let (cert, key) = authority.server(names).write(dir, "redis");
+        let (cert, key) = authority.peer(names).write(dir, "redis");
         let ca = dir.join("redis-ca.pem");
         std::fs::write(&ca, authority.pem()).expect("it is the test's own");
         Self { cert, key, ca }
