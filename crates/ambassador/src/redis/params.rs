@@ -173,6 +173,24 @@ impl Params {
         if params.sentinel_password_file.is_some() && params.sentinel.is_empty() {
             return wrong("sentinel_password_file", "needs --sentinel");
         }
+        let idle = [
+            (
+                "max_lag",
+                params.read == ReadFrom::Primary,
+                "--read primary",
+            ),
+            (
+                "read_your_writes",
+                params.read == ReadFrom::Primary,
+                "--read primary",
+            ),
+            ("hold_size", params.hold.is_zero(), "--hold 0s"),
+        ];
+        for (field, is_idle, with) in idle {
+            if is_idle && values.is_given(field) {
+                return wrong(field, &format!("means nothing with {with}"));
+            }
+        }
         if params.listen.is_empty() {
             return wrong(
                 "listen",

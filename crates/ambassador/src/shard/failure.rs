@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{ParamError, ParamSet as _, Values};
 
-use super::params::{ShardSaid, Shards, given};
+use super::params::{ShardSaid, Shards};
 use super::place::nutcracker::Ejection;
 
 podkit_foundation::choices! {
@@ -66,15 +66,15 @@ impl FailureParams {
         let wrong = |field: &str, why: String| Failure::from(ParamError::new(field, why));
         if let Some(ejection) = ejection {
             // Not guessed: whoever moves over must not find a server emptied by a line that emptied nothing before.
-            if !given(values, "on_failure") {
+            if !values.is_given("on_failure") {
                 let why = "is required, as the pool of --twemproxy has auto_eject_hosts: true; expected rehash, for a cache (as there, but a server is emptied by \
                            FLUSHALL before it serves again), or fail-fast or spare";
                 return Err(wrong("on_failure", why.to_owned()));
             }
-            if !given(values, "probe_failures") {
+            if !values.is_given("probe_failures") {
                 params.probe_failures = ejection.failures;
             }
-            if !given(values, "min_out") {
+            if !values.is_given("min_out") {
                 params.min_out = ejection.retry;
             }
         }
@@ -86,7 +86,7 @@ impl FailureParams {
                 "probe_successes",
                 "min_out",
             ];
-            if let Some(field) = fields.into_iter().find(|field| given(values, field)) {
+            if let Some(field) = fields.into_iter().find(|field| values.is_given(field)) {
                 return Err(wrong(
                     field,
                     "needs --on-failure rehash or spare".to_owned(),

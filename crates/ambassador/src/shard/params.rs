@@ -7,7 +7,7 @@ use std::time::Duration;
 use podkit_dataplane::http::proxy::KeySource;
 use podkit_dataplane::resp::Credentials;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{Addr, Origin, ParamError, ParamSet as _, ParamType, Values};
+use podkit_foundation::params::{Addr, ParamError, ParamSet as _, ParamType, Values};
 
 use super::failure::Key;
 use super::place::nutcracker::{self, Ejection, Pool};
@@ -39,7 +39,7 @@ impl Protocol {
 }
 
 /// What there is in Redis only.
-const ONLY_REDIS: [&str; 11] = [
+const ONLY_REDIS: [&str; 14] = [
     "user",
     "password_file",
     "database",
@@ -51,6 +51,9 @@ const ONLY_REDIS: [&str; 11] = [
     "probe_successes",
     "min_out",
     "hot_keys",
+    "upstream_ca",
+    "upstream_cert",
+    "upstream_key",
 ];
 /// What has no meaning for HTTP.
 const NOT_HTTP: [&str; 4] = [
@@ -211,6 +214,11 @@ impl Shards {
         if all.is_empty() {
             return Err(format!("names no shard; expected {}", ShardSaid::EXPECTED));
         }
+        if params.hash == Distribution::Random
+            && let Some(one) = all.iter().find(|one| one.weight != 1)
+        {
+            return Err(format!("\"{one}\": --hash random knows no weights"));
+        }
         let ring = Ring::new(
             params.hash,
             params.hash_function,
@@ -245,14 +253,6 @@ impl Shards {
     pub(super) fn none_is_left(&self) -> bool {
         self.left_out.iter().all(|out| *out)
     }
-}
-
-/// Said by a flag or a variable.
-pub(super) fn given(values: &Values, field: &str) -> bool {
-    let mut shown = values.shown();
-    shown.any(|(param, raws)| {
-        param.field == field && raws.iter().any(|raw| raw.origin != Origin::Default)
-    })
 }
 
 /// The ring of a list of shards: a file as `--shards-file` has it, or, when its name ends so, a nutcracker.yml, whose pool may
@@ -370,8 +370,15 @@ impl Params {
         }
         if params.twemproxy.is_none() {
             params.check_protocol(values)?;
-            if !given(values, "listen") {
+            if !values.is_given("listen") {
                 params.listen = vec![params.protocol.listen()];
+            }
+            let of_keys = ["hash_function", "hash_tag"];
+            if params.hash == Distribution::Random
+                && let Some(field) = of_keys.into_iter().find(|field| values.is_given(field))
+            {
+                let why = "means nothing with --hash random, which looks at no key";
+                return Err(wrong(field, why));
             }
         }
         if params.listen.is_empty() {
@@ -382,7 +389,7 @@ impl Params {
         }
         if let Some(path) = &params.twemproxy {
             let places = [
-                ("hash", given(values, "hash")),
+                ("hash", values.is_given("hash")),
                 ("hash_function", params.hash_function.is_some()),
                 ("hash_tag", params.hash_tag.is_some()),
             ];
@@ -394,7 +401,7 @@ impl Params {
                 true => Protocol::Redis,
                 false => Protocol::Memcached,
             };
-            if given(values, "protocol") && params.protocol != speaks {
+            if values.is_given("protocol") && params.protocol != speaks {
                 let why = format!(
                     "the pool {} of --twemproxy speaks {}",
                     pool.name,
@@ -403,14 +410,14 @@ impl Params {
                 return Err(wrong("protocol", &why));
             }
             params.protocol = speaks;
-            if !given(values, "listen") {
+            if !values.is_given("listen") {
                 params.listen = vec![pool.listen.clone()];
             }
             params.check_protocol(values)?;
-            if !given(values, "database") {
+            if !values.is_given("database") {
                 params.database = pool.db;
             }
-            if let (Some(timeout), false) = (pool.timeout, given(values, "response_timeout")) {
+            if let (Some(timeout), false) = (pool.timeout, values.is_given("response_timeout")) {
                 params.response_timeout = timeout;
             }
         }
@@ -427,11 +434,11 @@ impl Params {
     fn check_protocol(&self, values: &Values) -> Result<(), Failure> {
         let fault = match self.protocol {
             Protocol::Redis => None,
-            Protocol::Memcached => ONLY_REDIS.iter().find(|field| given(values, field)),
+            Protocol::Memcached => ONLY_REDIS.iter().find(|field| values.is_given(field)),
             Protocol::Http => ONLY_REDIS
                 .iter()
                 .chain(&NOT_HTTP)
-                .find(|field| given(values, field)),
+                .find(|field| values.is_given(field)),
         };
         let word = self.protocol.word();
         if let Some(field) = fault {

@@ -26,7 +26,7 @@ use super::failure::{FailureParams, OnFailure, Table, key};
 use super::hot::{Hot, HotKey, HotParams, WINDOW, shown};
 use super::http::{ByKey, keyless};
 use super::members::Members;
-use super::params::{Params, Protocol, ShardSaid, given};
+use super::params::{Params, Protocol, ShardSaid};
 use super::probe::probe_all;
 use super::router::Local;
 use super::shared::Shared;
@@ -53,7 +53,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         database: params.database,
     };
     // A file may name shards with TLS later.
-    let may_come = is_redis && params.shards_file.is_some() && given(values, "upstream_ca");
+    let may_come = is_redis && params.shards_file.is_some() && values.is_given("upstream_ca");
     let http = (params.protocol == Protocol::Http).then(|| HttpMetrics::new(&setup.metrics));
     let mut shared = Shared::new(params, failures, hot, &setup.metrics)?;
     shared.has_tls = may_come || shared.shards().all.iter().any(|one| one.server.is_tls);

@@ -306,10 +306,11 @@ impl Discovery {
         let many = found.len();
         found.truncate(self.0.max);
         let mut state = self.lock();
-        let source = "--max-upstreams".to_owned();
+        let source = "upstreams".to_owned();
         match many > self.0.max {
             true => {
-                let why = format!("{many} are found, the first {} are used", self.0.max);
+                let most = most(self.0.module, self.0.max);
+                let why = format!("{many} are found, and the first are used: {most}");
                 state.problem(source, why);
             }
             false => drop(state.problems.remove(&source)),
@@ -338,6 +339,14 @@ impl State {
             tracing::warn!(source, why, "upstreams stay as they were");
             self.problems.insert(source, why);
         }
+    }
+}
+
+/// How many there may be, and who says so.
+fn most(module: &str, max: usize) -> String {
+    match module {
+        "balance" => format!("--max-upstreams is {max}"),
+        _ => format!("there can be {max}"),
     }
 }
 
@@ -417,7 +426,7 @@ pub(super) fn parse(text: &str, module: &str, max: usize) -> Result<Vec<Upstream
     match all.len() {
         // What an editor or a script leaves for a moment; drain by weight=0 instead.
         0 => Err("names no upstream; the former ones stay (weight=0 takes one out)".to_owned()),
-        count if count > max => Err(format!("names {count} upstreams; --max-upstreams is {max}")),
+        count if count > max => Err(format!("names {count} upstreams; {}", most(module, max))),
         _ => Ok(all),
     }
 }

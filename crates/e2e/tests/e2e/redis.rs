@@ -393,4 +393,12 @@ fn what_can_not_be_is_one_line() {
         "a duration such as 500ms",
     );
     check(&["--primary=:1", "--user=u"], "needs --password-file");
+    check(
+        &["--primary=:1", "--read=primary", "--max-lag=1s"],
+        "means nothing with --read primary",
+    );
+    check(
+        &["--primary=:1", "--hold=0s", "--hold-size=1Mi"],
+        "means nothing with --hold 0s",
+    );
 }

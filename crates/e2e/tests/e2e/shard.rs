@@ -555,6 +555,19 @@ fn what_can_not_be_is_one_line() {
     assert!(twice.contains("two shards are named"), "{twice}");
     let both = refused(&["shard", "--shard=a=:1", "--twemproxy=nutcracker.yml"]);
     assert!(both.contains("another list"), "{both}");
+    let check = |args: &[&str], expected: &str| {
+        let line = refused(&[&["shard", "--shard=a=:1"], args].concat());
+        assert!(line.contains(expected), "{line}");
+    };
+    check(&["--upstream-ca=/ca"], "needs a shard with rediss://");
+    let memcached = ["--protocol=memcached", "--upstream-ca=/ca"];
+    check(&memcached, "means nothing with --protocol memcached");
+    check(&["--hash=random", "--hash-tag={}"], "looks at no key");
+    check(
+        &["--hash=random", "--shard=b=:2;weight=2"],
+        "knows no weights",
+    );
+    check(&["--upstream-http2"], "unknown flag");
 }
 
 #[test]

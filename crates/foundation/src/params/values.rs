@@ -146,6 +146,12 @@ impl Values {
         Ok(value)
     }
 
+    /// A flag or a variable says it.
+    pub fn is_given(&self, field: &str) -> bool {
+        let given = self.given.get(field).map(|(_, raws)| raws);
+        given.is_some_and(|raws| raws.iter().any(|raw| raw.origin != Origin::Default))
+    }
+
     /// Every parameter with its texts, as `/config` shows them: secrets are masked.
     pub fn shown(&self) -> impl Iterator<Item = (&Param, Vec<Raw>)> {
         self.given.values().map(|(param, raws)| {

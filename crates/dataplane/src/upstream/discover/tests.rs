@@ -207,6 +207,6 @@ fn no_more_than_the_bound_are_used() {
     assert_eq!(names(&membership).len(), 10);
     assert_eq!(
         discovery.problems(),
-        ["--max-upstreams: 12 are found, the first 10 are used"]
+        ["upstreams: 12 are found, and the first are used: --max-upstreams is 10"]
     );
 }
