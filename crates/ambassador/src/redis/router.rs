@@ -57,7 +57,7 @@ impl std::fmt::Debug for Local {
 pub(super) struct State {
     view: Arc<View>,
     primary: Option<Rc<Node>>,
-    replicas: HashMap<String, Rc<Node>>,
+    replicas: HashMap<String, (Arc<Member>, Rc<Node>)>,
     /// What is named where there is no primary.
     pub(super) nobody: Rc<Node>,
 }
@@ -147,19 +147,20 @@ impl Local {
         let (stay, gone) =
             std::mem::take(&mut state.replicas)
                 .into_iter()
-                .partition(|(name, _)| {
+                .partition(|(_, (member, _))| {
                     let mut members = view.members.iter();
-                    members.any(|one| one.name == *name && one.is_alive())
+                    // One that left and came back is another one, which may be spoken to otherwise.
+                    members.any(|one| Arc::ptr_eq(one, member) && one.is_alive())
                 });
         state.replicas = stay;
-        let gone: HashMap<String, Rc<Node>> = gone;
+        let gone: HashMap<String, (Arc<Member>, Rc<Node>)> = gone;
         state.view = view;
         drop(state);
         if let Some(former) = former {
             former.retire("it is not the primary any more");
             self.news.notify_one();
         }
-        for node in gone.values() {
+        for (_, node) in gone.values() {
             node.retire("it does not answer");
             self.news.notify_one();
         }
@@ -193,7 +194,7 @@ impl Local {
 
     fn of_replica(&self, state: &mut State, at: usize) -> Rc<Node> {
         let member = Arc::clone(&state.view.members[at]);
-        if let Some(node) = state.replicas.get(&member.name) {
+        if let Some((_, node)) = state.replicas.get(&member.name) {
             return Rc::clone(node);
         }
         let watch = OfReplica {
@@ -202,7 +203,8 @@ impl Local {
         };
         let name = format!("replica {}", member.name);
         let node = self.node(&name, &member, Rc::new(watch));
-        state.replicas.insert(member.name.clone(), Rc::clone(&node));
+        let entry = (Arc::clone(&member), Rc::clone(&node));
+        state.replicas.insert(member.name.clone(), entry);
         node
     }
 

@@ -295,8 +295,8 @@ impl Pool {
             return Ok((Wire::Plain(socket), false));
         };
         let Some(tls) = &self.outward.tls else {
-            let why =
-                io::Error::other("an https:// upstream that a file names needs --upstream-ca");
+            let why = "an upstream that a file names needs --upstream-ca for TLS";
+            let why = io::Error::other(why);
             return Err(ConnectError::Failed(why));
         };
         let generation = tls.generation();
