@@ -1,12 +1,9 @@
 //! What a command is to a primary and its replicas: who may answer it, which keys it names, whether it may be done twice.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
-use podkit_dataplane::resp::scan::{elements, integer, text};
-use podkit_dataplane::resp::{Keys, Kind, Request};
+use podkit_dataplane::resp::{Kind, Request};
 
 use super::fence::{ALL, number};
+use crate::known::Said;
 
 /// Reads whose answer is a server's own: where its cursor stands, how it keeps a value, what it has used.
 const OWN: [&str; 10] = [
@@ -30,9 +27,6 @@ const ABOUT: [&str; 8] = [
     "command", "echo", "info", "lastsave", "ping", "pubsub", "role", "time",
 ];
 
-/// Commands of modules that are remembered, at most: clients choose their names.
-const MOST_KNOWN: usize = 1024;
-
 /// Who may do a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
@@ -46,12 +40,12 @@ pub(super) enum Class {
     Other,
 }
 
-/// Says what a command is; `numbers` becomes those of its keys.
-pub(super) fn class(request: &Request<'_>, known: &Known, numbers: &mut Vec<u16>) -> Class {
+/// Says what a command is, and what a server said of one that podkit does not know; `numbers` becomes those of its keys.
+pub(super) fn class(request: &Request<'_>, said: Option<Said>, numbers: &mut Vec<u16>) -> Class {
     numbers.clear();
     let key = |word: usize| number(request.words.get(word).unwrap_or_default());
     let Some(command) = request.command else {
-        let Some(keys) = known.reads(request) else {
+        let Some(keys) = said.filter(|said| said.reads).and_then(|said| said.keys) else {
             numbers.push(ALL);
             return Class::Write;
         };
@@ -96,78 +90,9 @@ pub(super) fn class(request: &Request<'_>, known: &Known, numbers: &mut Vec<u16>
     }
 }
 
-/// What the servers said of commands that podkit does not know.
-#[derive(Debug, Default)]
-pub(super) struct Known(Mutex<HashMap<Vec<u8>, Option<Keys>>>);
-
-impl Known {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Vec<u8>, Option<Keys>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn name(request: &Request<'_>) -> Vec<u8> {
-        request
-            .words
-            .get(0)
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-    }
-
-    /// Where the keys are of one that is known to change nothing.
-    fn reads(&self, request: &Request<'_>) -> Option<Keys> {
-        *self.lock().get(&Self::name(request))?
-    }
-
-    /// Its name, when nobody has asked for it yet; from then on somebody has.
-    pub(super) fn wants(&self, request: &Request<'_>) -> Option<Vec<u8>> {
-        let name = Self::name(request);
-        let mut known = self.lock();
-        if known.len() >= MOST_KNOWN || known.contains_key(&name) {
-            return None;
-        }
-        known.insert(name.clone(), None);
-        Some(name)
-    }
-
-    /// The reply to COMMAND INFO for one.
-    pub(super) fn learn(&self, name: Vec<u8>, reply: &[u8]) {
-        self.lock().insert(name, reads(reply));
-    }
-
-    /// Nobody could say: it is asked for again when it comes again.
-    pub(super) fn forget(&self, name: &[u8]) {
-        self.lock().remove(name);
-    }
-}
-
-/// Where the keys are, in the reply to COMMAND INFO, when the command is only for reading and its keys stand in a row.
-fn reads(reply: &[u8]) -> Option<Keys> {
-    let first = elements(reply)?.into_iter().next()?;
-    let command = &reply[first];
-    let parts = elements(command)?;
-    let flags = &command[parts.get(2)?.clone()];
-    let mut names = Vec::new();
-    for flag in elements(flags)? {
-        names.push(text(&flags[flag])?);
-    }
-    let is = |flag: &str| names.contains(&flag.as_bytes());
-    if !is("readonly") || is("movablekeys") || is("blocking") || is("noscript") {
-        return None;
-    }
-    let number = |at: usize| integer(&command[parts.get(at)?.clone()]);
-    match (number(3)?, number(4)?, number(5)?) {
-        (0, _, _) => Some(Keys::None),
-        (first, last, step) => Some(Keys::Range {
-            first: usize::try_from(first).ok()?,
-            last: isize::try_from(last).ok()?,
-            step: usize::try_from(step).ok().filter(|step| *step > 0)?,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use podkit_dataplane::resp::{Words, find};
+    use podkit_dataplane::resp::{Keys, Words, find};
 
     use super::*;
 
@@ -183,17 +108,22 @@ mod tests {
             words,
             command: find(words.get(0).unwrap()),
         };
-        let known = Known::default();
-        known.learn(
-            b"json.get".to_vec(),
-            b"*1\r\n*6\r\n$8\r\njson.get\r\n:-2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n",
-        );
-        known.learn(
-            b"json.set".to_vec(),
-            b"*1\r\n*6\r\n$8\r\njson.set\r\n:-2\r\n*1\r\n+write\r\n:1\r\n:1\r\n:1\r\n",
-        );
+        let said = |reads| Said {
+            keys: Some(Keys::Range {
+                first: 1,
+                last: 1,
+                step: 1,
+            }),
+            reads,
+            waits: false,
+        };
+        let said = match words.get(0).unwrap() {
+            b"json.get" => Some(said(true)),
+            b"json.set" => Some(said(false)),
+            _ => None,
+        };
         let mut numbers = vec![1, 2, 3];
-        assert_eq!(class(&request, &known, &mut numbers), expected, "{line}");
+        assert_eq!(class(&request, said, &mut numbers), expected, "{line}");
         let keys: Vec<u16> = keys
             .iter()
             .map(|key| {
@@ -230,23 +160,5 @@ mod tests {
         check("json.get a", Class::Read, &["a"]);
         check("json.set a 1", Class::Write, &["*"]);
         check("nosuch a", Class::Write, &["*"]);
-    }
-
-    #[test]
-    fn a_command_is_asked_for_once() {
-        let known = Known::default();
-        let words = Words::new(b"X", std::slice::from_ref(&(0..1)));
-        let request = Request {
-            bytes: b"X",
-            words,
-            command: None,
-        };
-        assert_eq!(known.wants(&request), Some(b"x".to_vec()));
-        assert_eq!(known.wants(&request), None);
-        known.forget(b"x");
-        assert!(known.wants(&request).is_some());
-        // Redis does not know it.
-        known.learn(b"x".to_vec(), b"*1\r\n*-1\r\n");
-        assert_eq!(known.reads(&request), None);
     }
 }

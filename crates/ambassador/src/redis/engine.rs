@@ -161,10 +161,9 @@ impl Engine {
             if said.is_err() {
                 talk = None;
             }
-            // It is what it was; nothing changes that while a script runs.
-            if let (Err(why), Some(last)) = (&said, member.said())
-                && why.starts_with("BUSY ")
-            {
+            // It is what it was; how far it is, is not known before the script has ended.
+            let busy = said.as_ref().is_err_and(|why| why.starts_with("BUSY "));
+            if busy && let Some(last) = member.said() {
                 said = Ok(last);
             }
             let primary = said.as_ref().is_ok_and(|said| said.primary);
@@ -176,7 +175,8 @@ impl Engine {
                 self.shared.view.send_modify(|_| ());
             }
             let view = self.shared.view();
-            if let Some(said) = member.said()
+            if !busy
+                && let Some(said) = member.said()
                 && view
                     .primary
                     .as_ref()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use podkit_dataplane::resp::{Failure, Greeting, Keep, Ticket};
+use podkit_dataplane::resp::{Failure, Greeting, Keep, Ticket, Way};
 
 use super::commands::Class;
 use super::router::Local;
@@ -22,6 +22,10 @@ pub(super) struct Kept {
     pub(super) bytes: Rc<[u8]>,
     pub(super) greeting: Option<Greeting>,
     pub(super) class: Class,
+    /// By which of the server's connections it goes.
+    pub(super) way: Way,
+    /// A script before which its client has nothing that waits.
+    pub(super) is_first: bool,
     /// Of its keys.
     pub(super) numbers: Box<[u16]>,
     /// The replica that it was sent to; None: the primary.
@@ -52,6 +56,8 @@ pub(super) enum Verdict {
     NotNow,
     /// The replica does not have the script.
     NoScript,
+    /// The server takes nothing but the end of a script.
+    Busy,
 }
 
 /// Reads an error reply.
@@ -61,6 +67,7 @@ pub(super) fn verdict(reply: &[u8]) -> Verdict {
         b"-READONLY" => Verdict::Demoted,
         b"-LOADING" | b"-MASTERDOWN" => Verdict::NotNow,
         b"-NOSCRIPT" => Verdict::NoScript,
+        b"-BUSY" => Verdict::Busy,
         _ => Verdict::Answer,
     }
 }
@@ -73,10 +80,13 @@ impl Keep for Kept {
         match failure {
             Failure::Error(line) => match verdict(line) {
                 Verdict::Answer => return ticket.reply(line),
-                Verdict::NoScript if self.replica.is_none() => return ticket.reply(line),
+                // Of the primary it is.
+                Verdict::NoScript | Verdict::Busy if self.replica.is_none() => {
+                    return ticket.reply(line);
+                }
                 Verdict::Demoted if self.replica.is_none() => local.refused(self.term),
                 // The primary can, if anybody can.
-                Verdict::NoScript | Verdict::Demoted => self.class = Class::Own,
+                Verdict::NoScript | Verdict::Demoted | Verdict::Busy => self.class = Class::Own,
                 Verdict::NotNow => {}
             },
             Failure::Lost(line) if !self.is_safe() => {
@@ -153,6 +163,11 @@ mod tests {
         check("-MASTERDOWN Link with MASTER is down\r\n", Verdict::NotNow);
         check("-NOSCRIPT No matching script.\r\n", Verdict::NoScript);
         check("-ERR READONLY\r\n", Verdict::Answer);
+        check("-BUSY Redis is busy running a script.\r\n", Verdict::Busy);
+        check(
+            "-BUSYKEY Target key name already exists.\r\n",
+            Verdict::Answer,
+        );
         check("-READONLYX\r\n", Verdict::Answer);
         check("-WRONGTYPE Operation against a key\r\n", Verdict::Answer);
         check("-\r\n", Verdict::Answer);

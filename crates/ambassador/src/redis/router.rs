@@ -6,15 +6,16 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use podkit_dataplane::resp::{Greeting, Node, Request, Ticket, Waits, Watch};
+use podkit_dataplane::resp::{Greeting, Merge, Node, Request, Sender, Ticket, Waits, Watch, Way};
 use podkit_dataplane::upstream::Pool;
 use tokio::sync::{Notify, watch};
 
-use super::commands::{Class, Known};
+use super::commands::Class;
 use super::held::{Held, Kept};
 use super::params::ReadFrom;
 use super::topology::{Member, Shared, View};
 use super::watch::{OfPrimary, OfReplica};
+use crate::known::{Known, Look, Said};
 
 /// How often what waits is tried again.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
@@ -311,13 +312,13 @@ impl Local {
         }
     }
 
-    /// Sends it if there is a server for it; gives it back otherwise.
+    /// Sends it if there is a server for it, and says where it is; gives it back otherwise.
     pub(super) fn try_send(
         &self,
         mut kept: Box<Kept>,
         ticket: Ticket,
         note: u8,
-    ) -> Result<u8, (Box<Kept>, Ticket)> {
+    ) -> Result<(u8, Way), (Box<Kept>, Ticket)> {
         let to = match kept.class {
             Class::Read if note != AT_PRIMARY => self.choose(&kept.numbers, note),
             _ => self.primary().map_or(To::Later, To::Primary),
@@ -327,7 +328,11 @@ impl Local {
             To::Replica(node, at) => (node, u8::try_from(at).map_or(u8::MAX, |at| at + AT_REPLICA)),
             To::Later => return Err((kept, ticket)),
         };
-        let lane = node.lane(kept.greeting.as_ref());
+        if kept.is_first {
+            kept.way = node.script_way(kept.greeting.as_ref());
+        }
+        let way = kept.way;
+        let lane = node.lane(kept.greeting.as_ref(), way);
         let state = self.state.borrow();
         kept.term = state.view.term;
         match note {
@@ -353,7 +358,22 @@ impl Local {
         if let Some(marked) = &marked {
             lane.mark(marked);
         }
-        Ok(note)
+        Ok((note, way))
+    }
+
+    /// Ends the script that runs, wherever it does.
+    pub(super) fn kill(&self, request: &Request<'_>, sender: &Sender<'_>) {
+        let primary = self.primary();
+        let state = self.state.borrow();
+        let nodes: Vec<&Rc<Node>> = primary
+            .iter()
+            .chain(state.replicas.values().map(|(_, node)| node))
+            .collect();
+        let tickets = sender.tickets(Merge::Killed, nodes.len());
+        for (node, ticket) in nodes.into_iter().zip(tickets) {
+            let lane = node.lane(sender.greeting, sender.way.get());
+            lane.send(request.bytes, ticket);
+        }
     }
 
     /// Tries to send what waits, in order.
@@ -388,6 +408,8 @@ impl Local {
         let params = &self.shared.params;
         let began = kept.since.is_none();
         kept.since.get_or_insert_with(Instant::now);
+        // Its client takes it to be there from now on.
+        kept.is_first = false;
         let refused = match params.hold.is_zero() {
             true => Err((kept, ticket)),
             false => self.held.borrow_mut().put(kept, ticket, params.hold_size.0),
@@ -438,19 +460,18 @@ impl Local {
         }
     }
 
-    /// Asks the primary what a command is that podkit does not know.
-    pub(super) fn learn(&self, request: &Request<'_>) {
-        let Some(name) = self.known.wants(request) else {
-            return;
-        };
-        let (Some(node), known) = (self.primary(), Arc::clone(&self.known)) else {
-            return self.known.forget(&name);
-        };
-        drop(tokio::task::spawn_local(async move {
-            match node.ask(&[b"COMMAND".as_slice(), b"INFO", &name]).await {
-                Ok(reply) => known.learn(name, &reply),
-                Err(_) => known.forget(&name),
+    /// What the primary has said of a command that podkit does not know. It is asked when it never was.
+    pub(super) fn said(&self, request: &Request<'_>) -> Option<Said> {
+        match self.known.look(request) {
+            Look::Said(said) => Some(said),
+            Look::Ask(name) => {
+                match self.primary() {
+                    Some(node) => Arc::clone(&self.known).ask(name, node),
+                    None => self.known.fail(name, "there is no primary".to_owned()),
+                }
+                None
             }
-        }));
+            Look::Nobody | Look::Asked | Look::Unanswered(_) => None,
+        }
     }
 }

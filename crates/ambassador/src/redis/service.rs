@@ -13,7 +13,6 @@ use podkit_dataplane::upstream::{Discovery, Membership, Pool, Settings, Upstream
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, ParamSet as _, Values};
 
-use super::commands::Known;
 use super::engine::{Engine, MOST};
 use super::params::Params;
 use super::router::Local;
@@ -21,6 +20,7 @@ use super::split::Split;
 use super::topology::{Member, Shared, View};
 use super::ways::Ways;
 use crate::clients::Clients;
+use crate::known::Known;
 use crate::servers::{self, Servers};
 
 /// Checks the parameters, reads the files, binds the listeners.

@@ -7,13 +7,19 @@ use std::rc::Rc;
 use std::task::Context;
 use std::time::Instant;
 
-use podkit_dataplane::resp::{Greeting, Node, Opening, Place, Request, Router, Sender};
+use podkit_dataplane::resp::{Greeting, Node, Opening, Place, Request, Router, Sender, Way};
 
 use super::commands::{Class, class};
 use super::fence::ALL;
 use super::held::Kept;
 use super::params::ReadFrom;
 use super::router::{AGAIN, AT_PRIMARY, AT_REPLICA, Local, NOWHERE};
+
+/// SCRIPT KILL and FUNCTION KILL.
+fn is_kill(request: &Request<'_>) -> bool {
+    let name = request.command.map_or("", |command| command.name);
+    matches!(name, "script" | "function") && request.words.is(1, b"kill")
+}
 
 /// What a worker's clients are served by.
 #[derive(Debug)]
@@ -28,7 +34,11 @@ impl Router for Split {
         let local = &self.0;
         local.follow(false);
         let mut numbers = local.numbers.borrow_mut();
-        let class = class(request, &local.known, &mut numbers);
+        let said = match request.command {
+            Some(_) => None,
+            None => local.said(request),
+        };
+        let class = class(request, said, &mut numbers);
         let before = match sender.waiting() {
             0 => NOWHERE,
             _ => sender.note.get(),
@@ -41,12 +51,14 @@ impl Router for Split {
             (class != Class::Read || before == AT_PRIMARY) && local.held.borrow().has_writes();
         if !waits
             && let Some(primary) = local.primary()
-            && !primary.lane(sender.greeting).has_room(cx)
+            && !primary.lane(sender.greeting, sender.way.get()).has_room(cx)
         {
             return false;
         }
-        if request.command.is_none() {
-            local.learn(request);
+        if !waits && is_kill(request) && local.primary().is_some() {
+            local.kill(request, sender);
+            sender.note.set(AT_PRIMARY);
+            return true;
         }
         let order = local.order.get();
         local.order.set(order + 1);
@@ -61,6 +73,8 @@ impl Router for Split {
             bytes: request.bytes.into(),
             greeting: sender.greeting.cloned(),
             class,
+            way: sender.way.get(),
+            is_first: before == NOWHERE && sender.way.get() != Way::Common,
             numbers: numbers.as_slice().into(),
             replica: None,
             term: 0,
@@ -76,7 +90,10 @@ impl Router for Split {
             false => local.try_send(kept, sender.ticket(), before),
         };
         let note = match sent {
-            Ok(note) => note,
+            Ok((note, way)) => {
+                sender.way.set(way);
+                note
+            }
             Err((kept, ticket)) => {
                 local.wait(kept, ticket);
                 AT_PRIMARY
@@ -124,7 +141,7 @@ impl Router for Split {
             return;
         };
         local.shared.fences.begin(&[ALL]);
-        primary.lane(None).mark(&[ALL]);
+        primary.lane(None, Way::Common).mark(&[ALL]);
     }
 
     fn is_single(&self) -> bool {

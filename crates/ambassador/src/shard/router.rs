@@ -1,23 +1,30 @@
 //! Which shards a command goes to, and what becomes of their replies.
 
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Context;
 
 use podkit_dataplane::resp::scan::{put_bulk, put_command, put_line};
-use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, Router, Words};
+use podkit_dataplane::resp::{
+    Command, Keys, Merge, Node, Part, Place, Request, Router, Sender, Words,
+};
 
 use super::hot::Sampler;
 use super::members::{Members, State};
+use crate::known::{Known, Look};
 
 /// The shards of one worker.
-pub(super) struct Local(pub(super) Rc<Members<Rc<Node>>>, pub(super) Option<Sampler>);
+pub(super) struct Local {
+    pub(super) members: Rc<Members<Rc<Node>>>,
+    pub(super) hot: Option<Sampler>,
+    pub(super) known: Arc<Known>,
+}
 
 /// With --on-failure rehash.
 const NONE_LEFT: &[u8] = b"-ERR no shard can be reached\r\n";
 
 /// Commands about a server that have no meaning over several.
-const OF_ONE: [&str; 13] = [
-    "bgrewriteaof",
-    "bgsave",
+const OF_ONE: [&str; 10] = [
     "cluster",
     "debug",
     "failover",
@@ -26,14 +33,24 @@ const OF_ONE: [&str; 13] = [
     "psync",
     "replconf",
     "replicaof",
-    "save",
     "shutdown",
     "slaveof",
 ];
 
+/// What DEBUG does to each of them.
+const EACH: [&str; 7] = [
+    "change-repl-id",
+    "loadaof",
+    "quicklist-packed-threshold",
+    "reload",
+    "set-active-expire",
+    "set-disable-deny-scripts",
+    "sleep",
+];
+
 impl Local {
     fn refuse(&self, why: &str) -> Vec<u8> {
-        self.0.refused();
+        self.members.refused();
         format!("-{why}\r\n").into_bytes()
     }
 
@@ -43,27 +60,55 @@ impl Local {
         state: &State<Rc<Node>>,
         request: &Request<'_>,
     ) -> Result<Option<usize>, Vec<u8>> {
-        let Some(command) = request.command else {
-            let name =
-                String::from_utf8_lossy(request.words.get(0).unwrap_or_default()).into_owned();
-            let why = format!(
-                "ERR podkit does not know where the keys of '{name}' are, so it can't choose a shard"
-            );
-            return Err(self.refuse(&why));
+        let keys = match request.command {
+            Some(command) => command.keys,
+            None => self.keys_said(state, request)?,
         };
         let (mut at, mut apart) = (None, false);
-        let told = command.keys.each(&request.words, |word| {
+        let told = keys.each(&request.words, |word| {
             let key = request.words.get(word).unwrap_or_default();
             let here = state.shards.ring.place(key);
             apart |= *at.get_or_insert(here) != here;
         });
         if !told {
-            return Err(self.refuse("ERR syntax error: the keys of the command can't be told"));
+            // It is wrong, and any server says how.
+            return Ok(None);
         }
         match apart {
             true => Err(self.refuse("CROSSSLOT Keys in request don't hash to the same shard")),
             false => Ok(at),
         }
+    }
+
+    /// What is known of a command that podkit does not know. A shard is asked when none ever was.
+    fn look(&self, state: &State<Rc<Node>>, request: &Request<'_>) -> Look {
+        match self.known.look(request) {
+            Look::Ask(name) => {
+                let node = state.way(state.least());
+                Arc::clone(&self.known).ask(name, node);
+                Look::Asked
+            }
+            known => known,
+        }
+    }
+
+    /// Where they are in a command that podkit does not know, as a shard says. The error is a reply.
+    fn keys_said(&self, state: &State<Rc<Node>>, request: &Request<'_>) -> Result<Keys, Vec<u8>> {
+        let why = match self.look(state, request) {
+            Look::Said(said) => match said.keys {
+                _ if said.waits => "it may keep a connection waiting".to_owned(),
+                Some(keys) => return Ok(keys),
+                None => "where its keys are depends on its words".to_owned(),
+            },
+            // A shard says so.
+            Look::Nobody => return Ok(Keys::None),
+            Look::Unanswered(why) => why,
+            // Within a transaction nobody waits for that.
+            Look::Asked | Look::Ask(_) => "a shard is asked for it just now".to_owned(),
+        };
+        let name = String::from_utf8_lossy(request.words.get(0).unwrap_or_default()).into_owned();
+        let why = format!("ERR podkit does not know '{name}', and can't choose a shard: {why}");
+        Err(self.refuse(&why))
     }
 
     fn to(state: &State<Rc<Node>>, at: usize) -> Place {
@@ -165,6 +210,9 @@ impl Local {
             "keys" => Self::all(state, request, Merge::Append),
             "randomkey" => Self::all(state, request, Merge::Some),
             "scan" => self.scan(state, request),
+            "script" | "function" if words.is(1, b"kill") => {
+                Self::all(state, request, Merge::Killed)
+            }
             "script" | "function" if words.is(1, b"exists") => {
                 Self::all(state, request, Merge::Least)
             }
@@ -178,8 +226,23 @@ impl Local {
             "config" if !words.is(1, b"get") && !words.is(1, b"help") => {
                 Self::all(state, request, Merge::Ok)
             }
+            "acl"
+                if ["setuser", "load", "save"]
+                    .iter()
+                    .any(|word| words.is(1, word.as_bytes())) =>
+            {
+                Self::all(state, request, Merge::Ok)
+            }
+            "acl" if words.is(1, b"deluser") => Self::all(state, request, Merge::First),
             "slowlog" if words.is(1, b"reset") => Self::all(state, request, Merge::Ok),
-            name if OF_ONE.contains(&name) => {
+            "bgrewriteaof" | "bgsave" | "save" => Self::all(state, request, Merge::First),
+            "info" => Self::all(state, request, Merge::Info),
+            "debug"
+                if !has_keys(request) && EACH.iter().any(|word| words.is(1, word.as_bytes())) =>
+            {
+                Self::all(state, request, Merge::Ok)
+            }
+            name if OF_ONE.contains(&name) && !has_keys(request) => {
                 let why = format!("ERR '{name}' is about one server, and there are several shards");
                 Place::Answer(self.refuse(&why))
             }
@@ -194,8 +257,8 @@ impl Local {
 
 impl Router for Local {
     fn place(&self, request: &Request<'_>) -> Place {
-        self.0.follow();
-        let state = &*self.0.state();
+        self.members.follow();
+        let state = &*self.members.state();
         let words = &request.words;
         match request.command {
             _ if state.shards.none_is_left() => Place::Answer(NONE_LEFT.to_vec()),
@@ -207,6 +270,8 @@ impl Router for Local {
                 Place::Answer(reply)
             }
             Some(command) => self.several(state, request, command),
+            // What is known of it is looked at again when a shard has said it: see send().
+            None if self.look(state, request) == Look::Asked => Place::Own,
             None => match self.keys_at(state, request) {
                 Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
                 Err(reply) => Place::Answer(reply),
@@ -214,32 +279,35 @@ impl Router for Local {
         }
     }
 
+    fn send(&self, request: &Request<'_>, _sender: &Sender<'_>, cx: &Context<'_>) -> bool {
+        if !self.known.wait(request, cx.waker()) {
+            cx.waker().wake_by_ref();
+        }
+        false
+    }
+
     fn stays(&self, request: &Request<'_>) -> Result<Option<Rc<Node>>, Vec<u8>> {
-        self.0.follow();
-        let state = self.0.state();
+        self.members.follow();
+        let state = self.members.state();
         if state.shards.none_is_left() {
             return Err(NONE_LEFT.to_vec());
         }
         if state.len() == 1 {
             return Ok(Some(state.way(0)));
         }
-        let name = request.command.map_or("", |command| command.name);
-        if matches!(name, "script" | "function") {
-            return Err(self.refuse("ERR a script has to be killed on its shard itself"));
-        }
         let at = self.keys_at(&state, request)?;
         Ok(at.map(|at| state.send(at)))
     }
 
     fn first(&self) -> Rc<Node> {
-        self.0.follow();
-        let state = self.0.state();
+        self.members.follow();
+        let state = self.members.state();
         state.way(state.least())
     }
 
     #[inline]
     fn taken(&self, request: &Request<'_>) {
-        if let (Some(hot), Some(command)) = (&self.1, request.command)
+        if let (Some(hot), Some(command)) = (&self.hot, request.command)
             && hot.is_due()
         {
             // What can't be told was refused.
@@ -250,8 +318,16 @@ impl Router for Local {
     }
 
     fn is_single(&self) -> bool {
-        self.0.state().len() == 1
+        self.members.state().len() == 1
     }
+}
+
+/// It names some, as DEBUG may.
+fn has_keys(request: &Request<'_>) -> bool {
+    let mut has = false;
+    let keys = request.command.map_or(Keys::None, |command| command.keys);
+    let _told: bool = keys.each(&request.words, |_| has = true);
+    has
 }
 
 fn ping(words: &Words<'_>) -> Vec<u8> {

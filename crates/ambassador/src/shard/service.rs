@@ -31,6 +31,7 @@ use super::probe::probe_all;
 use super::router::Local;
 use super::shared::Shared;
 use crate::clients::Clients;
+use crate::known::Known;
 use crate::servers::{self, Servers};
 
 /// Checks the parameters, reads the files, binds the listeners.
@@ -86,6 +87,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             response_timeout: shared.params.response_timeout,
         },
         greeting,
+        known: Arc::default(),
         http,
         shared,
     };
@@ -103,6 +105,7 @@ struct Plan {
     clients: Clients,
     servers: Servers,
     greeting: Greeting,
+    known: Arc<Known>,
     /// With --protocol http.
     http: Option<HttpMetrics>,
 }
@@ -118,7 +121,12 @@ impl Plan {
                 let members = Members::new(shared, move |said| plan.node(said), cut);
                 let members = Rc::new(members);
                 self.follow(&members);
-                let front = Front::new(Local(members, hot), self.clients.limits.clone());
+                let local = Local {
+                    members,
+                    hot,
+                    known: Arc::clone(&self.known),
+                };
+                let front = Front::new(local, self.clients.limits.clone());
                 self.clients.serve(worker, &front)
             }
             Protocol::Memcached => {

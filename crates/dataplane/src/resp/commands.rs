@@ -62,6 +62,8 @@ pub enum Keys {
     Migrate,
     /// The second argument, where the first is USAGE.
     Memory,
+    /// The second argument, where the first asks for one; all from there for DIGEST-VALUE.
+    Debug,
 }
 
 /// A command.
@@ -139,6 +141,16 @@ impl<'a> Words<'a> {
     }
 }
 
+/// What DEBUG says of a key.
+const OF_KEY: [&str; 6] = [
+    "htstats-key",
+    "listpack",
+    "object",
+    "quicklist",
+    "sdslen",
+    "ziplist",
+];
+
 /// Letters of a name at most; longer ones are unknown.
 const LONGEST: usize = 24;
 
@@ -214,7 +226,9 @@ impl Keys {
                 (at + 1..end).step_by(step).for_each(each);
             }
             Self::Streams => {
-                let Some(at) = position(words, 1, b"streams") else {
+                // A group and its consumer may be called so too.
+                let from = if words.is(1, b"group") { 4 } else { 1 };
+                let Some(at) = position(words, from, b"streams") else {
                     return false;
                 };
                 let rest = len - at - 1;
@@ -242,6 +256,13 @@ impl Keys {
             },
             Self::Memory => {
                 if words.is(1, b"usage") && len > 2 {
+                    each(2);
+                }
+            }
+            Self::Debug => {
+                if words.is(1, b"digest-value") {
+                    (2..len).for_each(each);
+                } else if len > 2 && OF_KEY.iter().any(|word| words.is(1, word.as_bytes())) {
                     each(2);
                 }
             }
@@ -303,7 +324,7 @@ pub static COMMANDS: &[Command] = &[
     command("config", -2, Kind::Other, Keys::None),
     command("copy", -3, Kind::Write, range(1, 2, 1)),
     command("dbsize", 1, Kind::Read, Keys::None),
-    command("debug", -2, Kind::Admin, Keys::None),
+    command("debug", -2, Kind::Admin, Keys::Debug),
     command("decr", 2, Kind::Write, range(1, 1, 1)),
     command("decrby", 3, Kind::Write, range(1, 1, 1)),
     command("del", -2, Kind::Write, range(1, -1, 1)),
@@ -589,11 +610,15 @@ mod tests {
         assert_eq!(found("zunionstore d 2 a b weights 1 2"), ["d", "a", "b"]);
         assert_eq!(found("eval script 1 a b"), ["a"]);
         assert_eq!(found("xread count 2 streams a b 0 0"), ["a", "b"]);
+        assert_eq!(found("xreadgroup group streams c noack streams a >"), ["a"]);
         assert_eq!(found("sort a by x store d"), ["a", "d"]);
         assert_eq!(found("migrate h 1 k 0 1"), ["k"]);
         assert_eq!(found("bitop and d a b"), ["d", "a", "b"]);
         assert_eq!(found("object encoding a"), ["a"]);
         assert_eq!(found("memory usage a"), ["a"]);
+        assert_eq!(found("debug object a"), ["a"]);
+        assert_eq!(found("debug digest-value a b"), ["a", "b"]);
+        assert_eq!(found("debug sleep 1"), Vec::<&str>::new());
         assert_eq!(found("memory doctor"), Vec::<&str>::new());
         assert_eq!(found("ping"), Vec::<&str>::new());
         assert_eq!(keys("eval script x a"), None);

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use podkit_foundation::params::Size;
 
+use super::client::Who;
 use super::commands::{Kind, Words, find};
 use super::join::Join;
 use super::lane::Greeting;
 use super::near::{MOST_UNREAD, MOST_WAITING, Near};
 use super::route::{Place, Request, Router, Sender};
 use super::scan::{Bounds, Commands, Found, put_command};
+use super::way::Way;
 use crate::net::{Accepted, Guard, Serve, Worker};
 
 podkit_foundation::params! {
@@ -76,9 +78,9 @@ impl<R: Router> Serve for Front<R> {
             special: false,
             ending: false,
             greeting: None,
-            name: Vec::new(),
-            id: 0,
+            who: Who::new(peer),
             note: Cell::new(0),
+            way: Cell::default(),
             _guard: guard,
         };
         let ended = client.live().await;
@@ -103,10 +105,10 @@ pub(super) struct Client<R> {
     pub(super) ending: bool,
     /// What it has asked for, where that is not what the module says.
     pub(super) greeting: Option<Greeting>,
-    /// CLIENT SETNAME.
-    pub(super) name: Vec<u8>,
-    /// CLIENT ID, once it was asked for.
-    pub(super) id: u64,
+    /// Who it is, for others.
+    pub(super) who: Who,
+    /// By which its last command went.
+    pub(super) way: Cell<Way>,
     /// The module's own.
     note: Cell<u8>,
     _guard: Guard,
@@ -144,6 +146,9 @@ impl<R: Router> Client<R> {
         self.near.outbox.watch(cx);
         if self.near.may_wait(cx) {
             return Poll::Pending;
+        }
+        if self.is_killed(None, cx) {
+            return Poll::Ready(Ok(Turn::Over));
         }
         loop {
             let flushed = self.near.flush(cx)?;
@@ -272,15 +277,29 @@ impl<R: Router> Client<R> {
                 return Outcome::Special;
             }
         }
-        let router = &self.front.router;
+        let is_script = request
+            .command
+            .is_some_and(|command| command.kind == Kind::Script);
+        // The first script behind nothing.
+        let mut is_first = false;
+        if is_script || self.way.get() != Way::Common {
+            let waiting = self.near.outbox.waiting();
+            match Way::of(is_script, self.way.get(), waiting) {
+                Some(way) => self.way.set(way),
+                None => return Outcome::Later,
+            }
+            is_first = is_script && waiting == 0;
+        }
+        let (router, greeting) = (&self.front.router, self.greeting.as_ref());
         let node = match router.place(&request) {
             Place::One(node) => node,
             Place::Any => router.first(),
             Place::Own => {
                 let sender = Sender {
                     outbox: &self.near.outbox,
-                    greeting: self.greeting.as_ref(),
+                    greeting,
                     note: &self.note,
+                    way: &self.way,
                 };
                 if !router.send(&request, &sender, cx) {
                     return Outcome::Later;
@@ -296,7 +315,7 @@ impl<R: Router> Client<R> {
             Place::Split(parts, merge) => {
                 let lanes: Vec<_> = parts
                     .iter()
-                    .map(|part| part.node.lane(self.greeting.as_ref()))
+                    .map(|part| part.node.lane(greeting, self.way.get()))
                     .collect();
                 if !lanes.iter().all(|lane| lane.has_room(cx)) {
                     return Outcome::Later;
@@ -311,7 +330,10 @@ impl<R: Router> Client<R> {
                 return Outcome::Sent;
             }
         };
-        let lane = node.lane(self.greeting.as_ref());
+        if is_first {
+            self.way.set(node.script_way(greeting));
+        }
+        let lane = node.lane(greeting, self.way.get());
         if !lane.has_room(cx) {
             return Outcome::Later;
         }
@@ -334,11 +356,6 @@ fn is_special(kind: Kind, request: &Request<'_>) -> bool {
             let name = request.command.map_or("", |command| command.name);
             matches!(name, "monitor" | "sync" | "psync")
         }
-        // A script that does not end keeps all that is behind it on the shared connection.
-        Kind::Other => {
-            let name = request.command.map_or("", |command| command.name);
-            matches!(name, "script" | "function") && request.words.is(1, b"kill")
-        }
-        Kind::Read | Kind::Write | Kind::Script => false,
+        Kind::Read | Kind::Write | Kind::Script | Kind::Other => false,
     }
 }

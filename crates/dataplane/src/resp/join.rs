@@ -2,10 +2,15 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::info::info;
 use super::reply::put;
 use super::scan::{aggregate, elements, integer, put_bulk, put_line, text, value_end};
 use crate::net::Buf;
+
+/// Of those that have something, whose turn it is.
+static TURN: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes one reply of those of all parts, in another protocol.
 pub trait Joins: Debug {
@@ -26,12 +31,16 @@ pub enum Merge {
     Append,
     /// What the first part says.
     First,
-    /// What the first part says that has something.
+    /// What one says that has something, another one each time.
     Some,
     /// A cursor and values of this shard of so many: the cursor goes on with the next shard when it has ended in this one.
     Cursor(u64, u64),
     /// Of numbers of nothing (0) and something (1) at each place: the least (SCRIPT EXISTS).
     Least,
+    /// INFO: what is counted is added, of those that say it.
+    Info,
+    /// What one says that could do it, whatever errors others have (SCRIPT KILL).
+    Killed,
     /// Another protocol's way.
     By(Box<dyn Joins>),
 }
@@ -73,7 +82,7 @@ impl Join {
         let error = parts
             .iter()
             .find(|part| matches!(part.first(), Some(b'-' | b'!')))
-            .filter(|_| !matches!(self.merge, Merge::By(_)));
+            .filter(|_| !matches!(self.merge, Merge::By(_) | Merge::Info | Merge::Killed));
         if let Some(error) = error {
             put(out, error);
             return true;
@@ -83,8 +92,10 @@ impl Join {
             Merge::First => parts.first().map(|part| part.to_vec()),
             Merge::Some => {
                 let nothing = |part: &&&[u8]| !matches!(**part, b"$-1\r\n" | b"_\r\n");
-                let found = parts.iter().find(nothing).or(parts.first());
-                found.map(|part| part.to_vec())
+                let found: Vec<&&[u8]> = parts.iter().filter(nothing).collect();
+                let turn = TURN.fetch_add(1, Ordering::Relaxed);
+                let found = found.get(turn % found.len().max(1)).copied();
+                found.or(parts.first()).map(|part| part.to_vec())
             }
             Merge::Cursor(shard, shards) => {
                 parts.first().and_then(|part| cursor(part, *shard, *shards))
@@ -98,6 +109,8 @@ impl Join {
                 None
             }
             Merge::Least => least(&parts),
+            Merge::Info => info(&parts),
+            Merge::Killed => killed(&parts),
             Merge::By(joins) => Some(joins.join(&parts)),
         };
         match whole {
@@ -163,6 +176,16 @@ fn put_values(parts: &[&[u8]], owners: &[u16], out: &mut Buf) -> bool {
         cursors[owner] = end;
     }
     true
+}
+
+/// One that did it; else one that could not (UNKILLABLE); else one that had nothing to kill.
+fn killed(parts: &[&[u8]]) -> Option<Vec<u8>> {
+    let rank = |part: &&&[u8]| match part.first() {
+        Some(b'-') if part.starts_with(b"-NOTBUSY") => 2,
+        Some(b'-' | b'!') => 1,
+        _ => 0,
+    };
+    parts.iter().min_by_key(rank).map(|part| part.to_vec())
 }
 
 fn cursor(part: &[u8], shard: u64, shards: u64) -> Option<Vec<u8>> {
@@ -261,6 +284,29 @@ mod tests {
             join(Merge::Least, &["*2\r\n:1\r\n:1\r\n", "*2\r\n:1\r\n:0\r\n"]),
             "*2\r\n:1\r\n:0\r\n"
         );
+    }
+
+    #[test]
+    fn all_that_have_something_are_heard() {
+        let parts = ["$-1\r\n", "$1\r\na\r\n", "$1\r\nb\r\n"];
+        let heard: Vec<String> = (0..20).map(|_| join(Merge::Some, &parts)).collect();
+        assert!(
+            parts[1..]
+                .iter()
+                .all(|part| heard.iter().any(|one| one == part))
+        );
+        assert!(!heard.iter().any(|one| one == parts[0]));
+        assert_eq!(join(Merge::Some, &parts[..1]), parts[0]);
+    }
+
+    #[test]
+    fn a_script_is_killed_where_it_runs() {
+        let kill = |parts: &[&str]| join(Merge::Killed, parts);
+        let nothing = "-NOTBUSY No scripts in execution right now.\r\n";
+        assert_eq!(kill(&[nothing, "+OK\r\n", nothing]), "+OK\r\n");
+        assert_eq!(kill(&[nothing, nothing]), nothing);
+        let writes = "-UNKILLABLE Sorry\r\n";
+        assert_eq!(kill(&[nothing, writes]), writes);
     }
 
     #[test]

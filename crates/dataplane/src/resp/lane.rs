@@ -18,6 +18,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
@@ -25,6 +27,9 @@ use super::stream::{self, Outgoing, Rest};
 use super::wait::{Busy, Silence, Waits};
 use crate::net::{Buf, Transport};
 use crate::upstream::{Pool, Wire};
+
+/// A server that has said nothing for so long may be busy with a script. One that is only far is asked over two connections then: no harm.
+const LONG: Duration = Duration::from_millis(20);
 
 /// A user's name (empty: the default one) and password.
 pub type Credentials = (Vec<u8>, Vec<u8>);
@@ -76,6 +81,8 @@ pub struct Lane {
     state: RefCell<State>,
     /// Nobody may use it any more: it ends when all is answered.
     closing: Cell<bool>,
+    /// Since when nothing has come though something is waited for.
+    silent: Cell<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -135,6 +142,7 @@ impl Lane {
             watch,
             state: RefCell::default(),
             closing: Cell::new(false),
+            silent: Cell::new(None),
         });
         drop(tokio::task::spawn_local(Rc::clone(&lane).live()));
         lane
@@ -209,6 +217,13 @@ impl Lane {
         }
     }
 
+    /// What is on it may be a script that does not end soon.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.silent
+            .get()
+            .is_some_and(|since| since.elapsed() >= LONG)
+    }
+
     /// Commands that wait for a reply.
     pub fn waiting(&self) -> usize {
         self.state.borrow().waiting.len()
@@ -221,6 +236,7 @@ impl Lane {
                 Ok(wire) => {
                     self.state.borrow_mut().rest.forget();
                     let why = self.carry(wire).await;
+                    self.silent.set(None);
                     self.lost(&why);
                 }
                 Err(why) => self.unreachable(&why),
@@ -260,7 +276,9 @@ impl Lane {
             if !waits && self.closing.get() {
                 return Poll::Ready("it is not needed any more".to_owned());
             }
-            match silence.is_over(cx, waits, heard) {
+            let is_over = silence.is_over(cx, waits, heard);
+            self.silent.set(silence.since());
+            match is_over {
                 true => Poll::Ready(format!(
                     "no reply for {} ms",
                     self.waits.patience.as_millis()

@@ -6,14 +6,18 @@
 //!     └──────────── Outbox: replies in order ◀── Ticket ◀──────────────┘
 //! ```
 //!
-//! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared;
-//! `session` and `private` do what a client needs a connection of its own for. All of a client stays on one thread.
+//! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared
+//! (`way` says which of them); `session` and `private` do what a client needs a connection of its own for, `client` and `calls` what clients
+//! ask of each other. All of a client stays on one thread.
 
 mod asker;
+mod calls;
+mod client;
 mod commands;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod info;
 mod join;
 mod keep;
 mod lane;
@@ -27,6 +31,7 @@ mod session;
 pub(crate) mod stream;
 mod talk;
 mod wait;
+mod way;
 
 pub use asker::Asker;
 pub use commands::{COMMANDS, Command, Keys, Kind, Words, find};
@@ -41,3 +46,4 @@ pub use route::{Opening, Part, Place, Request, Router, Sender};
 pub use talk::Talk;
 pub use wait::Waits;
 pub(crate) use wait::{Busy, Silence};
+pub use way::Way;

@@ -1,7 +1,7 @@
 //! Commands that need a connection of the client's own for a while: transactions (MULTI, WATCH), and those that wait (BLPOP).
 //!
 //! A transaction goes to the server of its first key; one whose keys are on several is refused as Redis Cluster does, and EXEC
-//! fails then. The connection is given up when nothing on it is left that the next command could depend on.
+//! fails then. The connection is given up when nothing on it is left that the next command could depend on; the next who needs one gets it.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -10,8 +10,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::client::{ID, There};
 use super::commands::Kind;
 use super::front::Client;
+use super::lane::Greeting;
 use super::node::Node;
 use super::reply::Ticket;
 use super::route::{Request, Router};
@@ -27,6 +29,8 @@ const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
 #[derive(Default)]
 struct Private {
     node: Option<Rc<Node>>,
+    /// As whom its server knows it, where others may ask.
+    there: Option<There>,
     wire: Option<Wire>,
     /// Ready when the server may not be used any more.
     retirement: Option<Pin<Box<dyn Future<Output = ()>>>>,
@@ -47,12 +51,15 @@ struct Waiting {
     ticket: Option<Ticket>,
     /// It may have changed something.
     changes: bool,
+    /// The reply says who it is there.
+    is_id: bool,
 }
 
 impl Waiting {
     const NOBODY: Self = Self {
         ticket: None,
         changes: false,
+        is_id: false,
     };
 }
 
@@ -72,6 +79,13 @@ impl Private {
     /// It has to be kept for the next command.
     fn is_held(&self) -> bool {
         self.multi || self.watching
+    }
+
+    /// Gives up the connection, for others: nothing is left on it.
+    fn put_back(self, greeting: Option<&Greeting>) {
+        if let (Some(node), Some(wire), None) = (&self.node, self.wire, &self.input) {
+            node.put_back(greeting, wire);
+        }
     }
 }
 
@@ -95,11 +109,12 @@ impl<R: Router> Client<R> {
             }
             match poll_fn(|cx| self.private_turn(&mut private, cx)).await? {
                 Turn::Input => {}
-                Turn::Done => return Ok(()),
-                Turn::Gone => {
-                    self.ending = true;
+                Turn::Done => {
+                    private.put_back(self.greeting.as_ref());
                     return Ok(());
                 }
+                // What it waited for is never answered.
+                Turn::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
                 Turn::Lost(why) => {
                     let name = private.node.as_ref().map_or("", |node| node.name());
                     let line = format!(
@@ -129,7 +144,7 @@ impl<R: Router> Client<R> {
                     return self.near.outbox.answer(b"+OK\r\n");
                 }
                 self.greeting = None;
-                self.name.clear();
+                self.who.name.clear();
                 return self.near.outbox.answer(b"+RESET\r\n");
             }
             "multi" if private.multi => {
@@ -181,6 +196,7 @@ impl<R: Router> Client<R> {
         private.waiting.push_back(Waiting {
             ticket: Some(self.near.outbox.ticket()),
             changes: !belongs && !private.multi && !reads,
+            ..Waiting::NOBODY
         });
     }
 
@@ -201,10 +217,22 @@ impl<R: Router> Client<R> {
             };
         }
         let node = wanted.unwrap_or_else(|| router.first());
-        let opened = router.open(node, self.greeting.clone()).await;
+        let greeting = self.greeting.as_ref();
+        let opened = match node.spare(greeting).await {
+            Some(wire) => Ok((node, wire)),
+            None => router.open(node, greeting.cloned()).await,
+        };
         let (node, wire) = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
+        node.prepare(greeting);
         private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
         (private.node, private.wire) = (Some(node), Some(wire));
+        if self.who.is_known() {
+            private.out.extend_from_slice(ID);
+            private.waiting.push_back(Waiting {
+                is_id: true,
+                ..Waiting::NOBODY
+            });
+        }
         // The client has its +OK.
         if private.multi {
             private.out.extend_from_slice(MULTI);
@@ -232,6 +260,7 @@ impl<R: Router> Client<R> {
                 private.waiting.push_back(Waiting {
                     ticket: Some(self.near.outbox.ticket()),
                     changes: name == "exec",
+                    ..Waiting::NOBODY
                 });
             }
         }
@@ -245,6 +274,14 @@ impl<R: Router> Client<R> {
         self.near.outbox.watch(cx);
         if let Err(why) = private.carry(cx, &self.front.router) {
             return Poll::Ready(Ok(Turn::Lost(why)));
+        }
+        // Once it is known who it is there.
+        if private.there.is_some() || private.wire.is_none() {
+            let waits = !private.waiting.is_empty();
+            let there = private.there.as_ref().filter(|_| waits);
+            if self.is_killed(there, cx) {
+                return Poll::Ready(Ok(Turn::Gone));
+            }
         }
         self.near.flush(cx)?;
         if private.waiting.is_empty() && !private.is_held() {
@@ -301,6 +338,12 @@ impl Private {
                 if shape != Shape::Push {
                     match self.waiting.pop_front() {
                         Some(waiting) => {
+                            if let Some(node) = self.node.as_ref().filter(|_| waiting.is_id) {
+                                self.there = Some(There {
+                                    node: Rc::clone(node),
+                                    said: buf.filled()[..length].to_vec(),
+                                });
+                            }
                             if waiting.changes {
                                 router.done();
                             }

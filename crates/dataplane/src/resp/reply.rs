@@ -57,7 +57,11 @@ impl Outbox {
     }
 
     /// The next command's reply is made of `parts`.
-    pub(crate) fn tickets(self: &Rc<Self>, join: Join, parts: u32) -> impl Iterator<Item = Ticket> {
+    pub(crate) fn tickets(
+        self: &Rc<Self>,
+        join: Join,
+        parts: u32,
+    ) -> impl Iterator<Item = Ticket> + use<> {
         let number = self.open(Slot::Joined(Box::new(join)));
         let outbox = Rc::clone(self);
         (0..parts).map(move |part| Ticket {

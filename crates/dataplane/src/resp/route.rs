@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::commands::{Command, Words};
-use super::join::Merge;
+use super::join::{Join, Merge};
 use super::lane::Greeting;
 use super::node::Node;
 use super::reply::{Outbox, Ticket};
+use super::way::Way;
 use crate::upstream::Wire;
 
 /// A command that has come.
@@ -55,12 +56,20 @@ pub struct Sender<'a> {
     pub greeting: Option<&'a Greeting>,
     /// The module's own note about this client.
     pub note: &'a Cell<u8>,
+    /// By which the command goes; a script before which nothing waits may be given [`Node::script_way`].
+    pub way: &'a Cell<Way>,
 }
 
 impl Sender<'_> {
     /// Where the reply goes. Taken in the order of the commands.
     pub fn ticket(&self) -> Ticket {
         self.outbox.ticket()
+    }
+
+    /// Where the replies of so many parts go, which become one. Likewise.
+    pub fn tickets(&self, merge: Merge, parts: usize) -> impl Iterator<Item = Ticket> + use<> {
+        let count = u32::try_from(parts).unwrap_or(u32::MAX);
+        self.outbox.tickets(Join::new(merge, parts), count)
     }
 
     /// How many commands of it have no reply yet.

@@ -368,12 +368,17 @@ pub fn integer(reply: &[u8]) -> Option<i64> {
     }
 }
 
-/// The text of a reply that is a bulk or a simple string.
+/// The text of a reply that is a bulk, verbatim or a simple string.
 pub fn text(reply: &[u8]) -> Option<&[u8]> {
     match reply.first() {
         Some(b'$') => {
             let (length, start) = number(reply, 1, "").ok()??;
             reply.get(start..start + usize::try_from(length).ok()?)
+        }
+        // Three letters say what it is written in.
+        Some(b'=') => {
+            let (length, start) = number(reply, 1, "").ok()??;
+            reply.get(start + 4..start + usize::try_from(length).ok()?)
         }
         Some(b'+') => reply[1..].strip_suffix(b"\r\n"),
         _ => None,

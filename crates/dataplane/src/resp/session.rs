@@ -1,10 +1,12 @@
 //! Commands about the connection itself: who the client is, what it speaks, which database it wants.
 
+use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
+use super::client::{ID, There, own_id};
 use super::commands::{Words, find};
 use super::front::Client;
 use super::lane::{Credentials, Greeting, ask};
@@ -12,9 +14,6 @@ use super::node::Node;
 use super::route::{Request, Router};
 use super::scan::{Found, put_bulk};
 use crate::net::{Transport, tunnel};
-
-/// CLIENT ID, over all workers.
-static IDS: AtomicU64 = AtomicU64::new(1);
 
 /// A command that was taken out of the input.
 pub(super) struct Taken {
@@ -84,13 +83,13 @@ impl<R: Router> Client<R> {
             }
             "reset" => {
                 self.greeting = None;
-                self.name.clear();
+                self.who.name.clear();
                 self.near.outbox.answer(b"+RESET\r\n");
             }
             "select" => self.select(&request).await,
             "auth" => self.auth(&request).await,
             "hello" => self.hello(&request).await,
-            "client" => return self.client(&taken).await,
+            "client" => return self.client(taken).await,
             "readonly" | "readwrite" | "asking" => {
                 self.near
                     .outbox
@@ -109,7 +108,7 @@ impl<R: Router> Client<R> {
     }
 
     /// The client's connection becomes one to a server, for good: messages come on it whenever they like.
-    async fn stay(&mut self, taken: &Taken) -> io::Result<()> {
+    pub(super) async fn stay(&mut self, taken: &Taken) -> io::Result<()> {
         let request = taken.request();
         let router = &self.front.router;
         let name = request.command.map_or("", |command| command.name);
@@ -145,20 +144,33 @@ impl<R: Router> Client<R> {
         if let Some(rest) = self.near.input.take() {
             ahead.put(rest.filled());
         }
+        // Others may know it by podkit's id.
+        let there = match self.who.is_known() {
+            false => None,
+            true => Some(There {
+                said: ask(&mut wire, ID, node.patience())
+                    .await
+                    .unwrap_or_default(),
+                node: Rc::clone(&node),
+            }),
+        };
         let forever = std::time::Duration::from_secs(365 * 24 * 3600);
-        drop(std::future::poll_fn(|cx| std::task::Poll::Ready(self.near.flush(cx))).await);
-        let passed = tunnel(
-            &mut self.near.socket,
-            Some(ahead),
-            &mut wire,
-            None,
-            &self.worker,
-            forever,
-        );
+        drop(poll_fn(|cx| Poll::Ready(self.near.flush(cx))).await);
+        let (front, greeting, who) = (&self.front, self.greeting.as_ref(), &mut self.who);
+        let killed = poll_fn(|cx| {
+            let greeted = || greeted(&front.router, greeting);
+            match who.is_killed(greeted, there.as_ref(), cx) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        let (socket, worker) = (&mut self.near.socket, &self.worker);
+        let passed = tunnel(socket, Some(ahead), &mut wire, None, worker, forever);
         let ended = tokio::select! {
             ended = passed => ended.map(drop),
             // It would speak with a server that is not the right one any more.
             () = node.retirement() => Ok(()),
+            () = killed => Ok(()),
         };
         wire.abort();
         self.ending = true;
@@ -188,18 +200,17 @@ impl<R: Router> Client<R> {
         self.near.outbox.answer(&out);
     }
 
-    fn node(&self) -> Rc<Node> {
+    pub(super) fn node(&self) -> Rc<Node> {
         self.front.router.first()
     }
 
-    /// What connections for this client begin with now.
     fn greeted(&self) -> Greeting {
-        let module = || self.node().greeting().clone();
-        self.greeting.clone().unwrap_or_else(module)
+        greeted(&self.front.router, self.greeting.as_ref())
     }
 
     /// Asks the server itself, on a connection that begins with `greeting`; the reply is the client's. True when it is no error.
     async fn try_out(&mut self, greeting: &Greeting, request: &Request<'_>) -> bool {
+        let is_hello = request.words.is(0, b"hello");
         let node = self.node();
         let asked = async {
             let opening = self.front.router.open(node, Some(greeting.clone()));
@@ -208,7 +219,13 @@ impl<R: Router> Client<R> {
         };
         match asked.await {
             Ok(reply) => {
-                self.near.outbox.answer(&reply);
+                match is_hello {
+                    true => {
+                        let id = self.who.id();
+                        self.near.outbox.answer(&own_id(&reply, id));
+                    }
+                    false => self.near.outbox.answer(&reply),
+                }
                 !matches!(reply.first(), Some(b'-' | b'!'))
             }
             Err(why) => {
@@ -306,60 +323,17 @@ impl<R: Router> Client<R> {
                 greeting.auth = given;
             }
             if let Some(name) = name {
-                self.name = name;
+                self.who.name = name;
             }
             self.greeting = Some(greeting);
         }
     }
+}
 
-    async fn client(&mut self, taken: &Taken) -> io::Result<()> {
-        let request = taken.request();
-        let words = request.words;
-        if words.is(1, b"setname") && words.len() == 3 {
-            let name = words.get(2).unwrap_or_default();
-            if name.iter().any(|byte| !(b'!'..=b'~').contains(byte)) {
-                self.near.outbox.answer(
-                    b"-ERR Client names cannot contain spaces, newlines or special characters.\r\n",
-                );
-            } else {
-                self.name = name.to_vec();
-                self.near.outbox.answer(b"+OK\r\n");
-            }
-        } else if words.is(1, b"getname") && words.len() == 2 {
-            let resp3 = self
-                .greeting
-                .as_ref()
-                .is_some_and(|greeting| greeting.resp3);
-            let mut out = Vec::new();
-            match (self.name.is_empty(), resp3) {
-                (false, _) => put_bulk(&mut out, &self.name),
-                (true, true) => out.extend_from_slice(b"_\r\n"),
-                (true, false) => out.extend_from_slice(b"$-1\r\n"),
-            }
-            self.near.outbox.answer(&out);
-        } else if words.is(1, b"setinfo") && words.len() == 4 {
-            // The name and version of the client's library: for CLIENT LIST of the server, where our own connections stand.
-            self.near.outbox.answer(b"+OK\r\n");
-        } else if words.is(1, b"id") && words.len() == 2 {
-            if self.id == 0 {
-                self.id = IDS.fetch_add(1, Ordering::Relaxed);
-            }
-            let id = self.id;
-            self.near.outbox.answer(format!(":{id}\r\n").as_bytes());
-        } else if words.is(1, b"reply")
-            || words.is(1, b"tracking")
-            || words.is(1, b"caching")
-            || words.is(1, b"no-evict")
-            || words.is(1, b"no-touch")
-        {
-            return self.stay(taken).await;
-        } else {
-            let node = self.node();
-            let lane = node.lane(self.greeting.as_ref());
-            lane.send(request.bytes, self.near.outbox.ticket());
-        }
-        Ok(())
-    }
+/// What connections begin with now for a client that asked for this.
+pub(super) fn greeted(router: &impl Router, asked: Option<&Greeting>) -> Greeting {
+    let module = || router.first().greeting().clone();
+    asked.cloned().unwrap_or_else(module)
 }
 
 /// User and password, or the password alone, from word `at` on.

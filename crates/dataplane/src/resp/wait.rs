@@ -33,6 +33,11 @@ impl Silence {
         }
     }
 
+    /// Since when nothing has come though something is waited for, as it was when `is_over` was asked.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
     pub(crate) fn is_over(&mut self, cx: &mut Context<'_>, waits: bool, heard: bool) -> bool {
         if !waits {
             self.since = None;

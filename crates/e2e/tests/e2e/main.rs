@@ -55,6 +55,7 @@ mod runtime;
 mod schema;
 mod sessions;
 mod shard;
+mod shard_clients;
 mod shard_example;
 mod shard_failure;
 mod shard_http;

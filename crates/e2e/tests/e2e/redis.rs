@@ -138,6 +138,59 @@ fn writes_go_to_the_primary_and_reads_to_replicas() {
     assert!(client.line("nosuchcommand").contains("unknown command"));
 }
 
+/// It keeps those waiting that Redis would, and reads go where no script runs.
+#[test]
+fn scripts_that_do_not_end_are_killed_wherever_they_run() {
+    let Some(ground) = Ground::start(2, &[]) else {
+        return;
+    };
+    let limit = "config set busy-reply-threshold 100";
+    let all = ground.replicas.iter().chain([&ground.primary]);
+    all.for_each(|one| assert_eq!(one.client().line(limit), "OK"));
+    let (mut client, mut other) = (ground.client(), ground.client());
+    assert_eq!(client.line("set a 1"), "OK");
+    let reads = || {
+        ground
+            .replicas
+            .iter()
+            .map(|one| ground.reads(one))
+            .sum::<f64>()
+    };
+    until("scripts that only read go to replicas", || {
+        let before = reads();
+        client.ask(&["EVAL_RO", "return 1", "0"]);
+        (reads() > before).then_some(())
+    });
+    let is_busy = |one: &Redis| one.client().line("ping").starts_with("-BUSY");
+    client.send(&["EVAL_RO", "while true do end", "0"]);
+    until("it runs", || {
+        ground.replicas.iter().any(is_busy).then_some(())
+    });
+    for _ in 0..4 {
+        assert_eq!(other.line("get a"), "1");
+    }
+    assert_eq!(other.line("set a 2"), "OK");
+    assert_eq!(other.line("script kill"), "OK");
+    let killed = client.reply().unwrap().to_string();
+    assert!(killed.contains("killed by user"), "{killed}");
+    client.send(&["SET", "b", "1"]);
+    client.send(&["EVAL", "while true do end", "0"]);
+    client.send(&["GET", "b"]);
+    until("others are told", || {
+        other.line("set a 3").starts_with("-BUSY").then_some(())
+    });
+    assert_eq!(other.line("script kill"), "OK");
+    assert_eq!(client.reply().unwrap().to_string(), "OK");
+    let killed = client.reply().unwrap().to_string();
+    assert!(killed.contains("killed by user"), "{killed}");
+    assert_eq!(client.reply().unwrap().to_string(), "1");
+    // Whoever writes reads it, though a place was never told.
+    for at in 0..50 {
+        assert_eq!(client.line(&format!("set a {at}")), "OK");
+        assert_eq!(other.line("get a"), at.to_string());
+    }
+}
+
 #[test]
 fn who_wrote_reads_what_it_wrote_though_replicas_lag() {
     let Some(ground) = Ground::start(2, &[]) else {

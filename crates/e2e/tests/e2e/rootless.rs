@@ -67,6 +67,7 @@ const WITHOUT_PODS: &[&str] = &[
     "rootless",
     "schema",
     "shard",
+    "shard_clients",
     "shard_failure",
     "shard_http",
     "shard_memcached",
