@@ -5,6 +5,7 @@
 //!   chunked  the chunked coding, a piece at a time                  (no I/O)
 //!   conn     a client's connection: head, deadline, sending, closing
 //!   local    answers from this process (admin, echo, redirects)
+//!   fetch    a request whose whole answer is wanted
 //!   front    TLS before it, where that is served
 //!   stage    what a request passes before it is forwarded
 //!   proxy    forwards to an upstream
@@ -16,6 +17,7 @@
 pub(crate) mod chunked;
 mod conn;
 mod date;
+mod fetch;
 mod front;
 pub mod head;
 mod limits;
@@ -24,6 +26,7 @@ pub mod proxy;
 mod reject;
 pub mod stage;
 
+pub use fetch::{Ask, Fetched, fetch};
 pub use front::Front;
 pub use limits::HttpLimits;
 pub use reject::{Reject, reason};

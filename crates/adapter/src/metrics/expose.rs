@@ -1,0 +1,235 @@
+//! Batches as text: Prometheus 0.0.4 or OpenMetrics 1.0.
+//!
+//! Names stay what the usual exporters call them in both formats, so that a dashboard does not depend on what the scraper asked
+//! for. OpenMetrics wants a counter's samples to end in `_total`: what does not is `unknown` there.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use podkit_foundation::telemetry::metrics::Format;
+
+use super::batch::{Batch, Family, Kind, Line, put_value};
+
+/// What is written: a batch, and the labels that all its samples get (rendered; empty for none).
+pub(crate) type Part<'a> = (&'a str, &'a Batch);
+
+/// How it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    pub(crate) format: Format,
+    /// Names are made to keep the rules of `promtool check metrics`.
+    pub(crate) strict: bool,
+}
+
+/// All families of `parts`, each once, in the order in which they come first; a series that comes twice is written once.
+pub(crate) fn expose(parts: &[Part<'_>], style: Style) -> String {
+    let mut order: Vec<Group<'_>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (labels, batch) in parts {
+        for family in batch
+            .families()
+            .iter()
+            .filter(|one| !one.samples.is_empty())
+        {
+            let (name, kind) = named(family, style);
+            match known.entry(name) {
+                Entry::Occupied(at) => {
+                    let group = &mut order[*at.get()];
+                    if group.kind != kind {
+                        group.mix();
+                    }
+                    group.families.push((labels, family));
+                }
+                Entry::Vacant(free) => {
+                    order.push(Group {
+                        name: free.key().clone(),
+                        kind,
+                        families: vec![(labels, family)],
+                    });
+                    free.insert(order.len() - 1);
+                }
+            }
+        }
+    }
+    let mut out = String::new();
+    for group in &order {
+        group.put(&mut out, style.format);
+    }
+    if style.format == Format::OpenMetrics {
+        out.push_str("# EOF\n");
+    }
+    out
+}
+
+/// The families of one name.
+struct Group<'a> {
+    name: String,
+    kind: Kind,
+    families: Vec<(&'a str, &'a Family)>,
+}
+
+impl Group<'_> {
+    /// Sources do not agree about what it is.
+    fn mix(&mut self) {
+        self.kind = Kind::Untyped;
+    }
+
+    fn put(&self, out: &mut String, format: Format) {
+        let (shown, word) = self.head(format);
+        let help = self.families[0].1.help.as_ref();
+        if !help.is_empty() {
+            out.push_str("# HELP ");
+            out.push_str(shown);
+            out.push(' ');
+            put_help(out, help, format);
+            out.push('\n');
+        }
+        out.push_str("# TYPE ");
+        out.push_str(shown);
+        out.push(' ');
+        out.push_str(word);
+        out.push('\n');
+        // Only who is not alone can have been written before.
+        let alone = self.families.len() == 1 && self.families[0].1.samples.len() == 1;
+        let mut seen = std::collections::HashSet::new();
+        for (labels, family) in &self.families {
+            for sample in &family.samples {
+                if !alone && !seen.insert((*labels, sample.line.suffix(), &*sample.labels)) {
+                    continue;
+                }
+                out.push_str(&self.name);
+                out.push_str(sample.line.suffix());
+                put_labels(out, labels, &sample.labels);
+                out.push(' ');
+                put_value(out, sample.value);
+                out.push('\n');
+            }
+        }
+    }
+
+    /// The family's name and type as the format has them.
+    fn head(&self, format: Format) -> (&str, &'static str) {
+        match (format, self.kind) {
+            (Format::OpenMetrics, Kind::Counter) => match self.name.strip_suffix("_total") {
+                Some(family) => (family, "counter"),
+                None => (&self.name, "unknown"),
+            },
+            (Format::Prometheus, Kind::Counter) => (&self.name, "counter"),
+            (_, Kind::Gauge) => (&self.name, "gauge"),
+            (Format::OpenMetrics, Kind::Untyped) => (&self.name, "unknown"),
+            (Format::Prometheus, Kind::Untyped) => (&self.name, "untyped"),
+            (_, Kind::Histogram) => (&self.name, "histogram"),
+            (_, Kind::Summary) => (&self.name, "summary"),
+        }
+    }
+}
+
+fn put_labels(out: &mut String, common: &str, own: &str) {
+    if common.is_empty() && own.is_empty() {
+        return;
+    }
+    out.push('{');
+    out.push_str(common);
+    if !common.is_empty() && !own.is_empty() {
+        out.push(',');
+    }
+    out.push_str(own);
+    out.push('}');
+}
+
+/// OpenMetrics wants quotes escaped too.
+fn put_help(out: &mut String, help: &str, format: Format) {
+    for part in help.chars() {
+        match part {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '"' if format == Format::OpenMetrics => out.push_str("\\\""),
+            other => out.push(other),
+        }
+    }
+}
+
+/// The name under which a family is written, and its kind there.
+fn named(family: &Family, style: Style) -> (String, Kind) {
+    let plain = family.samples.iter().all(|one| one.line == Line::Plain);
+    let kind = match family.kind {
+        // What has no buckets, sums or counts is none.
+        Kind::Histogram if plain => Kind::Untyped,
+        kind => kind,
+    };
+    match style.strict {
+        true => (strict_name(&family.name, kind), kind),
+        false => (family.name.clone().into(), kind),
+    }
+}
+
+/// Counters end in `_total` and nothing else does; words for units that are not the base unit stay, since the value is in them.
+fn strict_name(name: &str, kind: Kind) -> String {
+    let bare = name.strip_suffix("_total").unwrap_or(name);
+    match kind {
+        Kind::Counter => format!("{bare}_total"),
+        _ => bare.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn style(format: Format, strict: bool) -> Style {
+        Style { format, strict }
+    }
+
+    fn two() -> (Batch, Batch) {
+        let mut one = Batch::default();
+        one.counter("a_total", "An \"a\".", 1.0);
+        one.family("b", Kind::Counter, "").put(&[("x", "y")], 2.0);
+        let mut two = Batch::default();
+        two.family("b", Kind::Counter, "")
+            .put(&[("x", "y")], 3.0)
+            .put(&[("x", "y")], 4.0);
+        two.gauge("none_total", "g", 0.5);
+        (one, two)
+    }
+
+    #[test]
+    fn a_family_of_two_sources_is_written_once() {
+        let (one, two) = two();
+        let parts = [("source=\"one\"", &one), ("", &two)];
+        assert_eq!(
+            expose(&parts, style(Format::Prometheus, false)),
+            "# HELP a_total An \"a\".\n# TYPE a_total counter\na_total{source=\"one\"} 1\n\
+             # TYPE b counter\nb{source=\"one\",x=\"y\"} 2\nb{x=\"y\"} 3\n\
+             # HELP none_total g\n# TYPE none_total gauge\nnone_total 0.5\n"
+        );
+    }
+
+    #[test]
+    fn openmetrics_keeps_the_names() {
+        let (one, _) = two();
+        assert_eq!(
+            expose(&[("", &one)], style(Format::OpenMetrics, false)),
+            "# HELP a An \\\"a\\\".\n# TYPE a counter\na_total 1\n# TYPE b unknown\nb{x=\"y\"} 2\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn strict_names_say_what_is_a_counter() {
+        let (one, two) = two();
+        let text = expose(&[("", &one), ("", &two)], style(Format::OpenMetrics, true));
+        assert!(text.contains("# TYPE b counter\nb_total{x=\"y\"} 2\n# HELP none g\n"));
+        assert!(!text.contains("none_total"), "{text}");
+    }
+
+    #[test]
+    fn who_does_not_agree_has_no_type() {
+        let (mut one, mut two) = (Batch::default(), Batch::default());
+        one.gauge("a", "", 1.0);
+        two.counter("a", "", 2.0);
+        let text = expose(
+            &[("s=\"1\"", &one), ("s=\"2\"", &two)],
+            style(Format::Prometheus, false),
+        );
+        assert_eq!(text, "# TYPE a untyped\na{s=\"1\"} 1\na{s=\"2\"} 2\n");
+    }
+}

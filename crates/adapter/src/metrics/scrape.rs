@@ -1,0 +1,236 @@
+//! A scrape: all sources at once, within the budget, as one text.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use podkit_foundation::telemetry::metrics::Format;
+use tokio::time::Instant;
+
+use super::batch::{Batch, Kind, render};
+use super::expose::{Part, Style, expose};
+use super::keeper::{Keeper, Seen};
+
+/// What a scrape costs beyond waiting for sources.
+const MARGIN: Duration = Duration::from_millis(250);
+
+/// A source, or the part of one.
+pub(crate) struct Member {
+    /// Of the source: its name, or what stands for it.
+    pub(crate) source: String,
+    /// As it was given, for people.
+    pub(crate) shown: String,
+    /// None: what is asked at each scrape.
+    pub(crate) part: Option<String>,
+    /// Rendered, for all its samples; empty when the source has no name.
+    pub(crate) labels: String,
+    pub(crate) keeper: Rc<Keeper>,
+}
+
+/// What a scraper wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) format: Format,
+    pub(crate) gzip: bool,
+    /// Until when it must have its answer.
+    pub(crate) until: Instant,
+}
+
+impl Wanted {
+    /// By its fields: Accept, Accept-Encoding and X-Prometheus-Scrape-Timeout-Seconds. `usual`: the time that it has when it does not
+    /// say.
+    pub(crate) fn of(
+        accept: &str,
+        encodings: &str,
+        timeout: Option<&str>,
+        usual: Duration,
+    ) -> Self {
+        let said = timeout
+            .and_then(|text| text.trim().parse::<f64>().ok())
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .filter(|time| !time.is_zero());
+        let whole = said.unwrap_or(usual).min(Duration::from_secs(3600));
+        // At least half of a short time is for the sources.
+        let time = whole - MARGIN.min(whole / 2);
+        Self {
+            format: Format::accepted(accept),
+            gzip: takes_gzip(encodings),
+            until: Instant::now() + time,
+        }
+    }
+}
+
+/// RFC 9110 section 12.5.3.
+fn takes_gzip(encodings: &str) -> bool {
+    encodings.split(',').any(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let coding = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| {
+            let quality = part.strip_prefix("q=").map(str::parse::<f32>);
+            quality.is_some_and(|quality| quality.unwrap_or(0.0) <= 0.0)
+        });
+        (coding.eq_ignore_ascii_case("gzip") || coding == "*") && !refused
+    })
+}
+
+/// Asks all that are asked at each scrape, and waits for them.
+pub(crate) async fn ask(members: &[Member], until: Instant) {
+    // Each goes on by itself once it is begun: one after the other they are waited for no longer than the slowest takes.
+    let begun: Vec<_> = members
+        .iter()
+        .filter(|member| member.part.is_none())
+        .map(|member| {
+            let keeper = Rc::clone(&member.keeper);
+            tokio::task::spawn_local(async move { keeper.fresh(until).await })
+        })
+        .collect();
+    for one in begun {
+        // The worst is that what was known before is shown.
+        one.await.ok();
+    }
+}
+
+/// Everything that is known, as text.
+pub(crate) fn text(members: &[Member], style: Style, max_age: Duration) -> String {
+    let now = Instant::now();
+    let seen: Vec<Seen> = members.iter().map(|member| member.keeper.seen()).collect();
+    let own = own(members, &seen, now);
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for (member, seen) in members.iter().zip(&seen) {
+        if member.part.is_none() {
+            parts.push((&member.labels, &seen.status));
+        }
+        if let Some(taken) = &seen.taken
+            && is_shown(seen, now, max_age)
+        {
+            parts.push((&member.labels, &taken.batch));
+        }
+    }
+    parts.push(("", &own));
+    expose(&parts, style)
+}
+
+/// What the last answer said is shown: it was the last time that it was asked, or is not too old.
+fn is_shown(seen: &Seen, now: Instant, max_age: Duration) -> bool {
+    let failed = seen.went.as_ref().is_some_and(|went| went.why.is_some());
+    let old = |at: Instant| now.saturating_duration_since(at) > max_age;
+    !failed || seen.taken.as_ref().is_some_and(|taken| !old(taken.at))
+}
+
+/// What is told of the sources themselves.
+fn own(members: &[Member], seen: &[Seen], now: Instant) -> Batch {
+    let mut batch = Batch::default();
+    for (member, seen) in members.iter().zip(seen) {
+        let mut labels = vec![("source", member.source.as_str())];
+        labels.extend(member.part.as_deref().map(|part| ("part", part)));
+        let labels = render(&labels);
+        let mut put = |name: &str, help: &'static str, value: f64| {
+            batch.family(name, Kind::Gauge, help).put_rendered(
+                super::batch::Line::Plain,
+                labels.clone().into(),
+                value,
+            );
+        };
+        let up = seen.went.as_ref().map_or(0.0, super::keeper::Went::up);
+        put(
+            "podkit_metrics_source_up",
+            "The source answered the last time that it was asked.",
+            up,
+        );
+        if let Some(went) = &seen.went {
+            put(
+                "podkit_metrics_source_duration_seconds",
+                "How long that took.",
+                went.took.as_secs_f64(),
+            );
+        }
+        if let Some(taken) = &seen.taken {
+            put(
+                "podkit_metrics_source_age_seconds",
+                "How old the values of the source are.",
+                now.saturating_duration_since(taken.at).as_secs_f64(),
+            );
+        }
+    }
+    batch
+}
+
+/// What the page of the admin server shows.
+pub(crate) fn rows(members: &[Member]) -> Vec<Vec<String>> {
+    let now = Instant::now();
+    let row = |member: &Member| {
+        let seen = member.keeper.seen();
+        let state = match &seen.went {
+            None => "not asked yet".to_owned(),
+            Some(went) => went.why.clone().unwrap_or_else(|| "up".to_owned()),
+        };
+        let took = seen
+            .went
+            .map(|went| format!("{:.1} ms", went.took.as_secs_f64() * 1e3));
+        let (mut age, mut series) = (String::new(), String::new());
+        if let Some(taken) = &seen.taken {
+            let seconds = now.saturating_duration_since(taken.at).as_secs_f64();
+            let count = |batch: &Batch| -> usize {
+                batch.families().iter().map(|one| one.samples.len()).sum()
+            };
+            write!(age, "{seconds:.0} s").ok();
+            write!(series, "{}", count(&taken.batch)).ok();
+        }
+        let part = member.part.clone().unwrap_or_default();
+        vec![
+            member.source.clone(),
+            part,
+            member.shown.clone(),
+            state,
+            took.unwrap_or_default(),
+            age,
+            series,
+        ]
+    };
+    members.iter().map(row).collect()
+}
+
+/// Compressed quickly: a scrape is read once, by a machine that is near.
+pub(crate) fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
+    let written = encoder.write_all(text.as_bytes());
+    written
+        .and_then(|()| encoder.finish())
+        .expect("writing to a Vec can't fail")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_taken_as_it_is_said() {
+        for (encodings, taken) in [
+            ("", false),
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+            ("*", true),
+        ] {
+            assert_eq!(takes_gzip(encodings), taken, "{encodings}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_is_the_scrapers() {
+        let time = |said: Option<&str>| {
+            let wanted = Wanted::of("", "", said, Duration::from_secs(10));
+            (wanted.until - Instant::now()).as_millis()
+        };
+        assert_eq!(time(None), 9750);
+        assert_eq!(time(Some("3")), 2750);
+        assert_eq!(time(Some("0.2")), 100);
+        for none in ["x", "-1", "NaN", "inf", "0"] {
+            assert_eq!(time(Some(none)), 9750, "{none}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The module: parameters in, a keeper for each source, `/metrics` on a listener of its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use podkit_dataplane::http::HttpLimits;
+use podkit_dataplane::http::local::{Answer, BodyUse, Handler, Local, Request, Response};
+use podkit_dataplane::module::{Section, Service, Setup};
+use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, accept};
+use podkit_dataplane::tls::UpstreamTls;
+use podkit_dataplane::upstream::UpstreamMetrics;
+use podkit_foundation::error::Failure;
+use podkit_foundation::params::{ParamError, ParamSet as _, Size, Values};
+
+use super::batch::render;
+use super::expose::Style;
+use super::keeper::{Keeper, Patience};
+use super::params::Params;
+use super::scrape::{Member, Wanted, ask, gzip, rows, text};
+use super::source::{Ground, plan};
+use super::spec::Spec;
+
+/// Reads the parameters, makes the sources' collectors, binds the listener. Asks nobody yet.
+pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
+    let params = Params::from_values(values)?;
+    check(&params.source)?;
+    let ground = Ground {
+        tls: UpstreamTls::if_needed(
+            values,
+            params.source.iter().any(|spec| spec.scheme.tls),
+            &setup.metrics,
+        )?,
+        metrics: UpstreamMetrics::new(&setup.metrics),
+    };
+    let mut members = Vec::new();
+    let mut intervals = Vec::new();
+    for spec in &params.source {
+        let wrong = |why: String| ParamError::new("source", format!("\"{spec}\": {why}"));
+        let labels = spec.name.as_deref().map(|name| render(&[("source", name)]));
+        let patience = Patience {
+            answer: spec.timeout().unwrap_or(params.source_timeout),
+            whole: params.collect_timeout,
+        };
+        for planned in plan(spec, &ground).map_err(wrong)? {
+            let keeper = Keeper::new(planned.collector, patience);
+            if let Some((_, interval)) = &planned.part {
+                intervals.push((Rc::clone(&keeper), *interval));
+            }
+            members.push(Member {
+                source: spec.label().to_owned(),
+                shown: spec.to_string(),
+                part: planned.part.map(|(part, _)| part),
+                labels: labels.clone().unwrap_or_default(),
+                keeper,
+            });
+        }
+    }
+    let listener = setup.listeners.bind("listen", &params.listen, 1)?;
+    Ok(Rc::new(Metrics {
+        listener_limits: ListenerLimits::from_values(values)?,
+        pages: Rc::new(Pages { members, params }),
+        start: RefCell::new(Some((listener, intervals))),
+        setup: setup.clone(),
+        listener: RefCell::new(None),
+    }))
+}
+
+/// There is one, and sources of one kind can be told apart.
+fn check(sources: &[Spec]) -> Result<(), Failure> {
+    if sources.is_empty() {
+        let why = format!(
+            "is required; expected {}",
+            <Spec as podkit_foundation::params::ParamType>::EXPECTED
+        );
+        return Err(ParamError::new("source", why).into());
+    }
+    for (at, one) in sources.iter().enumerate() {
+        let same = |other: &&Spec| match (&one.name, &other.name) {
+            (None, None) => one.scheme.kind == other.scheme.kind,
+            (one, other) => one == other,
+        };
+        if let Some(other) = sources[..at].iter().find(same) {
+            let why = match &one.name {
+                Some(name) => format!("two have the name {name}; each needs its own"),
+                None => format!(
+                    "\"{other}\" and \"{one}\" have the same metrics; name them, such as a={other} and b={one}"
+                ),
+            };
+            return Err(ParamError::new("source", why).into());
+        }
+    }
+    Ok(())
+}
+
+/// What the listener answers from.
+struct Pages {
+    members: Vec<Member>,
+    params: Params,
+}
+
+/// The running module.
+struct Metrics {
+    listener_limits: ListenerLimits,
+    pages: Rc<Pages>,
+    /// What `start` takes.
+    start: RefCell<Option<(Listener, Vec<(Rc<Keeper>, Duration)>)>>,
+    setup: Setup,
+    /// Held for as long as it is accepted from.
+    listener: RefCell<Option<Listener>>,
+}
+
+impl Service for Metrics {
+    fn start(self: Rc<Self>) -> Result<(), Failure> {
+        let Some((listener, intervals)) = self.start.borrow_mut().take() else {
+            return Ok(());
+        };
+        for (keeper, interval) in intervals {
+            drop(tokio::task::spawn_local(keeper.every(interval)));
+        }
+        let limits = limits();
+        let Setup {
+            lifecycle, metrics, ..
+        } = &self.setup;
+        let connections = Connections::new(limits.connections(), &self.listener_limits, &[]);
+        let worker = Worker::new(lifecycle, metrics, &connections);
+        drop(tokio::task::spawn_local(Rc::clone(&worker).watch()));
+        let port = listener
+            .take()
+            .map_err(|error| Failure::runtime("listening", error))?;
+        let local = Rc::new(Local::new(Door(Rc::clone(&self.pages)), limits));
+        drop(tokio::task::spawn_local(accept(port, worker, local)));
+        self.listener.replace(Some(listener));
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn page(&self) -> Vec<Section> {
+        let columns = ["Source", "Part", "Where", "State", "Took", "Age", "Series"];
+        vec![Section {
+            title: "Sources".to_owned(),
+            columns: columns.map(str::to_owned).to_vec(),
+            rows: rows(&self.pages.members),
+            alert: None,
+        }]
+    }
+}
+
+/// The bounds of the listener: scrapers are few, and say little.
+fn limits() -> HttpLimits {
+    HttpLimits {
+        max_connections: 128,
+        max_head_bytes: Size(16 << 10),
+        max_headers: 100,
+        max_body_bytes: Size(1),
+        head_timeout: Duration::from_secs(10),
+        body_timeout: Duration::from_secs(30),
+        min_body_rate: Size(64),
+        // Longer than scrapes are apart, so that a scraper keeps its connection.
+        idle_timeout: Duration::from_secs(300),
+    }
+}
+
+/// The listener's handler.
+struct Door(Rc<Pages>);
+
+impl Handler for Door {
+    fn handle<'a>(&'a self, request: Request<'a>) -> Answer<'a> {
+        Box::pin(self.respond(request))
+    }
+
+    fn body_use(&self) -> BodyUse {
+        BodyUse::Collect(0)
+    }
+}
+
+impl Door {
+    async fn respond(&self, request: Request<'_>) -> Response {
+        if !matches!(request.method(), "GET" | "HEAD") {
+            return Response::method_not_allowed("GET, HEAD");
+        }
+        match request.path() {
+            "/metrics" => self.metrics(request).await,
+            "/" => Response::text(200, "podkit metrics: /metrics is here\n"),
+            _ => Response::text(404, "not found; /metrics is here\n"),
+        }
+    }
+
+    async fn metrics(&self, request: Request<'_>) -> Response {
+        let Pages { members, params } = &*self.0;
+        let header = |name: &str| request.header(name).unwrap_or_default();
+        let wanted = Wanted::of(
+            header("Accept"),
+            header("Accept-Encoding"),
+            request.header("X-Prometheus-Scrape-Timeout-Seconds"),
+            params.scrape_timeout,
+        );
+        ask(members, wanted.until).await;
+        let style = Style {
+            format: wanted.format,
+            strict: params.strict_names,
+        };
+        let text = text(members, style, params.max_age);
+        let kind = wanted.format.content_type();
+        match wanted.gzip {
+            true => Response::bytes(200, kind, gzip(&text)).header("Content-Encoding", "gzip"),
+            false => Response::bytes(200, kind, text.into_bytes()),
+        }
+        .header("Vary", "Accept, Accept-Encoding")
+    }
+}
