@@ -183,6 +183,10 @@ fn case(surface: &Value) -> Case {
             let args = vec![listen, "--shard=a=127.0.0.1:1".to_owned()];
             (args, false, false, None, None)
         }
+        "metrics" => {
+            let args = vec![listen, "--source=nginx+http://127.0.0.1:1".to_owned()];
+            (args, false, false, None, None)
+        }
         "topz" => (vec![listen], false, false, None, None),
         "tls" | "balance" | "chain" => {
             let application = free_addr();
