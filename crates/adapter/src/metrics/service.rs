@@ -8,10 +8,11 @@ use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::{Answer, BodyUse, Handler, Local, Request, Response};
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, accept};
-use podkit_dataplane::tls::UpstreamTls;
+use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamError, ParamSet as _, Size, Values};
+use podkit_foundation::params::{ParamError, ParamSet as _, ParamType as _, Size, Values};
+use podkit_foundation::telemetry::metrics::Registry;
 
 use super::batch::render;
 use super::expose::Style;
@@ -26,11 +27,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Params::from_values(values)?;
     check(&params.source)?;
     let ground = Ground {
-        tls: UpstreamTls::if_needed(
-            values,
-            params.source.iter().any(|spec| spec.scheme.tls),
-            &setup.metrics,
-        )?,
+        tls: tls(values, &params.source, &setup.metrics)?,
         metrics: UpstreamMetrics::new(&setup.metrics),
     };
     let mut members = Vec::new();
@@ -61,18 +58,30 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         listener_limits: ListenerLimits::from_values(values)?,
         pages: Rc::new(Pages { members, params }),
         start: RefCell::new(Some((listener, intervals))),
+        tls: ground.tls,
         setup: setup.clone(),
         listener: RefCell::new(None),
     }))
 }
 
+/// TLS towards the sources that speak it.
+fn tls(
+    values: &Values,
+    sources: &[Spec],
+    registry: &Registry,
+) -> Result<Option<UpstreamTls>, Failure> {
+    let params = UpstreamTlsParams::from_values(values)?;
+    if sources.iter().any(|spec| spec.scheme.tls) {
+        return UpstreamTls::new(&params, false, registry).map(Some);
+    }
+    params.refuse_unused("a --source that speaks TLS")?;
+    Ok(None)
+}
+
 /// There is one, and sources of one kind can be told apart.
 fn check(sources: &[Spec]) -> Result<(), Failure> {
     if sources.is_empty() {
-        let why = format!(
-            "is required; expected {}",
-            <Spec as podkit_foundation::params::ParamType>::EXPECTED
-        );
+        let why = format!("is required; expected {}", Spec::EXPECTED);
         return Err(ParamError::new("source", why).into());
     }
     for (at, one) in sources.iter().enumerate() {
@@ -105,6 +114,7 @@ struct Metrics {
     pages: Rc<Pages>,
     /// What `start` takes.
     start: RefCell<Option<(Listener, Vec<(Rc<Keeper>, Duration)>)>>,
+    tls: Option<UpstreamTls>,
     setup: Setup,
     /// Held for as long as it is accepted from.
     listener: RefCell<Option<Listener>>,
@@ -117,6 +127,9 @@ impl Service for Metrics {
         };
         for (keeper, interval) in intervals {
             drop(tokio::task::spawn_local(keeper.every(interval)));
+        }
+        if let Some(tls) = &self.tls {
+            drop(tokio::task::spawn_local(tls.clone().watch()));
         }
         let limits = limits();
         let Setup {
@@ -135,7 +148,10 @@ impl Service for Metrics {
     }
 
     fn reload(&self) -> Result<(), String> {
-        Ok(())
+        match &self.tls {
+            Some(tls) => tls.reload().map(drop),
+            None => Ok(()),
+        }
     }
 
     fn page(&self) -> Vec<Section> {
@@ -144,7 +160,7 @@ impl Service for Metrics {
             title: "Sources".to_owned(),
             columns: columns.map(str::to_owned).to_vec(),
             rows: rows(&self.pages.members),
-            alert: None,
+            alert: self.tls.as_ref().and_then(UpstreamTls::refusal),
         }]
     }
 }
