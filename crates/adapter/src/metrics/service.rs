@@ -53,9 +53,10 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             });
         }
     }
+    let listener_limits = ListenerLimits::from_values(values)?;
     let listener = setup.listeners.bind("listen", &params.listen, 1)?;
     Ok(Rc::new(Metrics {
-        listener_limits: ListenerLimits::from_values(values)?,
+        listener_limits,
         pages: Rc::new(Pages { members, params }),
         start: RefCell::new(Some((listener, intervals))),
         tls: ground.tls,
