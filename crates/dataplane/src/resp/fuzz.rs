@@ -5,6 +5,7 @@ use podkit_foundation::fuzz::{Target, pieces};
 use super::commands::{Words, find};
 use super::join::{Join, Merge};
 use super::scan::{Bounds, Commands, Found, Replies, Shape, elements, integer, text};
+use super::value::Value;
 use crate::net::Buf;
 
 /// All of the protocol.
@@ -92,6 +93,10 @@ const REPLIES: Target = Target {
         assert_eq!(replies(pieces(bytes)), whole, "the pieces matter");
         for (reply, _) in &whole.0 {
             assert!(integer(reply).is_none() || text(reply).is_none());
+            if let Some(value) = Value::read(reply) {
+                let simple = reply.starts_with(b":") || reply.starts_with(b"#");
+                assert_eq!(value.integer().is_some(), simple);
+            }
             let parts = elements(reply).unwrap_or_default();
             assert!(parts.windows(2).all(|two| two[0].end == two[1].start));
         }

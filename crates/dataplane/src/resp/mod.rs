@@ -8,7 +8,7 @@
 //!
 //! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared
 //! (`way` says which of them); `session` and `private` do what a client needs a connection of its own for, `client` and `calls` what clients
-//! ask of each other. All of a client stays on one thread.
+//! ask of each other; `line` is for who asks for itself. All of a client stays on one thread.
 
 mod asker;
 mod calls;
@@ -21,6 +21,7 @@ mod info;
 mod join;
 mod keep;
 mod lane;
+mod line;
 pub(crate) mod near;
 mod node;
 mod private;
@@ -30,6 +31,7 @@ pub mod scan;
 mod session;
 pub(crate) mod stream;
 mod talk;
+mod value;
 mod wait;
 mod way;
 
@@ -40,10 +42,12 @@ pub(crate) use join::Join;
 pub use join::{Joins, Merge};
 pub use keep::{Failure, Keep, Watch};
 pub use lane::{Credentials, Greeting};
+pub use line::{Answers, Line, Questions};
 pub use node::Node;
 pub use reply::Ticket;
 pub use route::{Opening, Part, Place, Request, Router, Sender};
 pub use talk::Talk;
+pub use value::Value;
 pub use wait::Waits;
 pub(crate) use wait::{Busy, Silence};
 pub use way::Way;
