@@ -76,6 +76,34 @@ impl Group<'_> {
 
     fn put(&self, out: &mut String, format: Format) {
         let (shown, word) = self.head(format);
+        if format == Format::OpenMetrics && self.has_percentiles() {
+            for line in [Line::Plain, Line::Sum, Line::Count] {
+                let shown = format!("{shown}{}", line.suffix());
+                self.put_part(out, format, (&shown, "unknown"), Some(line));
+            }
+            return;
+        }
+        self.put_part(out, format, (shown, word), None);
+    }
+
+    /// It is a summary whose quantiles are not between 0 and 1, as redis_exporter has them: OpenMetrics knows no such summary.
+    fn has_percentiles(&self) -> bool {
+        let samples = self.families.iter().flat_map(|(_, family)| &family.samples);
+        self.kind == Kind::Summary
+            && samples
+                .filter_map(|sample| sample.labels.split_once("quantile=\""))
+                .filter_map(|(_, rest)| rest.split('"').next()?.parse::<f64>().ok())
+                .any(|quantile| !(0.0..=1.0).contains(&quantile))
+    }
+
+    /// The family, or those lines of it.
+    fn put_part(
+        &self,
+        out: &mut String,
+        format: Format,
+        (shown, word): (&str, &str),
+        only: Option<Line>,
+    ) {
         let help = self.families[0].1.help.as_ref();
         if !help.is_empty() {
             out.push_str("# HELP ");
@@ -94,6 +122,9 @@ impl Group<'_> {
         let mut seen = std::collections::HashSet::new();
         for (labels, family) in &self.families {
             for sample in &family.samples {
+                if only.is_some_and(|only| only != sample.line) {
+                    continue;
+                }
                 if !alone && !seen.insert((*labels, sample.line.suffix(), &*sample.labels)) {
                     continue;
                 }
@@ -231,5 +262,26 @@ mod tests {
             style(Format::Prometheus, false),
         );
         assert_eq!(text, "# TYPE a untyped\na{s=\"1\"} 1\na{s=\"2\"} 2\n");
+    }
+
+    #[test]
+    fn percentiles_are_no_summary_of_openmetrics() {
+        let mut batch = Batch::default();
+        let family = batch.family("a", Kind::Summary, "");
+        family.put(&[("x", "y"), ("quantile", "99")], 3.0);
+        family.put_line(Line::Sum, &[("x", "y")], 5.0);
+        family.put_line(Line::Count, &[("x", "y")], 2.0);
+        let (samples, sum) = ("a{x=\"y\",quantile=\"99\"} 3\n", "a_sum{x=\"y\"} 5\n");
+        let count = "a_count{x=\"y\"} 2\n";
+        assert_eq!(
+            expose(&[("", &batch)], style(Format::Prometheus, false)),
+            format!("# TYPE a summary\n{samples}{sum}{count}")
+        );
+        assert_eq!(
+            expose(&[("", &batch)], style(Format::OpenMetrics, false)),
+            format!(
+                "# TYPE a unknown\n{samples}# TYPE a_sum unknown\n{sum}# TYPE a_count unknown\n{count}# EOF\n"
+            )
+        );
     }
 }
