@@ -35,6 +35,7 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("git", "git"),
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
+    ("prometheus-redis-exporter", "prometheus-redis-exporter"),
     ("memcached", "memcached"),
     ("nutcracker", "nutcracker"),
     ("etcdctl", "etcd-client"),

@@ -10,10 +10,14 @@ use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamType, check_pair};
 
+use super::source::redis;
+
 /// What kind of server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
+    Memcached,
     Nginx,
+    Redis,
 }
 
 /// A scheme: how it is written, and what may be said after it.
@@ -44,6 +48,27 @@ pub(crate) const SCHEMES: &[Scheme] = &[
         port: 443,
         keys: &[],
     },
+    Scheme {
+        word: "memcached",
+        kind: Kind::Memcached,
+        tls: false,
+        port: 11211,
+        keys: &[],
+    },
+    Scheme {
+        word: "redis",
+        kind: Kind::Redis,
+        tls: false,
+        port: 6379,
+        keys: redis::KEYS,
+    },
+    Scheme {
+        word: "rediss",
+        kind: Kind::Redis,
+        tls: true,
+        port: 6379,
+        keys: redis::TLS_KEYS,
+    },
 ];
 
 /// A source as it was given.
@@ -67,7 +92,6 @@ impl Spec {
     }
 
     /// The value of one of its keys that names a file.
-    #[expect(dead_code, reason = "for sources that are next")]
     pub(crate) fn file(&self, key: &str) -> Option<PathBuf> {
         self.option(key).map(PathBuf::from)
     }

@@ -36,6 +36,8 @@ mod legacy_web;
 mod lifecycle;
 mod limit;
 mod limit_peers;
+mod metrics_memcached;
+mod metrics_redis;
 mod node_paas;
 mod openmetrics;
 mod probes;

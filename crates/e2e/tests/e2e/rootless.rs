@@ -59,6 +59,8 @@ const WITHOUT_PODS: &[&str] = &[
     "git_sync_faults",
     "limit",
     "limit_peers",
+    "metrics_memcached",
+    "metrics_redis",
     "openmetrics",
     "proxies",
     "redis",

@@ -1,6 +1,8 @@
 //! The kinds of sources. Each makes collectors of a [`Spec`].
 
+mod memcached;
 mod nginx;
+pub(crate) mod redis;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,7 +40,9 @@ impl Planned {
 /// The collectors of a source: what is asked at each scrape comes first. Opens nothing. An error says what of the source is wrong.
 pub(crate) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String> {
     match spec.scheme.kind {
+        Kind::Memcached => memcached::plan(spec, ground),
         Kind::Nginx => nginx::plan(spec, ground),
+        Kind::Redis => redis::plan(spec, ground),
     }
 }
 
@@ -53,7 +57,7 @@ impl Ground {
             place: Where::Addr(spec.addr.clone()),
             weight: 1,
             priority: 0,
-            server_name: None,
+            server_name: spec.option("server-name").map(str::to_owned),
         };
         let target = Target::new("source", "metrics", &upstream).map_err(|why| why.to_string())?;
         let limits = UpstreamLimits {
@@ -71,4 +75,22 @@ impl Ground {
         };
         Ok(Pool::new(target, limits, self.metrics.clone(), outward))
     }
+}
+
+/// Samples with their kinds, a line each.
+#[cfg(test)]
+fn shown(batch: &super::batch::Batch) -> String {
+    let mut text = String::new();
+    for family in batch.families() {
+        for sample in &family.samples {
+            let kind = format!("{:?}", family.kind).to_lowercase();
+            let labels = match &*sample.labels {
+                "" => String::new(),
+                labels => format!("{{{labels}}}"),
+            };
+            let (name, end, value) = (&family.name, sample.line.suffix(), sample.value);
+            text += &format!("{name}{end}{labels} {kind} {value}\n");
+        }
+    }
+    text
 }
