@@ -109,12 +109,15 @@ struct Pages {
     params: Params,
 }
 
+/// What is asked beside scrapes, and how long after the last time.
+type Intervals = Vec<(Rc<Keeper>, Duration)>;
+
 /// The running module.
 struct Metrics {
     listener_limits: ListenerLimits,
     pages: Rc<Pages>,
     /// What `start` takes.
-    start: RefCell<Option<(Listener, Vec<(Rc<Keeper>, Duration)>)>>,
+    start: RefCell<Option<(Listener, Intervals)>>,
     tls: Option<UpstreamTls>,
     setup: Setup,
     /// Held for as long as it is accepted from.
