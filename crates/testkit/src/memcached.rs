@@ -25,12 +25,18 @@ impl Memcached {
 
     /// The same at an address, on a core.
     pub fn start_on(addr: SocketAddr, core: Option<usize>) -> Self {
+        Self::start_with(addr, core, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(addr: SocketAddr, core: Option<usize>, flags: &[&str]) -> Self {
         let found = program("memcached").expect("memcached is installed");
         let mut command = pinned(core, &found);
         command
             .args(["-l", &addr.ip().to_string()])
             .args(["-p", &addr.port().to_string()])
-            .args(["-U", "0", "-m", "64", "-t", "1"]);
+            .args(["-U", "0", "-m", "64", "-t", "1"])
+            .args(flags);
         if rustix::process::geteuid().is_root() {
             command.args(["-u", "root"]);
         }

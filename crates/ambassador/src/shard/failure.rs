@@ -39,16 +39,16 @@ podkit_foundation::params! {
         /// What becomes of the keys of a shard that is away. Has to be said with a --twemproxy whose pool has auto_eject_hosts.
         ///
         /// `fail-fast`: their commands get an error at once. `spare`: a server of --spare takes the shard's place, empty; the shard comes back with what it had, and
-        /// what the spare was told is dropped. `rehash`, for caches: the other shards have them. THE SHARD IS EMPTIED (FLUSHALL) before it serves again, so
-        /// that nothing stale comes back. Shards are asked by PING whether they are there.
+        /// what the spare was told is dropped. `rehash`, for caches: the other shards have them. THE SHARD IS EMPTIED (FLUSHALL, flush_all) before it
+        /// serves again, so that nothing stale comes back. Shards are asked by PING, or memcached's `version`, whether they are there.
         on_failure: OnFailure { default: Some("fail-fast") },
         /// A server that waits to take a shard's place, with --on-failure spare: NAME=host:port or NAME=unix:/path; repeatable.
         ///
-        /// IT IS EMPTIED (FLUSHALL) before it takes over.
+        /// IT IS EMPTIED (FLUSHALL, flush_all) before it takes over.
         spare: Vec<ShardSaid> {},
-        /// From one PING to the next.
+        /// From one question whether a shard is there to the next.
         probe_period: Duration { default: Some("1s"), bounds: Some((10, 3_600_000)) },
-        /// How long the reply to a PING may take.
+        /// How long its answer may take.
         probe_timeout: Duration { default: Some("1s"), bounds: Some((10, 3_600_000)) },
         /// Failed ones in a row after which a shard is out; of --twemproxy's pool server_failure_limit.
         probe_failures: u32 { default: Some("3"), bounds: Some((1, 1_000)) },
@@ -68,7 +68,7 @@ impl FailureParams {
             // Not guessed: whoever moves over must not find a server emptied by a line that emptied nothing before.
             if !values.is_given("on_failure") {
                 let why = "is required, as the pool of --twemproxy has auto_eject_hosts: true; expected rehash, for a cache (as there, but a server is emptied by \
-                           FLUSHALL before it serves again), or fail-fast or spare";
+                           FLUSHALL or flush_all before it serves again), or fail-fast or spare";
                 return Err(wrong("on_failure", why.to_owned()));
             }
             if !values.is_given("probe_failures") {

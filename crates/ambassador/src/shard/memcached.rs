@@ -4,26 +4,44 @@ use std::rc::Rc;
 
 use podkit_dataplane::memcache::{Node, Router};
 
+use super::hot::Sampler;
 use super::members::Members;
 
-impl Router for Members<Rc<Node>> {
+/// The shards of one worker.
+pub(super) struct Local(pub(super) Rc<Members<Rc<Node>>>, pub(super) Option<Sampler>);
+
+impl Router for Local {
     fn follow(&self) {
-        Self::follow(self);
+        self.0.follow();
     }
 
     fn count(&self) -> usize {
-        self.state().len()
+        self.0.state().len()
+    }
+
+    fn is_there(&self, at: usize) -> bool {
+        self.0.state().is_there(at)
     }
 
     fn place(&self, key: &[u8]) -> usize {
-        self.state().shards.ring.place(key)
+        self.0.state().shards.ring.place(key)
     }
 
     fn node(&self, at: usize) -> Rc<Node> {
-        self.state().send(at)
+        self.0.state().send(at)
     }
 
     fn refused(&self) {
-        Self::refused(self);
+        self.0.refused();
+    }
+
+    fn is_due(&self) -> bool {
+        self.1.as_ref().is_some_and(Sampler::is_due)
+    }
+
+    fn saw(&self, key: &[u8]) {
+        if let Some(hot) = &self.1 {
+            hot.add(key);
+        }
     }
 }

@@ -39,10 +39,16 @@ impl Protocol {
 }
 
 /// What there is in Redis only.
-const ONLY_REDIS: [&str; 14] = [
+const ONLY_REDIS: [&str; 6] = [
     "user",
     "password_file",
     "database",
+    "upstream_ca",
+    "upstream_cert",
+    "upstream_key",
+];
+/// What has no meaning for HTTP.
+const NOT_HTTP: [&str; 12] = [
     "on_failure",
     "spare",
     "probe_period",
@@ -51,12 +57,6 @@ const ONLY_REDIS: [&str; 14] = [
     "probe_successes",
     "min_out",
     "hot_keys",
-    "upstream_ca",
-    "upstream_cert",
-    "upstream_key",
-];
-/// What has no meaning for HTTP.
-const NOT_HTTP: [&str; 4] = [
     "busy_poll",
     "max_command_size",
     "max_reply_size",

@@ -6,11 +6,33 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use podkit_dataplane::resp::Asker;
+use podkit_dataplane::{memcache, resp};
 
 use super::failure::{Heard, Key, OnFailure, key};
 use super::params::ShardSaid;
 use super::shared::Shared;
+
+/// Asks a server, as its protocol has it.
+pub(super) enum Asker {
+    Redis(resp::Asker),
+    Memcached(memcache::Asker),
+}
+
+impl Asker {
+    async fn ping(&mut self) -> Result<(), String> {
+        match self {
+            Self::Redis(asker) => asker.ping().await,
+            Self::Memcached(asker) => asker.ping().await,
+        }
+    }
+
+    async fn empty(&mut self) -> Result<(), String> {
+        match self {
+            Self::Redis(asker) => asker.empty().await,
+            Self::Memcached(asker) => asker.empty().await,
+        }
+    }
+}
 
 /// Looks after all shards that are named, and all spares, for as long as the process lives.
 pub(super) async fn probe_all(shared: Arc<Shared>, asker: impl Fn(&ShardSaid) -> Asker + 'static) {

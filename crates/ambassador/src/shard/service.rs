@@ -14,7 +14,7 @@ use podkit_dataplane::http::stage::Stages;
 use podkit_dataplane::memcache;
 use podkit_dataplane::module::{Section, Service, Setup};
 use podkit_dataplane::net::{Worker, Workers};
-use podkit_dataplane::resp::{Asker, Front, Greeting, Node, Waits};
+use podkit_dataplane::resp::{self, Front, Greeting, Node, Waits};
 use podkit_dataplane::upstream::{Cluster, Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_dataplane::watch::look_after;
 use podkit_foundation::error::Failure;
@@ -26,8 +26,9 @@ use super::failure::{FailureParams, OnFailure, Table, key};
 use super::hot::{Hot, HotKey, HotParams, WINDOW, shown};
 use super::http::{ByKey, keyless};
 use super::members::Members;
+use super::memcached;
 use super::params::{Params, Protocol, ShardSaid};
-use super::probe::probe_all;
+use super::probe::{Asker, probe_all};
 use super::router::Local;
 use super::shared::Shared;
 use crate::clients::Clients;
@@ -38,13 +39,9 @@ use crate::servers::{self, Servers};
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::checked(values)?;
     let (is_redis, ejection) = (params.protocol == Protocol::Redis, params.ejection()?);
-    if !is_redis && ejection.is_some() {
-        let why = "has auto_eject_hosts: true, which is for redis: true only: set it to false, and keys of a shard that is away get errors";
-        return Err(ParamError::new("twemproxy", why).into());
-    }
     let failures = FailureParams::checked(values, ejection)?;
     let mut hot = HotParams::from_values(values)?;
-    if !is_redis {
+    if params.protocol == Protocol::Http {
         hot.hot_keys = 0;
     }
     let hot = Hot::new(&hot);
@@ -61,7 +58,12 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     if shared.has_tls && !is_redis {
         return Err(ParamError::new("shard", "rediss:// is for --protocol redis").into());
     }
-    shared.has_tls |= shared.failures.spare.iter().any(|one| one.server.is_tls);
+    let mut spares = shared.failures.spare.iter();
+    let has_tls = spares.any(|one| one.server.is_tls);
+    if has_tls && !is_redis {
+        return Err(ParamError::new("spare", "rediss:// is for --protocol redis").into());
+    }
+    shared.has_tls |= has_tls;
     let tls = servers::tls(
         values,
         shared.has_tls,
@@ -115,9 +117,9 @@ impl Plan {
     fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
         let plan = Arc::clone(self);
         let shared = Arc::clone(&self.shared);
+        let hot = self.shared.hot.sampler();
         match self.shared.params.protocol {
             Protocol::Redis => {
-                let hot = self.shared.hot.sampler();
                 let members = Members::new(shared, move |said| plan.node(said), cut);
                 let members = Rc::new(members);
                 self.follow(&members);
@@ -130,8 +132,12 @@ impl Plan {
                 self.clients.serve(worker, &front)
             }
             Protocol::Memcached => {
-                let members = Members::new(shared, move |said| plan.memcached(said), |_| {});
-                let front = memcache::Front::new(members, self.clients.limits.clone());
+                let cut = |node: &Rc<memcache::Node>| node.retire(OUT_OF_USE);
+                let members = Members::new(shared, move |said| plan.memcached(said), cut);
+                let members = Rc::new(members);
+                self.follow(&members);
+                let local = memcached::Local(members, hot);
+                let front = memcache::Front::new(local, self.clients.limits.clone());
                 self.clients.serve(worker, &front)
             }
             Protocol::Http => self.clients.serve(worker, &self.proxy()),
@@ -139,7 +145,7 @@ impl Plan {
     }
 
     /// What waits for a shard that is out learns of it, though no command comes.
-    fn follow(&self, members: &Rc<Members<Rc<Node>>>) {
+    fn follow<T: Clone + 'static>(&self, members: &Rc<Members<T>>) {
         let (mut news, members) = (self.shared.news(), Rc::downgrade(members));
         drop(tokio::task::spawn_local(async move {
             while news.changed().await.is_ok()
@@ -161,8 +167,13 @@ impl Plan {
 
     /// Asks whether a shard or spare is there.
     fn asker(&self, said: &ShardSaid) -> Asker {
-        let patience = self.shared.failures.probe_timeout;
-        Asker::new(self.pool(said), self.greeting.clone(), patience)
+        let (pool, patience) = (self.pool(said), self.shared.failures.probe_timeout);
+        match self.shared.params.protocol {
+            Protocol::Memcached => Asker::Memcached(memcache::Asker::new(pool, patience)),
+            Protocol::Redis | Protocol::Http => {
+                Asker::Redis(resp::Asker::new(pool, self.greeting.clone(), patience))
+            }
+        }
     }
 
     fn memcached(&self, said: &ShardSaid) -> Rc<memcache::Node> {
@@ -227,9 +238,12 @@ fn usual<P: ParamSet>() -> P {
     P::from_values(&values).expect("its defaults are right")
 }
 
+/// Why the connection to a shard that is out ends.
+const OUT_OF_USE: &str = "it is out of use";
+
 /// Nothing reaches a shard that is out.
 fn cut(node: &Rc<Node>) {
-    node.retire("it is out of use");
+    node.retire(OUT_OF_USE);
 }
 
 /// A shard, for messages.

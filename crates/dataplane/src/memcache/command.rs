@@ -47,6 +47,17 @@ pub(super) enum Kind {
     Quit,
 }
 
+impl Kind {
+    /// Which of so many words are keys. None: it has none.
+    pub(super) fn keys(self, words: usize) -> Option<Range<usize>> {
+        match self {
+            Self::Get(first) => Some(first..words),
+            Self::Store | Self::Key | Self::Meta | Self::MetaStore => Some(1..2),
+            _ => None,
+        }
+    }
+}
+
 /// What a command looks like.
 struct Form {
     name: &'static str,

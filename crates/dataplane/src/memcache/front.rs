@@ -1,5 +1,6 @@
 //! Clients: their commands are read, sent where they belong, and answered in order.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self};
@@ -12,9 +13,13 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use super::command::{Command, Commands, Found, Kind};
 use super::join::{Same, Values};
 use super::lane::{Node, Want};
+use super::stats::{Stats, Version};
 use crate::net::{Accepted, Guard, Serve, Worker};
 use crate::resp::near::{MOST_UNREAD, MOST_WAITING, Near};
 use crate::resp::{Join, Joins, Merge, RespLimits, Ticket};
+
+/// All are out of use.
+const NONE_LEFT: &[u8] = b"SERVER_ERROR no shard can be reached\r\n";
 
 /// As memcached reads keys in base64.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,6 +37,9 @@ pub trait Router: 'static {
     /// How many servers there are.
     fn count(&self) -> usize;
 
+    /// It can have keys now.
+    fn is_there(&self, at: usize) -> bool;
+
     /// Which of them has a key.
     fn place(&self, key: &[u8]) -> usize;
 
@@ -40,6 +48,12 @@ pub trait Router: 'static {
 
     /// A command was refused, since it can't be done over several servers.
     fn refused(&self);
+
+    /// The keys of the command that is sent now are to be told to `saw`.
+    fn is_due(&self) -> bool;
+
+    /// A key.
+    fn saw(&self, key: &[u8]);
 }
 
 /// Serves the clients of one worker.
@@ -213,31 +227,67 @@ impl<R: Router> Client<R> {
             range.map_or(&[][..], |range| &bytes[range])
         };
         let several = router.count() > 1;
+        let is_left = (0..router.count()).any(|at| router.is_there(at));
+        if !is_left && command.kind != Kind::Noop {
+            let line: &[u8] = if command.hidden { b"" } else { NONE_LEFT };
+            self.near.outbox.answer(line);
+            return true;
+        }
+        let key = |at: usize| match command.base64.then(|| BASE64.decode(word(at))) {
+            Some(Ok(key)) => Cow::Owned(key),
+            Some(Err(_)) | None => Cow::Borrowed(word(at)),
+        };
+        let place = |at: usize| router.place(&key(at));
         let at = match command.kind {
             Kind::Get(first) if several && words.len() > first + 1 => {
                 return self.get(bytes, first, cx);
             }
-            Kind::Get(first) => router.place(word(first)),
-            Kind::Store | Kind::Key => router.place(word(1)),
-            Kind::Meta | Kind::MetaStore => match command.base64.then(|| BASE64.decode(word(1))) {
-                Some(Ok(key)) => router.place(&key),
-                Some(Err(_)) | None => router.place(word(1)),
-            },
+            Kind::Get(first) => place(first),
+            Kind::Store | Kind::Key | Kind::Meta | Kind::MetaStore => place(1),
             Kind::Noop => {
                 self.near.outbox.answer(b"MN\r\n");
                 return true;
             }
-            Kind::All if several => return self.all(bytes, command, cx),
-            Kind::Stats if several && word(1) == b"reset" => return self.all(bytes, command, cx),
+            Kind::All if several => {
+                let hidden = command.hidden;
+                return self.all(bytes, command, Box::new(Same { hidden }), cx);
+            }
+            Kind::Version if several => return self.all(bytes, command, Box::new(Version), cx),
+            Kind::Stats if several && words.len() == 1 => {
+                return self.all(bytes, command, Box::new(Stats), cx);
+            }
+            Kind::Stats if several && word(1) == b"reset" => {
+                return self.all(bytes, command, Box::new(Same { hidden: false }), cx);
+            }
             Kind::Never => {
-                return self.refuse(word(0), "can't be done on a connection that is shared");
+                return self.refuse(
+                    command,
+                    word(0),
+                    "can't be done on a connection that is shared",
+                );
             }
             // The server would send what it likes until its end.
             Kind::Admin if matches!(word(1), b"metadump" | b"mgdump") => {
-                return self.refuse(word(0), "of all keys has to be asked of its server itself");
+                return self.refuse(
+                    command,
+                    word(0),
+                    "of all keys has to be asked of its server itself",
+                );
             }
-            Kind::Stats | Kind::Admin if several => {
-                return self.refuse(word(0), "is about one server, and there are several shards");
+            Kind::Stats if several => {
+                let name = [word(0), word(1)].join(&b' ');
+                return self.refuse(
+                    command,
+                    &name,
+                    "is about one server, and there are several shards",
+                );
+            }
+            Kind::Admin if several => {
+                return self.refuse(
+                    command,
+                    word(0),
+                    "is about one server, and there are several shards",
+                );
             }
             Kind::All | Kind::Version | Kind::Stats | Kind::Admin | Kind::Quit => 0,
         };
@@ -260,6 +310,11 @@ impl<R: Router> Client<R> {
             (false, true) => Want::Quiet,
             (false, false) => Want::All,
         };
+        if let Some(keys) = command.kind.keys(words.len())
+            && router.is_due()
+        {
+            keys.for_each(|at| router.saw(&key(at)));
+        }
         let ticket = self.near.outbox.ticket();
         match said(bytes, command) {
             None => node.lane().send(&[&bytes[..command.length]], want, ticket),
@@ -268,8 +323,12 @@ impl<R: Router> Client<R> {
         true
     }
 
-    fn refuse(&self, name: &[u8], why: &str) -> bool {
+    fn refuse(&self, command: Command, name: &[u8], why: &str) -> bool {
         self.front.router.refused();
+        if command.hidden {
+            self.near.outbox.answer(b"");
+            return true;
+        }
         let name = String::from_utf8_lossy(name);
         let line = format!("SERVER_ERROR '{name}' {why}\r\n");
         self.near.outbox.answer(line.as_bytes());
@@ -300,6 +359,9 @@ impl<R: Router> Client<R> {
         if !nodes.iter().all(|node| node.lane().has_room(cx)) {
             return false;
         }
+        if router.is_due() {
+            keys.iter().for_each(|key| router.saw(&bytes[key.clone()]));
+        }
         if let [node] = nodes.as_slice() {
             let ticket = self.near.outbox.ticket();
             node.lane().send(&[&parts[0].1, b"\r\n"], Want::All, ticket);
@@ -317,15 +379,15 @@ impl<R: Router> Client<R> {
         true
     }
 
-    /// The same to all.
-    fn all(&self, bytes: &[u8], command: Command, cx: &Context<'_>) -> bool {
+    /// The same to all that are there.
+    fn all(&self, bytes: &[u8], command: Command, joins: Box<dyn Joins>, cx: &Context<'_>) -> bool {
         let router = &self.front.router;
-        let nodes: Vec<_> = (0..router.count()).map(|at| router.node(at)).collect();
+        let there = (0..router.count()).filter(|at| router.is_there(*at));
+        let nodes: Vec<_> = there.map(|at| router.node(at)).collect();
         if !nodes.iter().all(|node| node.lane().has_room(cx)) {
             return false;
         }
-        let hidden = command.hidden;
-        let tickets = self.tickets(Box::new(Same { hidden }), nodes.len());
+        let tickets = self.tickets(joins, nodes.len());
         for (node, ticket) in nodes.iter().zip(tickets) {
             let line = &bytes[..command.said];
             node.lane().send(&[line, b"\r\n"], Want::All, ticket);

@@ -36,6 +36,16 @@ impl Node {
     pub(super) fn lane(&self) -> &Lane {
         &self.0
     }
+
+    /// Ends it at once. What waits gets an error, and nothing of it is sent any more.
+    pub fn retire(&self, why: &str) {
+        self.0.closing.set(true);
+        self.0.state.borrow_mut().retired = true;
+        self.0.lost(why);
+        if let Some(task) = &self.0.state.borrow().task {
+            task.wake_by_ref();
+        }
+    }
 }
 
 /// What is sent of it is still answered.
@@ -68,6 +78,8 @@ struct State {
     crowd: Vec<Waker>,
     rest: Rest,
     meta: Meta,
+    /// Nothing may reach the server by it any more.
+    retired: bool,
 }
 
 /// Whether the server knows meta commands.
@@ -124,6 +136,9 @@ impl State {
             want,
             start,
         };
+        if self.retired {
+            return waiting.fail(&error("the shard is not used any more"));
+        }
         if self.rest.is_begun() {
             if let Some(why) = self.rest.why() {
                 return waiting.fail(&error(why));
@@ -161,7 +176,7 @@ impl Lane {
         match state.meta {
             Meta::Known(known) => return Some(known),
             // Nothing is sent to it.
-            _ if state.rest.why().is_some() => return Some(true),
+            _ if state.retired || state.rest.why().is_some() => return Some(true),
             Meta::Asked => {}
             Meta::Unknown => {
                 state.meta = Meta::Asked;
@@ -295,13 +310,13 @@ impl Lane {
         state.crowd.drain(..).for_each(Waker::wake);
         let mut answered = 0;
         while let Some(first) = state.waiting.front()
-            && first.start < sent
+            && (state.retired || first.start < sent)
         {
-            state
-                .waiting
-                .pop_front()
-                .expect("it was looked at")
-                .fail(&line);
+            let waiting = state.waiting.pop_front().expect("it was looked at");
+            match waiting.start < sent {
+                true => waiting.fail(&line),
+                false => waiting.fail(&error(&format!("{} was not told it: {why}", self.name))),
+            }
             answered += 1;
         }
         // From the first command of which nothing was sent.

@@ -11,9 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::fmt::Display;
 use std::future::poll_fn;
-use std::io::IoSlice;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -25,7 +23,7 @@ use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
 use super::stream::{self, Outgoing, Rest};
 use super::wait::{Busy, Silence, Waits};
-use crate::net::{Buf, Transport};
+use crate::net::Buf;
 use crate::upstream::{Pool, Wire};
 
 /// A server that has said nothing for so long may be busy with a script. One that is only far is asked over two connections then: no harm.
@@ -431,38 +429,16 @@ pub(super) async fn ask(
     command: &[u8],
     patience: Duration,
 ) -> Result<Vec<u8>, String> {
-    let say = |error: &dyn Display| error.to_string();
-    let exchange = async {
-        let mut sent = 0;
-        while sent < command.len() {
-            let part = [IoSlice::new(&command[sent..])];
-            sent += poll_fn(|cx| wire.poll_write(cx, &part))
-                .await
-                .map_err(|error| say(&error))?;
-        }
-        poll_fn(|cx| wire.poll_flush(cx))
-            .await
-            .map_err(|error| say(&error))?;
-        let (mut buf, mut scan) = (Buf::small(), Replies::default());
-        loop {
-            buf.reserve(1);
-            let count = poll_fn(|cx| wire.poll_read(cx, &mut buf))
-                .await
-                .map_err(|error| say(&error))?;
-            if count == 0 {
-                return Err("it closed the connection".to_owned());
-            }
-            while let Some((length, shape)) = scan.next(buf.filled())? {
-                let reply = buf.filled()[..length].to_vec();
-                buf.consume(length);
-                if shape != Shape::Push {
-                    return Ok(reply);
-                }
+    let mut scan = Replies::default();
+    let find = |buf: &mut Buf| {
+        while let Some((length, shape)) = scan.next(buf.filled())? {
+            let reply = buf.filled()[..length].to_vec();
+            buf.consume(length);
+            if shape != Shape::Push {
+                return Ok(Some(reply));
             }
         }
+        Ok(None)
     };
-    match tokio::time::timeout(patience, exchange).await {
-        Ok(result) => result,
-        Err(_) => Err(format!("no reply for {} ms", patience.as_millis())),
-    }
+    stream::exchange(wire, command, patience, find).await
 }

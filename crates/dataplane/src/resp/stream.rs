@@ -1,6 +1,7 @@
 //! What a shared connection is made of, whatever is spoken on it: the commands on their way to the server, the bytes that come back, and the
 //! rest between two dials.
 
+use std::future::poll_fn;
 use std::io::IoSlice;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -174,4 +175,36 @@ pub(crate) fn read(
             return Ok(some);
         }
     }
+}
+
+/// Sends a command and waits until `find` has found its reply, on a connection that nothing else is on. The error is one line.
+pub(crate) async fn exchange(
+    wire: &mut Wire,
+    command: &[u8],
+    patience: Duration,
+    mut find: impl FnMut(&mut Buf) -> Result<Option<Vec<u8>>, String>,
+) -> Result<Vec<u8>, String> {
+    let say = |error: std::io::Error| error.to_string();
+    let exchange = async {
+        let mut sent = 0;
+        while sent < command.len() {
+            let part = [IoSlice::new(&command[sent..])];
+            let written = poll_fn(|cx| wire.poll_write(cx, &part)).await;
+            sent += written.map_err(say)?;
+        }
+        poll_fn(|cx| wire.poll_flush(cx)).await.map_err(say)?;
+        let mut buf = Buf::small();
+        loop {
+            buf.reserve(1);
+            let count = poll_fn(|cx| wire.poll_read(cx, &mut buf)).await;
+            if count.map_err(say)? == 0 {
+                return Err("it closed the connection".to_owned());
+            }
+            if let Some(reply) = find(&mut buf)? {
+                return Ok(reply);
+            }
+        }
+    };
+    let exchanged = tokio::time::timeout(patience, exchange).await;
+    exchanged.unwrap_or_else(|_| Err(format!("no reply for {} ms", patience.as_millis())))
 }

@@ -276,15 +276,35 @@ fn many_servers_look_like_one() {
     assert_eq!(client.lines("flush_all"), "OK");
     assert_eq!(client.lines("get k1 k2 k3"), "END");
     assert_eq!(client.lines("stats reset"), "RESET");
-    let refused = client.lines("stats|slabs automove 1|watch|shutdown");
-    let expected = "SERVER_ERROR 'stats' is about one server, and there are several shards|\
+    let stats = client.lines("stats");
+    let stat = |name: &str| {
+        let mut lines = stats.split('|');
+        lines.find_map(|line| line.strip_prefix(&format!("STAT {name} ")))
+    };
+    assert_eq!(stat("threads"), Some("4"));
+    assert_eq!(stat("limit_maxbytes"), Some("268435456"));
+    assert_eq!(
+        stat("version"),
+        client.lines("version").strip_prefix("VERSION ")
+    );
+    assert_eq!(stat("pointer_size"), Some("64"));
+    assert!(
+        stats.ends_with("|END") && !stats.contains("END|"),
+        "{stats}"
+    );
+    assert_eq!(
+        client.lines("slabs automove 1 noreply|verbosity|flush_all 9 noreply|me"),
+        "ERROR|CLIENT_ERROR bad command line format"
+    );
+    let refused = client.lines("stats items|slabs automove 1|watch|shutdown");
+    let expected = "SERVER_ERROR 'stats items' is about one server, and there are several shards|\
                     SERVER_ERROR 'slabs' is about one server, and there are several shards|\
                     SERVER_ERROR 'watch' can't be done on a connection that is shared|\
                     SERVER_ERROR 'shutdown' can't be done on a connection that is shared";
     assert_eq!(refused, expected);
     assert_eq!(
         ground.module.metric("podkit_shard_refused_total"),
-        Some(4.0)
+        Some(5.0)
     );
     let page = ground.module.admin("/").text();
     assert!(page.contains("memcached"), "{page}");
@@ -330,7 +350,11 @@ fn a_shard_that_is_away_is_the_trouble_of_its_keys_only() {
         .filter(|line| line.starts_with("VALUE"))
         .count();
     assert!(lost > 0 && there > 0 && lost + there == 20, "{lines:?}");
-    // A part that fails makes the whole an error; who says noreply hears nothing.
+    // A part that fails makes the whole an error; who says noreply hears nothing. Numbers of half the shards would look like all; a version is asked
+    // for to learn whether somebody is there.
+    assert!(get(&keys[0]).len() > 3 && client.lines("stats").starts_with("SERVER_ERROR shard s0"));
+    assert!(client.lines("version").starts_with("VERSION "));
+    let mut get = |key: &String| client.lines(&format!("get {key}"));
     assert!(get(&keys.join(" ")).starts_with("SERVER_ERROR shard s0"));
     let sets: Vec<String> = keys
         .iter()
@@ -552,6 +576,17 @@ fn what_can_not_be_is_one_line() {
         "means nothing with --protocol memcached",
     );
     refused(&with("--key=path"), "whose commands name keys");
+    refused(&with("--spare=x=:2"), "needs --on-failure spare");
+    refused(
+        &[
+            "shard",
+            "--protocol=http",
+            "--shard=a=:1",
+            "--key=path",
+            "--on-failure=rehash",
+        ],
+        "means nothing with --protocol http",
+    );
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("nutcracker.yml");
     let pool = "p:\n  listen: 127.0.0.1:22121\n  hash: fnv1a_64\n  distribution: ketama\n  servers:\n   - 127.0.0.1:11211:1 a\n";
@@ -561,4 +596,29 @@ fn what_can_not_be_is_one_line() {
         &["shard", "--protocol=redis", &file],
         "the pool p of --twemproxy speaks memcached",
     );
+}
+
+#[test]
+fn the_hottest_keys_are_named() {
+    let Some(ground) = Ground::start(2, &["--hot-keys=3"]) else {
+        return;
+    };
+    let mut client = ground.client();
+    until("the hot keys are named", || {
+        let mut asked = String::new();
+        for at in 0..1000 {
+            // In base64 it is `meta`.
+            write!(asked, "get cold{at}|get hot other{at}|mg bWV0YQ== b v|").unwrap();
+        }
+        client.lines(asked.trim_end_matches('|'));
+        let page = ground.module.admin("/").text();
+        (page.contains("hot") && page.contains("meta")).then_some(())
+    });
+    let metrics = ground.module.admin("/metrics").text();
+    let hot = metrics
+        .lines()
+        .filter(|line| line.starts_with("podkit_shard_hot_key_rate{"));
+    let mut hot: Vec<_> = hot.filter_map(|line| line.split('"').nth(1)).collect();
+    hot.sort_unstable();
+    assert_eq!(hot, ["hot", "meta"]);
 }
