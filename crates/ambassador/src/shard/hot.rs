@@ -38,11 +38,28 @@ podkit_foundation::params! {
     }
 }
 
+/// A key with a counter.
+#[derive(Debug)]
+struct Counter {
+    key: Arc<[u8]>,
+    count: u64,
+    /// How much of it may be of others.
+    error: u64,
+}
+
 /// Counts of the keys that came most often, and perhaps a few of others.
+///
+/// Who has the least count is not searched for each time: the least only grows, and all that have it are taken over before it does. So one walk
+/// over the counters finds many.
 #[derive(Debug, Default)]
 struct Sketch {
-    /// Count, and how much of it may be of others.
-    counts: HashMap<Vec<u8>, (u64, u64)>,
+    counters: Vec<Counter>,
+    /// Where a key's counter is.
+    places: HashMap<Arc<[u8]>, usize>,
+    /// No count is less, once all counters are taken.
+    least: u64,
+    /// Counters before this one have more, until the walk ends.
+    walked: usize,
     /// All that came.
     total: u64,
 }
@@ -51,18 +68,47 @@ impl Sketch {
     fn add(&mut self, key: &[u8]) {
         let key = &key[..key.len().min(KEY_BYTES)];
         self.total += 1;
-        if let Some((count, _)) = self.counts.get_mut(key) {
-            *count += 1;
+        if let Some(place) = self.places.get(key) {
+            self.counters[*place].count += 1;
             return;
         }
-        let mut error = 0;
-        if self.counts.len() >= COUNTERS
-            && let Some((least, _)) = self.counts.iter().min_by_key(|(_, (count, _))| *count)
-        {
-            let least = least.clone();
-            error = self.counts.remove(&least).map_or(0, |(count, _)| count);
+        let key: Arc<[u8]> = key.into();
+        let place = self.counters.len();
+        if place < COUNTERS {
+            self.places.insert(Arc::clone(&key), place);
+            self.counters.push(Counter {
+                key,
+                count: 1,
+                error: 0,
+            });
+            return;
         }
-        self.counts.insert(key.to_vec(), (error + 1, error));
+        let place = self.least();
+        let counter = &mut self.counters[place];
+        self.places.remove(&counter.key);
+        self.places.insert(Arc::clone(&key), place);
+        *counter = Counter {
+            key,
+            count: counter.count + 1,
+            error: counter.count,
+        };
+    }
+
+    /// The counter with the least count. There is one.
+    fn least(&mut self) -> usize {
+        let rest = &self.counters[self.walked..];
+        let found = rest.iter().position(|counter| counter.count <= self.least);
+        if let Some(found) = found {
+            self.walked += found;
+            return self.walked;
+        }
+        let counts = self.counters.iter().map(|counter| counter.count);
+        let (place, least) = counts
+            .enumerate()
+            .min_by_key(|(_, count)| *count)
+            .expect("all counters are taken");
+        (self.least, self.walked) = (least, place);
+        place
     }
 }
 
@@ -103,7 +149,7 @@ impl Sampler {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct HotKey {
     /// As it came, its first bytes.
-    pub(super) key: Vec<u8>,
+    pub(super) key: Arc<[u8]>,
     /// Times a second.
     pub(super) rate: f64,
     /// Of all keys, 0 to 1.
@@ -175,21 +221,21 @@ impl Hot {
 
 /// Of the sketches of a window.
 fn hottest(sketches: impl Iterator<Item = Sketch>, window: Duration, most: usize) -> Vec<HotKey> {
-    let (mut counts, mut total) = (HashMap::<Vec<u8>, u64>::new(), 0);
+    let (mut counts, mut total) = (HashMap::<Arc<[u8]>, u64>::new(), 0);
     for sketch in sketches {
         total += sketch.total;
-        for (key, (count, error)) in sketch.counts {
+        for Counter { key, count, error } in sketch.counters {
             *counts.entry(key).or_default() += count - error;
         }
     }
     let share = |count: u64| count as f64 / total as f64;
-    let mut counts: Vec<(Vec<u8>, u64)> = counts
+    let mut counts: Vec<(Arc<[u8]>, u64)> = counts
         .into_iter()
         .filter(|(_, count)| *count >= LEAST.1 && share(*count) >= LEAST.0)
         .collect();
     counts.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
     counts.truncate(most);
-    let named = |(key, count): (Vec<u8>, u64)| HotKey {
+    let named = |(key, count): (Arc<[u8]>, u64)| HotKey {
         key,
         rate: count as f64 * f64::from(EACH) / window.as_secs_f64().max(0.001),
         share: share(count),
@@ -212,6 +258,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Draws of 0 to 1, the same each time.
@@ -246,7 +294,7 @@ mod tests {
         let whole: f64 = weights.iter().sum();
         let second = Duration::from_secs(1);
         let sketches = sketches(&weights, 100_000);
-        assert!(sketches.iter().all(|one| one.counts.len() == COUNTERS));
+        assert!(sketches.iter().all(|one| one.counters.len() == COUNTERS));
         let named = hottest(sketches.into_iter(), second, 5);
         let keys: Vec<_> = named.iter().map(|hot| shown(&hot.key)).collect();
         assert_eq!(keys, ["k0", "k1", "k2", "k3", "k4"]);
@@ -255,6 +303,52 @@ mod tests {
             assert!((hot.share / right - 1.0).abs() < 0.2, "{at}: {hot:?}");
             let rate = hot.share * 100_000.0 * f64::from(EACH);
             assert!((hot.rate - rate).abs() < 1.0, "{hot:?}");
+        }
+    }
+
+    proptest! {
+        /// As the plain way, which looks at all counters each time, has it: the counts that there are, and none too large by more than its error.
+        #[test]
+        fn counts_are_those_of_space_saving(
+            keys in proptest::collection::vec(0_u32..600, 1..4000),
+            hot in 0_u32..600,
+        ) {
+            let (mut sketch, mut right) = (Sketch::default(), HashMap::<u32, u64>::new());
+            let mut plain: Vec<u64> = Vec::new();
+            let mut known: HashMap<u32, usize> = HashMap::new();
+            for key in keys.into_iter().map(|key| if key % 3 == 0 { hot } else { key }) {
+                let counted = |sketch: &Sketch, key: u32| {
+                    sketch.places.contains_key(&key.to_le_bytes()[..])
+                };
+                match counted(&sketch, key) {
+                    true => plain[known[&key]] += 1,
+                    false if plain.len() < COUNTERS => {
+                        known.insert(key, plain.len());
+                        plain.push(1);
+                    }
+                    false => {
+                        let least = sketch.counters.iter().map(|counter| counter.count).min();
+                        sketch.add(&key.to_le_bytes());
+                        let place = sketch.places[&key.to_le_bytes()[..]];
+                        prop_assert_eq!(Some(sketch.counters[place].error), least);
+                        known.insert(key, place);
+                        plain[place] += 1;
+                        *right.entry(key).or_default() += 1;
+                        continue;
+                    }
+                }
+                sketch.add(&key.to_le_bytes());
+                *right.entry(key).or_default() += 1;
+            }
+            let counts: Vec<u64> = sketch.counters.iter().map(|counter| counter.count).collect();
+            prop_assert_eq!(counts.iter().sum::<u64>(), sketch.total);
+            prop_assert_eq!(counts, plain);
+            prop_assert_eq!(sketch.places.len(), sketch.counters.len());
+            for counter in &sketch.counters {
+                let key = u32::from_le_bytes(counter.key[..].try_into().unwrap());
+                let here = right[&key];
+                prop_assert!(counter.count - counter.error <= here && here <= counter.count);
+            }
         }
     }
 
@@ -277,7 +371,7 @@ mod tests {
         // A window has its own keys only.
         (0..9).for_each(|_| sampler.add(b"a"));
         hot.roll(Instant::now());
-        assert_eq!(hot.named()[0].key, b"a");
+        assert_eq!(*hot.named()[0].key, *b"a");
         hot.roll(Instant::now());
         assert_eq!(hot.named(), []);
     }
