@@ -122,7 +122,7 @@ const JOIN: Target = Target {
         if parts.is_empty() {
             return;
         }
-        let merge = match kind % 8 {
+        let merge = || match kind % 8 {
             0 => Merge::Ok,
             1 => Merge::Sum,
             2 => Merge::Values(places(&parts)),
@@ -132,16 +132,25 @@ const JOIN: Target = Target {
             6 => Merge::Cursor(1, 3),
             _ => Merge::Least,
         };
-        let shown = format!("{merge:?}");
-        let mut join = Join::new(merge, parts.len());
-        for (at, (part, _)) in parts.iter().enumerate() {
-            let mut early = None;
-            assert!(!join.finish(&mut early), "{shown}: parts are missing");
-            join.part(at as u32, part);
-        }
-        let mut out = None;
-        assert!(join.finish(&mut out), "all parts are there");
-        let whole = out.as_ref().map_or(&b""[..], |buf: &Buf| buf.filled());
+        let shown = format!("{:?}", merge());
+        // Whether or not it was noted where the parts' values end.
+        let joined = |wanted: bool| {
+            let mut join = Join::new(merge(), parts.len());
+            for (at, (part, _)) in parts.iter().enumerate() {
+                let mut early = None;
+                assert!(!join.finish(&mut early), "{shown}: parts are missing");
+                let mut scan = Replies::default();
+                scan.note(wanted);
+                assert!(scan.next(part).is_ok(), "it was found before");
+                join.part(at as u32, part, scan.ends());
+            }
+            let mut out = None;
+            assert!(join.finish(&mut out), "all parts are there");
+            out.as_ref()
+                .map_or(Vec::new(), |buf: &Buf| buf.filled().to_vec())
+        };
+        let whole = &joined(false)[..];
+        assert_eq!(whole, joined(true), "{shown}");
         let found = Replies::default().next(whole);
         let length = found.ok().flatten().map(|(length, _)| length);
         assert_eq!(length, Some(whole.len()), "{shown}: no reply: {whole:?}");

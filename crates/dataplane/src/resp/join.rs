@@ -1,12 +1,13 @@
 //! One reply out of those of several upstreams.
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::info::info;
 use super::reply::put;
-use super::scan::{aggregate, elements, integer, put_bulk, put_line, text, value_end};
+use super::scan::{aggregate, elements, integer, put_bulk, put_line, text};
 use crate::net::Buf;
 
 /// Of those that have something, whose turn it is.
@@ -49,8 +50,16 @@ pub enum Merge {
 #[derive(Debug)]
 pub(crate) struct Join {
     merge: Merge,
-    parts: Vec<Option<Vec<u8>>>,
+    parts: Vec<Option<Part>>,
     left: usize,
+}
+
+/// The reply of one upstream.
+#[derive(Debug)]
+struct Part {
+    reply: Vec<u8>,
+    /// Where its values end, where whoever read it has noted that.
+    ends: Vec<usize>,
 }
 
 impl Join {
@@ -65,10 +74,18 @@ impl Join {
         }
     }
 
-    /// A part has come.
-    pub(super) fn part(&mut self, part: u32, reply: &[u8]) {
+    /// It is made of the values in its parts: where those end is worth noting.
+    pub(super) fn is_of_values(&self) -> bool {
+        matches!(self.merge, Merge::Values(_))
+    }
+
+    /// A part has come. `ends`: of its values, or none where they were not noted.
+    pub(super) fn part(&mut self, part: u32, reply: &[u8], ends: &[usize]) {
         if let Some(place @ None) = self.parts.get_mut(part as usize) {
-            *place = Some(reply.to_vec());
+            *place = Some(Part {
+                reply: reply.to_vec(),
+                ends: ends.to_vec(),
+            });
             self.left -= 1;
         }
     }
@@ -78,7 +95,8 @@ impl Join {
         if self.left > 0 {
             return false;
         }
-        let parts: Vec<&[u8]> = self.parts.iter().flatten().map(Vec::as_slice).collect();
+        let there = self.parts.iter().flatten();
+        let parts: Vec<&[u8]> = there.map(|part| part.reply.as_slice()).collect();
         let error = parts
             .iter()
             .find(|part| matches!(part.first(), Some(b'-' | b'!')))
@@ -103,7 +121,8 @@ impl Join {
             Merge::Sum => sum(&parts),
             Merge::Append => append(&parts),
             Merge::Values(owners) => {
-                if put_values(&parts, owners, out.get_or_insert_with(Buf::small)) {
+                let parts = self.parts.iter().flatten();
+                if put_values(parts, owners, out.get_or_insert_with(Buf::small)) {
                     return true;
                 }
                 None
@@ -148,34 +167,52 @@ fn append(parts: &[&[u8]]) -> Option<Vec<u8>> {
 }
 
 /// Appends the values in the order of their owners; nothing, and false, when a part has not as many as it owns.
-fn put_values(parts: &[&[u8]], owners: &[u16], out: &mut Buf) -> bool {
-    let mut owned = vec![0; parts.len()];
-    for owner in owners {
-        owned[usize::from(*owner)] += 1;
-    }
-    // Where the next value of each part begins.
-    let mut cursors = Vec::with_capacity(parts.len());
-    for (part, owned) in parts.iter().zip(owned) {
-        match aggregate(part) {
-            Some((count, at)) if count == owned => cursors.push(at),
-            _ => return false,
+fn put_values<'a>(
+    parts: impl Iterator<Item = &'a Part> + Clone,
+    owners: &[u16],
+    out: &mut Buf,
+) -> bool {
+    let mut left = Vec::with_capacity(4);
+    for part in parts.clone() {
+        let Some((count, first)) = aggregate(&part.reply) else {
+            return false;
+        };
+        let mut ends = Cow::Borrowed(part.ends.as_slice());
+        if ends.is_empty() {
+            let values = elements(&part.reply).unwrap_or_default();
+            ends = Cow::Owned(values.iter().map(|value| value.end).collect());
         }
+        if ends.len() != count || ends.last().is_some_and(|end| *end > part.reply.len()) {
+            return false;
+        }
+        left.push((part.reply.as_slice(), first, ends, 0));
     }
-    out.reserve(parts.iter().map(|part| part.len()).sum::<usize>() + 16);
+    out.reserve(parts.map(|part| part.reply.len()).sum::<usize>() + 16);
     let before = out.len();
     let mut line = Vec::with_capacity(16);
     put_line(&mut line, b'*', owners.len());
     out.put(&line);
-    for owner in owners.iter().map(|owner| usize::from(*owner)) {
-        let (part, at) = (parts[owner], cursors[owner]);
-        let Some(end) = value_end(part, at) else {
+    for owner in owners {
+        // Where the next value of its part begins, and which it is.
+        let next = left.get_mut(usize::from(*owner));
+        let value = next.and_then(|(reply, start, ends, at)| {
+            let end = *ends.get(*at)?;
+            let value = reply.get(*start..end)?;
+            (*start, *at) = (end, *at + 1);
+            Some(value)
+        });
+        let Some(value) = value else {
             out.truncate(before);
             return false;
         };
-        out.put(&part[at..end]);
-        cursors[owner] = end;
+        out.put(value);
     }
-    true
+    // None is left over.
+    let is_whole = left.iter().all(|(_, _, ends, at)| *at == ends.len());
+    if !is_whole {
+        out.truncate(before);
+    }
+    is_whole
 }
 
 /// One that did it; else one that could not (UNKILLABLE); else one that had nothing to kill.
@@ -242,7 +279,7 @@ mod tests {
         let mut out = None;
         for (at, part) in parts.iter().enumerate() {
             assert!(!join.finish(&mut out));
-            join.part(at as u32, part.as_bytes());
+            join.part(at as u32, part.as_bytes(), &[]);
         }
         assert!(join.finish(&mut out));
         String::from_utf8(out.unwrap().filled().to_vec()).unwrap()

@@ -111,6 +111,13 @@ enum Owed {
     Marks(Vec<u16>),
 }
 
+impl Owed {
+    #[inline]
+    fn is_of_values(&self) -> bool {
+        matches!(self, Self::Reply(ticket) if ticket.is_of_values())
+    }
+}
+
 impl State {
     fn watch(&mut self, cx: &Context<'_>) {
         if !self
@@ -312,16 +319,20 @@ impl Lane {
         let state = &mut *self.state.borrow_mut();
         let mut taken = 0;
         let bytes = buf.filled();
-        while taken < bytes.len()
-            && let Some((length, shape)) = scan.next(&bytes[taken..])?
-        {
+        while taken < bytes.len() {
+            let first = state.waiting.front();
+            scan.note(first.is_some_and(|first| first.owed.is_of_values()));
+            let Some((length, shape)) = scan.next(&bytes[taken..])? else {
+                break;
+            };
             let reply = &bytes[taken..taken + length];
             taken += length;
             if shape == Shape::Push {
                 continue;
             }
-            match state.waiting.pop_front() {
-                Some(waiting) => self.give(waiting.owed, Ok(reply)),
+            match state.waiting.pop_front().map(|waiting| waiting.owed) {
+                Some(Owed::Reply(ticket)) => ticket.reply_of(reply, scan.ends()),
+                Some(owed) => self.give(owed, Ok(reply)),
                 None => return Err("it replied to nothing".to_owned()),
             }
         }

@@ -40,6 +40,8 @@ pub struct Ticket {
     number: u64,
     /// Which part, where several make one reply.
     part: u32,
+    /// Where the values of its reply end is of use.
+    of_values: bool,
     /// Who wants the command back when it was not done.
     keep: Option<Box<dyn Keep>>,
 }
@@ -52,6 +54,7 @@ impl Outbox {
             outbox: Rc::clone(self),
             number: self.open(Slot::Waiting),
             part: 0,
+            of_values: false,
             keep: None,
         }
     }
@@ -62,12 +65,14 @@ impl Outbox {
         join: Join,
         parts: u32,
     ) -> impl Iterator<Item = Ticket> + use<> {
+        let of_values = join.is_of_values();
         let number = self.open(Slot::Joined(Box::new(join)));
         let outbox = Rc::clone(self);
         (0..parts).map(move |part| Ticket {
             outbox: Rc::clone(&outbox),
             number,
             part,
+            of_values,
             keep: None,
         })
     }
@@ -172,6 +177,18 @@ impl Ticket {
     /// Hands in the reply.
     #[inline]
     pub fn reply(self, bytes: &[u8]) {
+        self.reply_of(bytes, &[]);
+    }
+
+    /// It is worth noting where the values of its reply end.
+    #[inline]
+    pub(super) fn is_of_values(&self) -> bool {
+        self.of_values
+    }
+
+    /// Hands in the reply, with the ends of its values where they were noted.
+    #[inline]
+    pub(super) fn reply_of(self, bytes: &[u8], ends: &[usize]) {
         if self.keep.is_some() && bytes.first() == Some(&b'-') {
             return self.fail(Failure::Error(bytes));
         }
@@ -191,7 +208,7 @@ impl Ticket {
             }
             Some(slot @ Slot::Waiting) => *slot = Slot::Ready(bytes.to_vec()),
             Some(Slot::Joined(join)) => {
-                join.part(self.part, bytes);
+                join.part(self.part, bytes, ends);
                 if at == 0 {
                     state.settle();
                 }

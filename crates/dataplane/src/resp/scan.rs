@@ -245,7 +245,14 @@ pub struct Replies {
     at: usize,
     /// Values that are still to come; 0 before the reply has begun.
     left: u64,
+    /// Where the values right in the reply end, where that is wanted.
+    ends: Vec<usize>,
+    /// They are noted.
+    notes: bool,
 }
+
+/// Room for ends that is kept.
+const KEPT_ENDS: usize = 4096;
 
 /// What a reply is, by its first byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,6 +266,21 @@ pub enum Shape {
 }
 
 impl Replies {
+    /// Whether [`Replies::ends`] are wanted of the reply that comes next; no change while it is coming.
+    #[inline]
+    pub(super) fn note(&mut self, wanted: bool) {
+        if self.left == 0 && self.notes != wanted {
+            self.notes = wanted;
+            self.ends.clear();
+            self.ends.shrink_to(KEPT_ENDS);
+        }
+    }
+
+    /// Where each value of the aggregate ends that was found last. None of them when there are others in it, or nobody wanted them.
+    pub(super) fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
     /// The length of the reply that `bytes` begin with; they are the same as in the last call as far as they went when that found
     /// nothing. The error is what is wrong with it.
     #[inline]
@@ -267,6 +289,7 @@ impl Replies {
         if self.left == 0 {
             self.left = 1;
             self.at = 0;
+            self.ends.clear();
         }
         while self.left > 0 {
             let Some(kind) = bytes.get(self.at) else {
@@ -280,6 +303,7 @@ impl Replies {
                     };
                     self.at += end + 1;
                     self.left -= 1;
+                    self.value();
                 }
                 b'$' | b'=' | b'!' => {
                     let Some((length, start)) = number(bytes, self.at + 1, WRONG)? else {
@@ -298,8 +322,11 @@ impl Replies {
                     }
                     self.at = end;
                     self.left -= 1;
+                    self.value();
                 }
                 b'*' | b'~' | b'>' | b'%' | b'|' => {
+                    // One in another: whose the values are can't be told by their ends.
+                    self.notes &= self.at == 0 && *kind != b'|';
                     let Some((count, next)) = number(bytes, self.at + 1, WRONG)? else {
                         return Ok(None);
                     };
@@ -317,12 +344,23 @@ impl Replies {
                 _ => return Err(WRONG),
             }
         }
+        if !self.notes {
+            self.ends.clear();
+        }
         let shape = match bytes[0] {
             b'-' | b'!' => Shape::Error,
             b'>' => Shape::Push,
             _ => Shape::Value,
         };
         Ok(Some((self.at, shape)))
+    }
+
+    /// A value has ended.
+    #[inline]
+    fn value(&mut self) {
+        if self.notes {
+            self.ends.push(self.at);
+        }
     }
 }
 
@@ -471,6 +509,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_ends_of_values_are_noted_or_none(
+            replies in prop::collection::vec((reply(), any::<bool>()), 1..6),
+            piece in 1..40_usize,
+        ) {
+            let mut scan = Replies::default();
+            for (bytes, wanted) in replies {
+                let (mut end, mut found) = (0, None);
+                while found.is_none() {
+                    end = (end + piece).min(bytes.len());
+                    scan.note(wanted);
+                    found = scan.next(&bytes[..end]).unwrap();
+                }
+                let ranges = elements(&bytes).unwrap_or_default();
+                let is_nested = ranges.iter().any(|range| b"*~%|>".contains(&bytes[range.start]));
+                let ends: Vec<usize> = ranges.iter().map(|range| range.end).collect();
+                match wanted && aggregate(&bytes).is_some() {
+                    true if !is_nested => prop_assert_eq!(scan.ends(), &ends),
+                    true => prop_assert!(scan.ends().is_empty()),
+                    false => prop_assert!(!wanted || scan.ends().len() <= 1),
+                }
+                if !wanted {
+                    prop_assert!(scan.ends().is_empty());
+                }
+            }
+        }
+
         #[test]
         fn commands_are_found_in_any_pieces(
             commands in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 1..6), 1..6),
