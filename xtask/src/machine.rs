@@ -13,7 +13,7 @@ pub(crate) type Wanted = (&'static str, &'static str);
 
 /// For the tests: a real nginx, HAProxy, registry and browser, openssl and curl as the README uses them, network namespaces,
 /// what users without root have beside podkit (ranges of ids, a way out), a program that runs alone in an image, a store of configuration,
-/// an ssh server, and what examples are made of: Python, Node.js, git.
+/// an ssh server, databases and the exporters that they are known by, and what examples are made of: Python, Node.js, git.
 pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -40,6 +40,14 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("nutcracker", "nutcracker"),
     ("etcdctl", "etcd-client"),
     ("sshd", "openssh-server"),
+    ("mariadbd", "mariadb-server"),
+    // Its own programs are in no one's PATH.
+    ("pg_ctlcluster", "postgresql"),
+    ("prometheus-mysqld-exporter", "prometheus-mysqld-exporter"),
+    (
+        "prometheus-postgres-exporter",
+        "prometheus-postgres-exporter",
+    ),
 ];
 
 /// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.

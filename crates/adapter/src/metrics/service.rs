@@ -19,8 +19,9 @@ use super::expose::Style;
 use super::keeper::{Keeper, Patience};
 use super::params::Params;
 use super::scrape::{Member, Wanted, ask, gzip, rows, text};
+use super::source::sql::uses_tls_files;
 use super::source::{Ground, plan};
-use super::spec::Spec;
+use super::spec::{Kind, Spec};
 
 /// Reads the parameters, makes the sources' collectors, binds the listener. Asks nobody yet.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
@@ -72,11 +73,23 @@ fn tls(
     registry: &Registry,
 ) -> Result<Option<UpstreamTls>, Failure> {
     let params = UpstreamTlsParams::from_values(values)?;
-    if sources.iter().any(|spec| spec.scheme.tls) {
+    let given = params.upstream_ca.is_some() || params.upstream_cert.is_some();
+    if sources.iter().any(|spec| speaks_tls(spec, given)) {
         return UpstreamTls::new(&params, false, registry).map(Some);
     }
     params.refuse_unused("a --source that speaks TLS")?;
     Ok(None)
+}
+
+/// TLS is spoken to it by the files of parameters, when they are `given`.
+fn speaks_tls(spec: &Spec, given: bool) -> bool {
+    match spec.scheme.kind {
+        Kind::MySql | Kind::Postgres => {
+            let (may, must) = uses_tls_files(spec);
+            must || (given && may)
+        }
+        Kind::Nginx => spec.scheme.tls,
+    }
 }
 
 /// There is one, and sources of one kind can be told apart.

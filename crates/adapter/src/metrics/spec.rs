@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamType, check_pair};
 
-use super::source::redis;
+use super::source::{redis, sql};
 
 /// What kind of server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub(crate) enum Kind {
     Memcached,
     Nginx,
     Redis,
+    MySql,
+    Postgres,
 }
 
 /// A scheme: how it is written, and what may be said after it.
@@ -68,6 +70,20 @@ pub(crate) const SCHEMES: &[Scheme] = &[
         tls: true,
         port: 6379,
         keys: redis::TLS_KEYS,
+    },
+    Scheme {
+        word: "mysql",
+        kind: Kind::MySql,
+        tls: false,
+        port: 3306,
+        keys: sql::KEYS,
+    },
+    Scheme {
+        word: "postgres",
+        kind: Kind::Postgres,
+        tls: false,
+        port: 5432,
+        keys: sql::KEYS,
     },
 ];
 

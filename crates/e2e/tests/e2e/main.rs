@@ -38,6 +38,7 @@ mod limit;
 mod limit_peers;
 mod metrics_memcached;
 mod metrics_redis;
+mod metrics_sql;
 mod node_paas;
 mod openmetrics;
 mod probes;

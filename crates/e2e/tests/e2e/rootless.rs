@@ -61,6 +61,7 @@ const WITHOUT_PODS: &[&str] = &[
     "limit_peers",
     "metrics_memcached",
     "metrics_redis",
+    "metrics_sql",
     "openmetrics",
     "proxies",
     "redis",

@@ -3,6 +3,7 @@
 mod memcached;
 mod nginx;
 pub(crate) mod redis;
+pub(crate) mod sql;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -43,6 +44,8 @@ pub(crate) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
         Kind::Memcached => memcached::plan(spec, ground),
         Kind::Nginx => nginx::plan(spec, ground),
         Kind::Redis => redis::plan(spec, ground),
+        Kind::MySql => sql::mysql(spec, ground),
+        Kind::Postgres => sql::postgres(spec, ground),
     }
 }
 
