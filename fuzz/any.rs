@@ -19,6 +19,7 @@ fuzz_target!(init: choose(), |bytes: &[u8]| {
 
 fn choose() {
     let all = [
+        podkit_adapter::fuzz::targets(),
         podkit_ambassador::fuzz::targets(),
         podkit_dataplane::fuzz::targets(),
         podkit_pod::fuzz::targets(),

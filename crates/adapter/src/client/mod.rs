@@ -108,6 +108,11 @@ pub(crate) enum Answer {
 }
 
 impl Login {
+    /// How often the files of TLS have changed: a connection belongs to the count from before it was opened.
+    pub(crate) fn generation(&self) -> u64 {
+        self.files.as_ref().map_or(0, UpstreamTls::generation)
+    }
+
     /// The password, without the line's end.
     fn password(&self) -> Result<Vec<u8>, Fault> {
         let Some(path) = &self.password_file else {

@@ -60,6 +60,12 @@ static SPEC: ModuleSpec = ModuleSpec {
     metrics: &METRICS,
 };
 
+/// Reads the text of `;queries=FILE`, for the fuzzer.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_queries(text: &str) {
+    drop(source::sql::parse_queries(text));
+}
+
 const SETS: [&[Metric]; 3] = [UpstreamMetrics::METRICS, &ORIGIN_METRICS, Worker::METRICS];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

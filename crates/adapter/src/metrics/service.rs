@@ -73,23 +73,19 @@ fn tls(
     registry: &Registry,
 ) -> Result<Option<UpstreamTls>, Failure> {
     let params = UpstreamTlsParams::from_values(values)?;
-    let given = params.upstream_ca.is_some() || params.upstream_cert.is_some();
-    if sources.iter().any(|spec| speaks_tls(spec, given)) {
+    let speaks = |spec: &Spec| match spec.scheme.kind {
+        Kind::MySql | Kind::Postgres => uses_tls_files(
+            spec,
+            params.upstream_ca.is_some(),
+            params.upstream_cert.is_some(),
+        ),
+        Kind::Nginx => spec.scheme.tls,
+    };
+    if sources.iter().any(speaks) {
         return UpstreamTls::new(&params, false, registry).map(Some);
     }
     params.refuse_unused("a --source that speaks TLS")?;
     Ok(None)
-}
-
-/// TLS is spoken to it by the files of parameters, when they are `given`.
-fn speaks_tls(spec: &Spec, given: bool) -> bool {
-    match spec.scheme.kind {
-        Kind::MySql | Kind::Postgres => {
-            let (may, must) = uses_tls_files(spec);
-            must || (given && may)
-        }
-        Kind::Nginx => spec.scheme.tls,
-    }
 }
 
 /// There is one, and sources of one kind can be told apart.

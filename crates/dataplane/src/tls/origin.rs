@@ -212,6 +212,11 @@ impl UpstreamTls {
         self.0.offers_http2
     }
 
+    /// `--upstream-ca` is given.
+    pub fn has_ca(&self) -> bool {
+        self.0.params.upstream_ca.is_some()
+    }
+
     /// What a connection that begins now is opened with.
     pub fn config(&self, inside: Inside) -> Arc<ClientConfig> {
         let current = self.0.current.read();
@@ -224,7 +229,7 @@ impl UpstreamTls {
     }
 
     /// How often the files have changed. A connection belongs to the count from before it was opened.
-    pub(crate) fn generation(&self) -> u64 {
+    pub fn generation(&self) -> u64 {
         self.0.changes.load(Ordering::Acquire)
     }
 

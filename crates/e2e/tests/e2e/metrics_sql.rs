@@ -253,7 +253,7 @@ fn mysql_is_as_its_exporter_has_it() {
     let wrong = written(dir.path(), "wrong", "nothing");
     let sources = [
         format!(
-            "ed=mysql://{addr};user=ed;password-file={}",
+            "ed=mysql://{addr};user=ed;tls=require;password-file={}",
             password.display()
         ),
         format!("verified=mysql://{addr};{user};tls=verify"),

@@ -398,6 +398,17 @@ fn column(bytes: &[u8]) -> Result<Column, Fault> {
     })
 }
 
+/// All that is read of what a server sends, of the same bytes.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_all(bytes: &[u8]) {
+    drop(greet(bytes));
+    drop(column(bytes));
+    drop(refusal(bytes));
+    let mut reader = Reader(bytes);
+    while !reader.0.is_empty() && reader.value().is_ok() {}
+    drop(auth::sealed(b"password", &[1; auth::NONCE_BYTES], bytes));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

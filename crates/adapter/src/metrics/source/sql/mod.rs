@@ -60,6 +60,12 @@ pub(super) fn postgres(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, Str
     )
 }
 
+/// Reads the text of a file of queries.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn parse_queries(text: &str) -> Result<(), String> {
+    file::parse(text, "queries.yaml").map(drop)
+}
+
 /// Units of one interval, asked on a session of their own.
 struct Group {
     units: Vec<Unit>,

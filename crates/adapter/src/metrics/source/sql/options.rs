@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podkit_dataplane::tls::UpstreamTls;
 use podkit_foundation::params::{Addr, ParamType};
 use podkit_foundation::yaml::nearest;
 
@@ -27,10 +28,8 @@ pub(super) fn login(spec: &Spec, ground: &Ground, user: &str) -> Result<Login, S
     if spec.addr.port() == Some(0) {
         return Err("port 0 can't be dialled".to_owned());
     }
-    let tls = match spec.option("tls") {
-        Some(text) => TlsMode::parse(text)?,
-        None => TlsMode::Prefer,
-    };
+    let ca = ground.tls.as_ref().is_some_and(UpstreamTls::has_ca);
+    let tls = mode(spec, ca)?;
     if tls == TlsMode::Verify && matches!(spec.addr, Addr::Unix(_)) {
         return Err("tls=verify is for servers that are reached by TCP".to_owned());
     }
@@ -44,12 +43,24 @@ pub(super) fn login(spec: &Spec, ground: &Ground, user: &str) -> Result<Login, S
     })
 }
 
-/// TLS' files mean something to this source, and whether they have to be there.
-pub(crate) fn uses_tls_files(spec: &Spec) -> (bool, bool) {
-    let mode = spec.option("tls").map(TlsMode::parse);
-    let verify = matches!(mode, Some(Ok(TlsMode::Verify)));
-    let never = matches!(mode, Some(Ok(TlsMode::Off))) || matches!(spec.addr, Addr::Unix(_));
-    (!never, verify)
+/// When TLS is spoken: as it is said; else with who can be verified, and with anybody where nobody can.
+fn mode(spec: &Spec, ca: bool) -> Result<TlsMode, String> {
+    match (spec.option("tls"), &spec.addr) {
+        (Some(text), _) => TlsMode::parse(text),
+        (None, Addr::Unix(_)) => Ok(TlsMode::Off),
+        (None, _) if ca => Ok(TlsMode::Verify),
+        (None, _) => Ok(TlsMode::Prefer),
+    }
+}
+
+/// This source has a use for the files of TLS, of which these are given.
+pub(crate) fn uses_tls_files(spec: &Spec, ca: bool, cert: bool) -> bool {
+    match mode(spec, ca) {
+        Ok(TlsMode::Verify) => true,
+        Ok(TlsMode::Prefer | TlsMode::Require) => cert,
+        // What is wrong is said where it is read.
+        Ok(TlsMode::Off) | Err(_) => false,
+    }
 }
 
 /// Which collectors there are, and how often each is asked.
@@ -115,6 +126,25 @@ impl Chosen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_can_be_verified_is() {
+        let check = |text: &str, ca, expected| {
+            assert_eq!(
+                mode(&Spec::parse(text).unwrap(), ca),
+                Ok(expected),
+                "{text}"
+            );
+        };
+        check("mysql://h", false, TlsMode::Prefer);
+        check("mysql://h", true, TlsMode::Verify);
+        check("mysql://h;tls=require", true, TlsMode::Require);
+        check("mysql://unix:/s", true, TlsMode::Off);
+        let uses = |text: &str, ca, cert| uses_tls_files(&Spec::parse(text).unwrap(), ca, cert);
+        assert!(uses("postgres://h", true, false) && uses("postgres://h", false, true));
+        assert!(uses("postgres://h;tls=verify", false, false));
+        assert!(!uses("postgres://h", false, false) && !uses("postgres://h;tls=off", true, true));
+    }
 
     fn chosen(options: &str) -> Result<Chosen, String> {
         let spec = Spec::parse(&format!("mysql://h{options}")).unwrap();

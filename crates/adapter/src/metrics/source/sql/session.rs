@@ -157,8 +157,8 @@ pub(super) struct Session {
     login: Login,
     dialect: Dialect,
     purpose: Purpose,
-    /// Not there while it is asked, so that it is gone when the question is dropped.
-    conn: Option<Conn>,
+    /// Not there while it is asked, so that it is gone when the question is dropped. With the count of TLS' files from before it was opened.
+    conn: Option<(Conn, u64)>,
 }
 
 impl Session {
@@ -178,11 +178,14 @@ impl Session {
         batch: &mut Batch,
         answered: &Answered,
     ) -> Result<Vec<Done>, String> {
-        if let Some(mut conn) = self.conn.take() {
+        let generation = self.login.generation();
+        if let Some((mut conn, of)) = self.conn.take()
+            && of == generation
+        {
             let mut round = Round::new(units, &conn);
             match self.ask(&mut conn, &mut round, batch, answered).await {
                 Ok(()) => {
-                    self.conn = Some(conn);
+                    self.conn = Some((conn, generation));
                     return Ok(round.done);
                 }
                 // The server was started anew, or does not keep who is silent for so long.
@@ -195,7 +198,7 @@ impl Session {
         let mut round = Round::new(units, &conn);
         let asked = self.ask(&mut conn, &mut round, batch, answered).await;
         asked.map_err(|fault| fault.to_string())?;
-        self.conn = Some(conn);
+        self.conn = Some((conn, generation));
         Ok(round.done)
     }
 
