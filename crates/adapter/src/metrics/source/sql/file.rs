@@ -19,6 +19,8 @@ use std::time::Duration;
 use podkit_foundation::params::ParamType;
 use podkit_foundation::yaml::{Entry, Findings, Mark, Node, Value, documents, nearest, read};
 
+use crate::metrics::batch::metric_name;
+
 use super::mapped::{Known, Mapped, Usage};
 use super::range::Range;
 use super::session::{Read, Unit};
@@ -123,7 +125,8 @@ impl Reader<'_> {
     }
 
     fn name(&self, mark: Mark, name: &str) -> Result<(), String> {
-        match crate::metrics::batch::metric_name(name) == name && !name.is_empty() {
+        let is_one = metric_name(name) == name && !name.is_empty() && !name.contains(':');
+        match is_one {
             true => Ok(()),
             false => Err(self.wrong(
                 mark,

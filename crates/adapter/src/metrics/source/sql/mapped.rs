@@ -71,6 +71,14 @@ impl Mapped {
         wrong.map_or(Ok(()), Err)
     }
 
+    /// A label that its samples have anyway.
+    pub(super) fn taken(&self) -> Option<&str> {
+        let own = |name: &str| name == "source" || self.fixed.iter().any(|(own, _)| own == name);
+        let labels = self.columns.iter().filter(|one| one.usage == Usage::Label);
+        let mut names = labels.map(|one| one.name.as_str());
+        names.find(|name| own(name))
+    }
+
     fn labels(&self, table: &Table, row: Row<'_>, columns: &[(&str, usize)]) -> String {
         let values: Vec<String> = columns
             .iter()
@@ -249,6 +257,16 @@ mod tests {
             ]
         );
         assert_eq!(batch.families()[3].kind, Kind::Untyped);
+    }
+
+    #[test]
+    fn no_label_comes_twice() {
+        let text =
+            "a:\n  query: q\n  metrics:\n    - server: {usage: LABEL}\n    - x: {usage: GAUGE}\n";
+        let mut mapped = parse(text, "q").unwrap().remove(0).mapped;
+        assert_eq!(mapped.taken(), None);
+        mapped.fixed = Rc::new([("server".to_owned(), "s".to_owned())]);
+        assert_eq!(mapped.taken(), Some("server"));
     }
 
     #[test]

@@ -107,6 +107,13 @@ fn plan(
         for query in loaded.queries {
             let mut mapped = query.mapped;
             mapped.fixed = dialect.fixed(spec);
+            if let Some(name) = mapped.taken() {
+                return Err(format!(
+                    "queries={}: {}: the label {name} is podkit's own; name the column otherwise, such as {name} AS my_{name}",
+                    path.display(),
+                    query.key
+                ));
+            }
             let name = format!("queries.{}", query.key);
             let mut unit = Unit::new(name.clone(), query.sql, Read::Mapped(mapped));
             unit.runs_on = query.runs_on;

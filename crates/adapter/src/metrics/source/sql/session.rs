@@ -179,6 +179,7 @@ impl Session {
         answered: &Answered,
     ) -> Result<Vec<Done>, String> {
         let generation = self.login.generation();
+        let mut begun = None;
         if let Some((mut conn, of)) = self.conn.take()
             && of == generation
         {
@@ -188,14 +189,13 @@ impl Session {
                     self.conn = Some((conn, generation));
                     return Ok(round.done);
                 }
-                // The server was started anew, or does not keep who is silent for so long.
-                Err(Fault::Lost(_)) if round.done.is_empty() => {}
-                Err(fault) => return Err(fault.to_string()),
+                // The server was started anew, ends who is silent for so long, or somebody has ended this one: another has the rest.
+                Err(_) => begun = Some(round).filter(|round| !round.done.is_empty()),
             }
         }
         let mut conn = self.open().await.map_err(|fault| fault.to_string())?;
         answered.yes();
-        let mut round = Round::new(units, &conn);
+        let mut round = begun.unwrap_or_else(|| Round::new(units, &conn));
         let asked = self.ask(&mut conn, &mut round, batch, answered).await;
         asked.map_err(|fault| fault.to_string())?;
         self.conn = Some((conn, generation));
@@ -227,13 +227,16 @@ impl Session {
                         conn.ask(&unit.sql).await?;
                         round.hear(1, conn, batch, answered).await
                     };
-                    timeout(limit + GRACE, alone).await.map_err(|_| {
-                        Fault::Lost(format!(
-                            "the query {} had no answer after {:.1} s, though the server was to end it",
-                            unit.name,
-                            (limit + GRACE).as_secs_f64()
-                        ))
-                    })??;
+                    let Ok(heard) = timeout(limit + GRACE, alone).await else {
+                        let took = limit + GRACE;
+                        let why = format!(
+                            "had no answer after {:.1} s, though the server was to end it",
+                            took.as_secs_f64()
+                        );
+                        round.give_up(unit, took, &why);
+                        return Err(Fault::Lost(format!("the query {} {why}", unit.name)));
+                    };
+                    heard?;
                 }
                 Ok(())
             }
@@ -304,6 +307,20 @@ impl<'a> Round<'a> {
     fn rest(&self) -> Option<String> {
         let statements: Vec<&str> = self.units.iter().map(|unit| unit.sql.as_str()).collect();
         (!statements.is_empty()).then(|| statements.join(";\n"))
+    }
+
+    /// This one, unless it is done, is not asked again.
+    fn give_up(&mut self, unit: &Unit, took: Duration, why: &str) {
+        let first = self.units.first();
+        if !first.is_some_and(|first| std::ptr::eq(*first, unit)) {
+            return;
+        }
+        self.units.remove(0);
+        self.done.push(Done {
+            name: unit.name.clone(),
+            took,
+            why: Some(why.to_owned()),
+        });
     }
 
     /// Reads what was asked for, the statements of `count` units or of all, to its end. What follows one that was refused is left.
