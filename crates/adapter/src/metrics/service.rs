@@ -79,7 +79,7 @@ fn tls(
             params.upstream_ca.is_some(),
             params.upstream_cert.is_some(),
         ),
-        Kind::Nginx => spec.scheme.tls,
+        _ => spec.scheme.tls,
     };
     if sources.iter().any(speaks) {
         return UpstreamTls::new(&params, false, registry).map(Some);
