@@ -8,7 +8,7 @@ use super::cases::{Figures, Measured, Unit};
 use super::idle::Idle;
 use super::latency::AtRate;
 use super::quota;
-use super::servers::{Front, Who};
+use super::servers::{Front, Way, Who};
 use crate::bench::report::{Goal, Report, figure, rounds};
 use crate::bench::{Effort, LOAD_CORE, SERVER_CORE, size};
 
@@ -36,6 +36,7 @@ pub(super) fn write(
     for one in measured {
         goals.extend(case(&mut report, one)?);
     }
+    goals.push(unix_gain(measured)?);
     goals.push(limit_cost(measured)?);
     goals.extend(idle_table(&mut report, idle));
     goals.push(latency_table(&mut report, latency)?);
@@ -117,7 +118,27 @@ fn case(report: &mut Report, measured: &Measured) -> Result<Option<Goal>> {
     }))
 }
 
-/// What the limit stage adds: the last case's cost less the first's.
+/// What a unix socket to the application is worth: podkit's cost with one, of the best cost that the peers have over TCP.
+fn unix_gain(measured: &[Measured]) -> Result<Goal> {
+    let case = |way: Way| {
+        let mut with = measured.iter().filter(|one| one.case.task.way == way);
+        with.next().context("it was measured")
+    };
+    let theirs = best(case(Way::Tcp)?, |figures| median(&figures.cost), true);
+    let ours = case(Way::Unix)?
+        .of(Who::Podkit)
+        .context("podkit was measured")?;
+    Ok(Goal {
+        what: "a unix socket upstream: at most 0.75 of the best of nginx and HAProxy over TCP"
+            .to_owned(),
+        measured: stats::median(&ours.cost) / theirs.context("a peer was measured")?,
+        bound: 0.75,
+        below: true,
+        note: "",
+    })
+}
+
+/// What the limit stage adds, the fields of its answers included: the last case's cost less the first's.
 fn limit_cost(measured: &[Measured]) -> Result<Goal> {
     let cost = |limit: bool| {
         let mut with = measured.iter().filter(|one| one.case.task.limit == limit);
@@ -126,7 +147,7 @@ fn limit_cost(measured: &[Measured]) -> Result<Goal> {
             .context("podkit was measured")
     };
     Ok(Goal {
-        what: "the limit stage adds at most 0.5 µs".to_owned(),
+        what: "the limit stage adds at most 0.5 µs, its answers' fields included".to_owned(),
         measured: cost(true)? - cost(false)?,
         bound: 0.5,
         below: true,
