@@ -1,10 +1,10 @@
 //! What the tests and benchmarks need of the machine, and how it gets there: by apt, as root, on Debian and its children.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use podkit_testkit::program;
+use podkit_testkit::{peers, program};
 
 use crate::build::run;
 
@@ -197,4 +197,16 @@ pub(crate) fn envoy() -> Option<PathBuf> {
         }
     }
     Some(found)
+}
+
+/// `…/envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL`, without where it is.
+pub(crate) fn envoy_version(path: Option<&Path>) -> String {
+    let Some(path) = path else {
+        return "not to be had here".to_owned();
+    };
+    let line = peers::version_of(path, &["--version"]);
+    match line.split_once("version: ") {
+        Some((_, version)) => version.to_owned(),
+        None => line,
+    }
 }

@@ -1,4 +1,4 @@
-//! Proxies in front of several servers: `podkit shard`, and nutcracker (twemproxy) with the same servers.
+//! Proxies in front of several servers: `podkit shard`, and nutcracker (twemproxy), predixy and Envoy with the same servers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -84,6 +84,79 @@ pub(super) fn nutcracker(shards: &[SocketAddr], protocol: &str) -> Result<Proxy>
         pid: server.process.pid(),
         _server: Running::Peer(server),
     })
+}
+
+/// None where it is not installed: Debian has no package of it.
+pub(super) fn predixy(shards: &[SocketAddr]) -> Result<Option<Proxy>> {
+    let Some(found) = program("predixy") else {
+        return Ok(None);
+    };
+    let addr = free_addr();
+    let dir = directory(None);
+    let groups: String = shards
+        .iter()
+        .enumerate()
+        .map(|(at, shard)| format!("  Group s{at} {{\n    + {shard}\n  }}\n"))
+        .collect();
+    let config = format!(
+        "Name bench\nBind {addr}\nWorkerThreads 1\nLog {}\nAuthority {{\n  Auth {{\n    Mode write\n  }}\n}}\n\
+         StandaloneServerPool {{\n  Hash crc16\n  Distribution modula\n  RefreshMethod fixed\n{groups}}}\n",
+        dir.path().join("log").display()
+    );
+    let file = dir.path().join("predixy.conf");
+    std::fs::write(&file, config)?;
+    let mut command = peers::pinned(Some(SERVER_CORE), &found);
+    let server = launch("predixy", dir, command.arg(&file), addr);
+    Ok(Some(Proxy {
+        name: "predixy",
+        shards: shards.len(),
+        addr,
+        pid: server.process.pid(),
+        _server: Running::Peer(server),
+    }))
+}
+
+/// None where it can't be had.
+pub(super) fn envoy(found: Option<&Path>, shards: &[SocketAddr]) -> Result<Option<Proxy>> {
+    let Some(found) = found else {
+        return Ok(None);
+    };
+    let addr = free_addr();
+    let dir = directory(None);
+    let endpoint = |at: &SocketAddr| {
+        format!(
+            "{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}",
+            at.ip(),
+            at.port()
+        )
+    };
+    let endpoints: Vec<String> = shards.iter().map(endpoint).collect();
+    let text = format!(
+        "static_resources:\n  listeners:\n  - address:\n      socket_address: {{address: {}, port_value: {}}}\n    filter_chains:\n    - filters:\n\
+         \x20     - name: redis\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy\n\
+         \x20         stat_prefix: r\n          settings: {{op_timeout: 5s}}\n          prefix_routes: {{catch_all_route: {{cluster: up}}}}\n\
+         \x20 clusters:\n  - name: up\n    type: STATIC\n    lb_policy: MAGLEV\n    load_assignment:\n      cluster_name: up\n\
+         \x20     endpoints: [{{lb_endpoints: [{}]}}]\n",
+        addr.ip(),
+        addr.port(),
+        endpoints.join(", "),
+    );
+    let file = dir.path().join("config.yaml");
+    std::fs::write(&file, text)?;
+    let mut command = peers::pinned(Some(SERVER_CORE), found);
+    command
+        .args(["--concurrency", "1", "--log-level", "error"])
+        .arg("--disable-hot-restart")
+        .arg("-c")
+        .arg(file);
+    let server = launch("envoy", dir, &mut command, addr);
+    Ok(Some(Proxy {
+        name: "envoy",
+        shards: shards.len(),
+        addr,
+        pid: server.process.pid(),
+        _server: Running::Peer(server),
+    }))
 }
 
 /// The first line that a program prints, such as its version.

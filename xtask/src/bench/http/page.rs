@@ -1,7 +1,7 @@
 //! docs/benchmarks/http.md.
 
 use anyhow::{Context, Result};
-use podkit_testkit::{peers, stats};
+use podkit_testkit::stats;
 
 use super::Ground;
 use super::cases::{Figures, Measured, Unit};
@@ -11,6 +11,7 @@ use super::quota;
 use super::servers::{Front, Way, Who};
 use crate::bench::report::{Goal, Report, figure, rounds};
 use crate::bench::{Effort, LOAD_CORE, SERVER_CORE, size};
+use crate::machine::envoy_version;
 
 pub(super) fn write(
     ground: &Ground,
@@ -23,7 +24,7 @@ pub(super) fn write(
         &ground.podkit,
         &["nginx", "haproxy", "caddy", "h2load", "wrk"],
     );
-    versions.push(("envoy", envoy_version(ground)));
+    versions.push(("envoy", envoy_version(ground.envoy.as_deref())));
     let mut report = Report::new("http", "A reverse proxy for HTTP", &versions, effort);
     report.paragraph(&format!(
         "Each server has one worker on core {SERVER_CORE} and the same plain nginx behind it, which is on core {LOAD_CORE} with the load. Each adds \
@@ -42,18 +43,6 @@ pub(super) fn write(
     goals.push(latency_table(&mut report, latency)?);
     report.goals(&goals);
     report.finish(effort)
-}
-
-/// `…/envoy  version: 9e55…/1.40.0/Clean/RELEASE/BoringSSL`, without where it is.
-fn envoy_version(ground: &Ground) -> String {
-    let Some(path) = &ground.envoy else {
-        return "not to be had here".to_owned();
-    };
-    let line = peers::version_of(path, &["--version"]);
-    match line.split_once("version: ") {
-        Some((_, version)) => version.to_owned(),
-        None => line,
-    }
 }
 
 fn median(samples: &[f64]) -> Option<f64> {
