@@ -20,7 +20,7 @@ use super::keeper::{Keeper, Patience};
 use super::params::Params;
 use super::scrape::{Member, Wanted, ask, gzip, rows, text};
 use super::source::sql::uses_tls_files;
-use super::source::{Ground, plan};
+use super::source::{Ground, Reload, plan};
 use super::spec::{Kind, Spec};
 
 /// Reads the parameters, makes the sources' collectors, binds the listener. Asks nobody yet.
@@ -30,6 +30,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let ground = Ground {
         tls: tls(values, &params.source, &setup.metrics)?,
         metrics: UpstreamMetrics::new(&setup.metrics),
+        reloads: RefCell::default(),
+        starts: RefCell::default(),
     };
     let mut members = Vec::new();
     let mut intervals = Vec::new();
@@ -56,6 +58,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }
     let listener_limits = ListenerLimits::from_values(values)?;
     let listener = setup.listeners.bind("listen", &params.listen, 1)?;
+    for start in ground.starts.take() {
+        start().map_err(|why| Failure::runtime("--source", why))?;
+    }
     Ok(Rc::new(Metrics {
         listener_limits,
         pages: Rc::new(Pages { members, params }),
@@ -63,6 +68,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         tls: ground.tls,
         setup: setup.clone(),
         listener: RefCell::new(None),
+        reloads: ground.reloads.into_inner(),
     }))
 }
 
@@ -131,6 +137,8 @@ struct Metrics {
     setup: Setup,
     /// Held for as long as it is accepted from.
     listener: RefCell<Option<Listener>>,
+    /// Of sources that have files.
+    reloads: Vec<Reload>,
 }
 
 impl Service for Metrics {
@@ -161,10 +169,11 @@ impl Service for Metrics {
     }
 
     fn reload(&self) -> Result<(), String> {
-        match &self.tls {
-            Some(tls) => tls.reload().map(drop),
-            None => Ok(()),
-        }
+        let tls = self.tls.as_ref().map(|tls| tls.reload().map(drop));
+        let files = self.reloads.iter().map(|reload| reload());
+        // All of them: what is refused keeps what it had.
+        let done: Vec<Result<(), String>> = tls.into_iter().chain(files).collect();
+        done.into_iter().collect()
     }
 
     fn page(&self) -> Vec<Section> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamType, check_pair};
 
-use super::source::{redis, sql};
+use super::source::{redis, sql, statsd};
 
 /// What kind of server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Redis,
     MySql,
     Postgres,
+    Statsd,
 }
 
 /// A scheme: how it is written, and what may be said after it.
@@ -84,6 +85,13 @@ pub(crate) const SCHEMES: &[Scheme] = &[
         tls: false,
         port: 5432,
         keys: sql::KEYS,
+    },
+    Scheme {
+        word: "statsd",
+        kind: Kind::Statsd,
+        tls: false,
+        port: 9125,
+        keys: statsd::KEYS,
     },
 ];
 

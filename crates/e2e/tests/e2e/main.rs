@@ -39,6 +39,7 @@ mod limit_peers;
 mod metrics_memcached;
 mod metrics_redis;
 mod metrics_sql;
+mod metrics_statsd;
 mod node_paas;
 mod openmetrics;
 mod probes;

@@ -62,6 +62,7 @@ const WITHOUT_PODS: &[&str] = &[
     "metrics_memcached",
     "metrics_redis",
     "metrics_sql",
+    "metrics_statsd",
     "openmetrics",
     "proxies",
     "redis",

@@ -4,7 +4,9 @@ mod memcached;
 mod nginx;
 pub(crate) mod redis;
 pub(crate) mod sql;
+pub(crate) mod statsd;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,10 +17,18 @@ use podkit_foundation::params::{Scheme, Upstream, Where};
 use super::keeper::Collector;
 use super::spec::{Kind, Spec};
 
+/// What is done at the start, by a source that listens. An error is one line.
+pub(crate) type Start = Box<dyn FnOnce() -> Result<(), String>>;
+
+/// What is done on SIGHUP. An error is one line.
+pub(crate) type Reload = Box<dyn Fn() -> Result<(), String>>;
+
 /// What collectors are made with.
 pub(crate) struct Ground {
     pub(crate) tls: Option<UpstreamTls>,
     pub(crate) metrics: UpstreamMetrics,
+    pub(crate) starts: RefCell<Vec<Start>>,
+    pub(crate) reloads: RefCell<Vec<Reload>>,
 }
 
 /// A collector, and its part of a source.
@@ -46,10 +56,21 @@ pub(crate) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
         Kind::Redis => redis::plan(spec, ground),
         Kind::MySql => sql::mysql(spec, ground),
         Kind::Postgres => sql::postgres(spec, ground),
+        Kind::Statsd => statsd::plan(spec, ground),
     }
 }
 
 impl Ground {
+    /// A source listens.
+    fn on_start(&self, start: impl FnOnce() -> Result<(), String> + 'static) {
+        self.starts.borrow_mut().push(Box::new(start));
+    }
+
+    /// A source has files that may change.
+    fn on_reload(&self, reload: impl Fn() -> Result<(), String> + 'static) {
+        self.reloads.borrow_mut().push(Box::new(reload));
+    }
+
     /// Connections to the source, kept from one scrape to the next.
     fn pool(&self, spec: &Spec) -> Result<Rc<Pool>, String> {
         let upstream = Upstream {
