@@ -8,6 +8,7 @@ mod git_sync;
 mod http;
 mod image;
 mod memcached;
+mod metrics;
 mod pod;
 mod redis;
 mod report;
@@ -59,6 +60,7 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
         "git-sync" => git_sync::run(&binary, effort),
         "image" => image::run(&binary, effort),
         "memcached" => memcached::run(&binary, effort),
+        "metrics" => metrics::run(&binary, effort),
         "pod" => pod::run(&binary, effort),
         "redis" => redis::run(&binary, effort),
         "topz" => topz::run(&binary, effort),
@@ -73,12 +75,13 @@ pub(crate) fn run(name: &str, quick: bool) -> Result<()> {
             image::run(&binary, effort)?;
             redis::run(&binary, effort)?;
             memcached::run(&binary, effort)?;
+            metrics::run(&binary, effort)?;
             git_sync::run(&binary, effort)?;
             http::run(&binary, effort)?;
             tls::run(&binary, effort)
         }
         _ => bail!(
-            "\"{name}\" is not a benchmark: check, git-sync, http, image, pod, redis, sidecars, tls, topz, size, all"
+            "\"{name}\" is not a benchmark: check, git-sync, http, image, memcached, metrics, pod, redis, sidecars, tls, topz, size, all"
         ),
     }
 }
