@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::certs::Authority;
 use crate::net::free_addr;
 use crate::peers::{Server, directory, launch, pinned};
-use crate::program;
+use crate::{program, until};
 
 /// A server on a port of its own.
 #[derive(Debug)]
@@ -281,4 +281,140 @@ impl Client {
         let words: Vec<&str> = command.split(' ').collect();
         self.ask(&words).to_string()
     }
+}
+
+/// A Redis Cluster of primaries, each with so many replicas.
+#[derive(Debug)]
+pub struct Cluster {
+    /// First the primaries, then their replicas in the same order.
+    pub nodes: Vec<Redis>,
+    /// How many primaries there are.
+    pub primaries: usize,
+}
+
+impl Cluster {
+    /// Starts one whose slots are shared out evenly; ready when all nodes say so. A node that is silent for a second is replaced.
+    pub fn start(primaries: usize, replicas: usize) -> Self {
+        let nodes: Vec<Redis> = (0..primaries * (1 + replicas))
+            .map(|_| Self::node())
+            .collect();
+        for (at, node) in nodes[..primaries].iter().enumerate() {
+            let (first, end) = (at * 16_384 / primaries, (at + 1) * 16_384 / primaries);
+            let mut client = node.client();
+            let epoch = client.line(&format!("cluster set-config-epoch {}", at + 1));
+            let added = client.line(&format!("cluster addslotsrange {first} {}", end - 1));
+            assert_eq!((epoch.as_str(), added.as_str()), ("OK", "OK"));
+        }
+        let cluster = Self { nodes, primaries };
+        for node in &cluster.nodes[1..] {
+            cluster.meet(node);
+        }
+        for (at, node) in cluster.nodes.iter().enumerate().skip(primaries) {
+            let of = cluster.nodes[at % primaries].id();
+            until("the node knows the primary", || {
+                let done = node.client().line(&format!("cluster replicate {of}"));
+                (done == "OK").then_some(())
+            });
+        }
+        let known = format!("cluster_known_nodes:{}", cluster.nodes.len());
+        for node in &cluster.nodes {
+            until("the cluster is ready", || {
+                let info = node.client().line("cluster info");
+                (info.contains("cluster_state:ok") && info.contains(&known)).then_some(())
+            });
+        }
+        for node in &cluster.nodes[primaries..] {
+            until("the replica has all", || {
+                let role = node.client().line("role");
+                role.contains(" connected ").then_some(())
+            });
+        }
+        cluster
+    }
+
+    /// A node that belongs to none yet.
+    pub fn node() -> Redis {
+        let bus = free_addr().port().to_string();
+        let args = ["--cluster-enabled", "yes", "--cluster-port", &bus];
+        let more = [
+            "--cluster-node-timeout",
+            "1000",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        Redis::start(&[args, more].concat())
+    }
+
+    /// Makes a node one of the cluster's.
+    pub fn meet(&self, node: &Redis) {
+        let info = node.client().line("info server");
+        assert!(info.contains("redis_mode:cluster"), "{info}");
+        let (addr, bus) = (node.addr, node.client().line("config get cluster-port"));
+        let bus = bus.trim_matches(['[', ']']).replace("cluster-port ", "");
+        let met = format!("cluster meet {} {} {bus}", addr.ip(), addr.port());
+        assert_eq!(self.nodes[0].client().line(&met), "OK");
+    }
+
+    /// The primary that has a slot, as it says itself.
+    pub fn owner(&self, slot: u16) -> &Redis {
+        let mut all = self.nodes[..self.primaries].iter();
+        let has = |node: &&Redis| {
+            let all = node.client().ask(&["CLUSTER", "NODES"]).to_string();
+            let mine = all
+                .lines()
+                .find(|line| line.contains("myself"))
+                .map(str::to_owned);
+            let slots = mine.unwrap_or_default();
+            slots.split(' ').skip(8).any(|stretch| {
+                let (first, last) = stretch.split_once('-').unwrap_or((stretch, stretch));
+                let number = |text: &str| text.parse::<u16>().unwrap_or(u16::MAX);
+                (number(first)..=number(last)).contains(&slot)
+            })
+        };
+        all.find(has)
+            .unwrap_or_else(|| panic!("nobody has slot {slot}"))
+    }
+}
+
+impl Redis {
+    /// Its name in a cluster.
+    pub fn id(&self) -> String {
+        self.client().line("cluster myid")
+    }
+}
+
+/// Moves a slot with its keys from one node of a cluster to another, as `redis-cli --cluster reshard` does, so many keys at once.
+pub fn migrate(slot: u16, from: &Redis, to: &Redis, others: &[&Redis], at_once: usize) -> usize {
+    let (mut source, mut target) = (from.client(), to.client());
+    let (from_id, to_id) = (from.id(), to.id());
+    let importing = target.line(&format!("cluster setslot {slot} importing {from_id}"));
+    let migrating = source.line(&format!("cluster setslot {slot} migrating {to_id}"));
+    assert_eq!((importing.as_str(), migrating.as_str()), ("OK", "OK"));
+    let mut moved = 0;
+    loop {
+        let keys = source.ask(&[
+            "CLUSTER",
+            "GETKEYSINSLOT",
+            &slot.to_string(),
+            &at_once.to_string(),
+        ]);
+        let Reply::Array(keys) = keys else {
+            panic!("no keys: {keys}")
+        };
+        if keys.is_empty() {
+            break;
+        }
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        let (ip, port) = (to.addr.ip().to_string(), to.addr.port().to_string());
+        let mut words = vec!["MIGRATE", &ip, &port, "", "0", "5000", "KEYS"];
+        words.extend(keys.iter().map(String::as_str));
+        let done = source.ask(&words).to_string();
+        assert!(done == "OK" || done == "NOKEY", "{done}");
+        moved += keys.len();
+    }
+    let taken = format!("cluster setslot {slot} node {to_id}");
+    for node in [to, from].iter().chain(others) {
+        assert_eq!(node.client().line(&taken), "OK");
+    }
+    moved
 }

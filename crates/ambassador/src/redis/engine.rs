@@ -46,8 +46,10 @@ struct State {
     /// Where servers are, in order.
     addrs: Vec<Addr>,
     answers: Vec<Option<Answer>>,
-    /// Whom the sentinels agreed on, and of which epoch.
+    /// Whom the sentinels agreed on (or the cluster's nodes say), and of which epoch.
     agreed: Option<(Addr, u64)>,
+    /// Nodes of the cluster say that it does not answer.
+    failing: bool,
     /// A replica that the sentinels' failover has made the primary, before they say so.
     heir: Option<Addr>,
     /// Where the primary was when.
@@ -77,7 +79,18 @@ impl State {
 
     /// A sentinel says that there is a failover.
     fn is_failing(&self) -> bool {
-        self.answers.iter().flatten().any(|answer| answer.failing)
+        self.failing || self.answers.iter().flatten().any(|answer| answer.failing)
+    }
+
+    /// Others say who the primary is. True when that is news.
+    fn agree(&mut self, agreed: (Addr, u64)) -> bool {
+        let before = self.agreed.as_ref().map(|(_, epoch)| *epoch);
+        if before.is_none_or(|before| agreed.1 > before) || self.heir.as_ref() == Some(&agreed.0) {
+            self.heir = None;
+        }
+        let changed = self.agreed.as_ref() != Some(&agreed);
+        self.agreed = Some(agreed);
+        changed
     }
 }
 
@@ -278,7 +291,7 @@ impl Engine {
         let now = before.primary.as_ref();
         let at_now = now.and_then(|now| members.iter().position(|one| Arc::ptr_eq(one, now)));
         let params = &self.shared.params;
-        let chosen = if params.sentinel.is_empty() {
+        let chosen = if params.sentinel.is_empty() && params.cluster.is_empty() {
             let all: Vec<Option<&Said>> = said.iter().map(Option::as_ref).collect();
             let named = params.primary.as_ref().and_then(|one| position(&one.addr));
             // Where the one of the term was, also when it is not the primary any more.
@@ -444,21 +457,47 @@ impl Engine {
         // In an order that does not change with who is the primary.
         addrs.sort_by_key(ToString::to_string);
         let agreed = (agreed.primary.clone(), agreed.epoch);
-        let before = state.agreed.as_ref().map(|(_, epoch)| *epoch);
-        if before.is_none_or(|before| agreed.1 > before) || state.heir.as_ref() == Some(&agreed.0) {
-            state.heir = None;
-        }
-        let changed = state.agreed.as_ref() != Some(&agreed);
+        let changed = state.agree(agreed.clone());
         if changed {
             tracing::info!(primary = %agreed.0, epoch = agreed.1, "the sentinels agree");
         }
-        state.agreed = Some(agreed);
         drop(state);
         self.follow(addrs);
         if changed {
             self.decide();
             self.shared.poke.notify_waiters();
         }
+    }
+
+    /// The nodes of a cluster say who its primary is, which other servers there are, and whether it answers them.
+    pub(super) fn told(self: &Rc<Self>, primary: (Addr, u64), others: Vec<Addr>, failing: bool) {
+        let mut state = self.state.borrow_mut();
+        let mut addrs = others;
+        addrs.push(primary.0.clone());
+        addrs.sort_by_key(ToString::to_string);
+        let changed = state.agree(primary) || state.failing != failing;
+        state.failing = failing;
+        drop(state);
+        self.follow(addrs);
+        if changed {
+            self.decide();
+            self.shared.poke.notify_waiters();
+        }
+    }
+
+    /// Asks nobody any more, and nobody is the primary.
+    pub(super) fn end(&self) {
+        let mut state = self.state.borrow_mut();
+        std::mem::take(&mut state.polls)
+            .into_values()
+            .for_each(|(_, task)| task.abort());
+        state.addrs.clear();
+        let view = View {
+            primary: None,
+            members: Vec::new(),
+            ..(*self.shared.view()).clone()
+        };
+        self.shared.view.send_replace(Arc::new(view));
     }
 
     /// Listens to what a sentinel says by itself; whatever it is, all are asked.

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::shard::place::slots::{SLOTS, slot};
+use crate::shard::place::tag::HashTag;
 
 /// What may touch any key (FLUSHALL, a script without keys).
 pub(super) const ALL: u16 = SLOTS as u16;
@@ -23,9 +24,9 @@ pub(super) fn place(term: u64, offset: u64) -> u64 {
     (term << OFFSET_BITS) | offset.min((1 << OFFSET_BITS) - 1)
 }
 
-/// The number of a key.
+/// The number of a key: its slot.
 pub(super) fn number(key: &[u8]) -> u16 {
-    slot(key) as u16
+    slot(HashTag::BRACES.part(key)) as u16
 }
 
 #[derive(Debug, Default)]
@@ -35,9 +36,10 @@ struct Fence {
     open: AtomicU32,
 }
 
-/// Those of the process.
+/// Those of the process, for one primary.
 #[derive(Debug)]
 pub(super) struct Fences {
+    /// Those of slots, which may share one; then [`ALL`] and [`ANY`].
     all: Box<[Fence]>,
     /// What every replica must have.
     floor: AtomicU64,
@@ -47,9 +49,10 @@ pub(super) struct Fences {
 }
 
 impl Fences {
-    pub(super) fn new() -> Self {
+    /// So many for the slots: a power of two. Fewer take less room, and keep a replica from answering for a slot that shares one.
+    pub(super) fn new(slots: usize) -> Self {
         Self {
-            all: (0..=ANY).map(|_| Fence::default()).collect(),
+            all: (0..slots + 2).map(|_| Fence::default()).collect(),
             floor: AtomicU64::new(u64::MAX),
             lost: AtomicU64::new(0),
             made_up: AtomicU64::new(0),
@@ -57,7 +60,12 @@ impl Fences {
     }
 
     fn at(&self, number: u16) -> &Fence {
-        &self.all[usize::from(number)]
+        let slots = self.all.len() - 2;
+        let number = usize::from(number);
+        match number.checked_sub(SLOTS) {
+            None => &self.all[number % slots],
+            Some(special) => &self.all[slots + special],
+        }
     }
 
     /// Writes that touch these numbers are about to be sent.
@@ -78,7 +86,7 @@ impl Fences {
                     self.at(*number).place.fetch_max(place, Ordering::SeqCst);
                 }
             }
-            None => drop(self.lost.fetch_add(1, Ordering::SeqCst)),
+            None => self.lose(),
         }
         for number in numbers {
             self.at(*number).open.fetch_sub(1, Ordering::SeqCst);
@@ -115,6 +123,11 @@ impl Fences {
         self.needed(&[])
     }
 
+    /// Something was written in another way: no replica answers before the primary has said again where it is.
+    pub(super) fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// A term begins.
     pub(super) fn begin_term(&self, place: u64) {
         self.floor.store(place, Ordering::SeqCst);
@@ -141,14 +154,41 @@ mod tests {
     use super::*;
 
     fn fences() -> Fences {
-        let fences = Fences::new();
+        let fences = Fences::new(SLOTS);
         fences.begin_term(place(1, 100));
         fences
     }
 
     #[test]
+    fn a_slot_is_that_of_redis_cluster() {
+        // From its specification, and `CLUSTER KEYSLOT`.
+        for (key, slot) in [
+            ("123456789", 12_739),
+            ("foo", 12_182),
+            ("a{foo}b{c}", 12_182),
+        ] {
+            assert_eq!(number(key.as_bytes()), slot, "{key}");
+        }
+        assert_ne!(number(b"{}foo"), number(b""));
+    }
+
+    #[test]
     fn nothing_is_far_enough_before_there_is_a_primary() {
-        assert_eq!(Fences::new().needed(&[7]), Some(u64::MAX));
+        assert_eq!(Fences::new(SLOTS).needed(&[7]), Some(u64::MAX));
+    }
+
+    #[test]
+    fn slots_that_share_a_fence_wait_for_each_other() {
+        let fences = Fences::new(1024);
+        fences.begin_term(place(1, 100));
+        fences.begin(&[7, 7 + 1024]);
+        assert_eq!(fences.needed(&[7 + 2048]), None);
+        assert_eq!(fences.needed(&[8]), Some(place(1, 100)));
+        fences.settle(&[7, 7 + 1024], Some(place(1, 150)));
+        assert_eq!(fences.needed(&[7 + 2048]), Some(place(1, 150)));
+        fences.begin(&[ALL]);
+        assert_eq!(fences.needed(&[8]), None);
+        assert_eq!(fences.needed(&[]), None);
     }
 
     #[test]

@@ -36,9 +36,29 @@ pub(super) struct Kept {
     pub(super) since: Option<Instant>,
     /// What was said last instead of a reply.
     pub(super) why: String,
+    /// What a cluster makes of it.
+    pub(super) course: Course,
+}
+
+/// A command's course through a cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Course {
+    /// Of its keys, where they are known.
+    pub(super) slot: Option<u16>,
+    /// The server has the slot not yet, and does it all the same when it is told so.
+    pub(super) asking: bool,
+    /// What waits for the same server need not wait behind it.
+    pub(super) alone: bool,
+    /// How often it was sent elsewhere.
+    pub(super) turns: u8,
 }
 
 impl Kept {
+    /// Those behind it have to wait for it.
+    pub(super) fn leads(&self) -> bool {
+        self.class != Class::Read && !self.course.alone
+    }
+
     /// It may be done twice.
     pub(super) fn is_safe(&self) -> bool {
         matches!(self.class, Class::Read | Class::Own)
@@ -65,7 +85,7 @@ pub(super) fn verdict(reply: &[u8]) -> Verdict {
     let code = reply.split(|byte| matches!(byte, b' ' | b'\r')).next();
     match code.unwrap_or_default() {
         b"-READONLY" => Verdict::Demoted,
-        b"-LOADING" | b"-MASTERDOWN" => Verdict::NotNow,
+        b"-LOADING" | b"-MASTERDOWN" | b"-CLUSTERDOWN" => Verdict::NotNow,
         b"-NOSCRIPT" => Verdict::NoScript,
         b"-BUSY" => Verdict::Busy,
         _ => Verdict::Answer,
@@ -73,10 +93,16 @@ pub(super) fn verdict(reply: &[u8]) -> Verdict {
 }
 
 impl Keep for Kept {
-    fn failed(mut self: Box<Self>, failure: Failure<'_>, ticket: Ticket) {
+    fn failed(mut self: Box<Self>, failure: Failure<'_>, mut ticket: Ticket) {
         let Some(local) = self.local.upgrade() else {
             return ticket.reply(failure.line());
         };
+        if let Some(nodes) = local.cluster() {
+            match nodes.turned(self, failure, ticket) {
+                Some((kept, back)) => (self, ticket) = (kept, back),
+                None => return,
+            }
+        }
         match failure {
             Failure::Error(line) => match verdict(line) {
                 Verdict::Answer => return ticket.reply(line),
@@ -128,7 +154,7 @@ impl Held {
             return Err((kept, ticket));
         }
         self.bytes += size;
-        self.writes += usize::from(kept.class != Class::Read);
+        self.writes += usize::from(kept.leads());
         self.all.insert(kept.order, (kept, ticket));
         Ok(())
     }
@@ -161,6 +187,7 @@ mod tests {
         );
         check("-LOADING Redis is loading\r\n", Verdict::NotNow);
         check("-MASTERDOWN Link with MASTER is down\r\n", Verdict::NotNow);
+        check("-CLUSTERDOWN The cluster is down\r\n", Verdict::NotNow);
         check("-NOSCRIPT No matching script.\r\n", Verdict::NoScript);
         check("-ERR READONLY\r\n", Verdict::Answer);
         check("-BUSY Redis is busy running a script.\r\n", Verdict::Busy);

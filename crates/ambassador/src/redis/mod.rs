@@ -9,13 +9,16 @@
 //!
 //! - [`fence`]: how far a replica has to be, so that who wrote reads what it wrote;
 //! - [`roles`], [`sentinel`]: who is the primary; [`engine`] asks, [`topology`] is what is known;
-//! - [`commands`], [`router`], [`split`]: where a command goes; [`held`]: those that wait for a server;
-//! - [`ways`]: which servers are spoken to by TLS; [`watch`]: what a connection is asked before it is used.
+//! - [`commands`], [`router`], [`split`]: where a command goes; [`held`], [`waiting`]: those that wait for a server;
+//! - [`ways`]: which servers are spoken to by TLS; [`watch`]: what a connection is asked before it is used;
+//! - [`cluster`]: many such, each with a part of the keys.
 
+mod cluster;
 mod commands;
 mod engine;
 mod fence;
 mod held;
+mod page;
 mod params;
 mod roles;
 mod router;
@@ -23,6 +26,7 @@ mod sentinel;
 mod service;
 mod split;
 mod topology;
+mod waiting;
 mod watch;
 mod ways;
 
@@ -49,7 +53,9 @@ static SPEC: ModuleSpec = ModuleSpec {
     about: "Stands for a Redis primary and its replicas as if they were one server: what changes something goes to the primary, what reads to the replicas. \
             An application that knows of one Redis on localhost can use them all, and outlives a failover.\n\n\
             Servers are named by --primary and --replica, by sentinels (--sentinel, --master-name), or by a name with all their addresses (--upstream dns:HOST:PORT), \
-            where each says itself what it is. Those at `rediss://` are spoken to by TLS. Before a connection is written to, the server must say that it is the primary. When another takes its place, \
+            where each says itself what it is; or they are the nodes of a Redis Cluster (--cluster, some of them), which a client can use that knows nothing of clusters: commands go \
+            to the node that has their keys' slot, those of many keys in parts (MGET, MSET, DEL, UNLINK, EXISTS, TOUCH), those about all keys to all primaries (SCAN, KEYS, DBSIZE, FLUSHALL, SCRIPT LOAD), \
+            and MOVED, ASK and TRYAGAIN are seen to. Those at `rediss://` are spoken to by TLS. Before a connection is written to, the server must say that it is the primary. When another takes its place, \
             connections to the former are closed at once.\n\n\
             With --read-your-writes a replica answers for a key only when it has done all that was written to the key's slot by this process, over whatever connection: \
             the primary says behind each batch of writes how far its stream of replication is, and replicas how far they are. Until then the primary answers.\n\n\
@@ -135,6 +141,24 @@ const LAG: Metric = Metric {
     labels: &["server"],
     doc: "How far a replica is behind the primary; -1 where it is not known.",
 };
+const SLOTS: Metric = Metric {
+    name: "podkit_redis_slots",
+    kind: "gauge",
+    labels: &["server"],
+    doc: "Slots of a cluster that a primary has.",
+};
+const REDIRECTS: Metric = Metric {
+    name: "podkit_redis_redirects_total",
+    kind: "counter",
+    labels: &["said"],
+    doc: "Commands that a node of a cluster did not do, and that were sent again, by what it said: moved, ask, tryagain or unserved (nobody has the slot).",
+};
+const REFRESHES: Metric = Metric {
+    name: "podkit_redis_refreshes_total",
+    kind: "counter",
+    labels: &["result"],
+    doc: "Answers of a cluster's nodes on who has which slots: the same as was known, changed, or older (another was asked).",
+};
 const OFFSET: Metric = Metric {
     name: "podkit_redis_offset_bytes",
     kind: "gauge",
@@ -144,7 +168,8 @@ const OFFSET: Metric = Metric {
 
 const SETS: [&[Metric]; 4] = [
     &[
-        COMMANDS, STALE, FENCED, HELD, UNCERTAIN, FAILOVERS, LAG, OFFSET,
+        COMMANDS, STALE, FENCED, HELD, UNCERTAIN, FAILOVERS, LAG, OFFSET, SLOTS, REDIRECTS,
+        REFRESHES,
     ],
     Worker::METRICS,
     UpstreamMetrics::METRICS,

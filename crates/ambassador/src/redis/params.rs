@@ -84,6 +84,8 @@ podkit_foundation::params! {
         ///
         /// With TLS a certificate is verified for the name that was resolved, or for what `;server-name=` says.
         upstream: Vec<Upstream> {},
+        /// A node of a Redis Cluster; repeatable. It says which others there are, and who has which slots.
+        cluster: Vec<Addr> {},
         /// Who answers commands that change nothing.
         ///
         /// `replica`: replicas only; `prefer-replica`: and the primary when no replica can; `nearest`: who answers soonest, the primary included.
@@ -100,6 +102,7 @@ podkit_foundation::params! {
         /// Bytes of the commands that are kept, at most, for each worker.
         hold_size: Size { default: Some("16Mi"), bounds: Some((0, 17_179_869_184)) },
         /// How often servers are asked what they are and how far; a tenth of it while a replica does not have all that was written.
+        /// With --cluster a node is asked as often who has which slots.
         poll: Duration { default: Some("100ms"), bounds: Some((10, 60_000)) },
         /// The user that servers are told (ACL); the default one unless given. Needs --password-file.
         user: Option<String> {},
@@ -131,13 +134,14 @@ impl Params {
             ("primary", params.primary.is_some()),
             ("sentinel", !params.sentinel.is_empty()),
             ("upstream", !params.upstream.is_empty()),
+            ("cluster", !params.cluster.is_empty()),
         ];
         let mut named = sources.iter().filter(|(_, is)| *is);
         match (named.next(), named.next()) {
             (None, _) => {
                 return wrong(
                     "primary",
-                    "is required (or --sentinel, or --upstream); expected host:port",
+                    "is required (or --sentinel, --upstream or --cluster); expected host:port",
                 );
             }
             (_, Some((second, _))) => {
@@ -164,6 +168,12 @@ impl Params {
             return wrong("master_server_name", "needs --master-tls");
         }
         params.check_given()?;
+        if params.database > 0 && !params.cluster.is_empty() {
+            return wrong(
+                "database",
+                "means nothing to a cluster: it has database 0 only",
+            );
+        }
         if params.user.is_some() && params.password_file.is_none() {
             return wrong("user", "needs --password-file");
         }

@@ -4,18 +4,24 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use podkit_dataplane::resp::{Greeting, Merge, Node, Request, Sender, Ticket, Waits, Watch, Way};
-use podkit_dataplane::upstream::Pool;
+use podkit_dataplane::resp::{Greeting, Node, Request, Sender, Ticket, Waits, Watch, Way};
+use podkit_dataplane::upstream::{Pool, Wire};
+use podkit_foundation::params::Addr;
 use tokio::sync::{Notify, watch};
 
+use super::cluster::Nodes;
 use super::commands::Class;
+use super::fence::ALL;
 use super::held::{Held, Kept};
 use super::params::ReadFrom;
 use super::topology::{Member, Shared, View};
 use super::watch::{OfPrimary, OfReplica};
 use crate::known::{Known, Look, Said};
+
+const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 
 /// How often what waits is tried again.
 pub(super) const AGAIN: Duration = Duration::from_millis(20);
@@ -35,16 +41,20 @@ pub(super) struct Local {
     pub(super) me: Weak<Self>,
     pub(super) shared: Arc<Shared>,
     pub(super) known: Arc<Known>,
+    /// Of which this is a shard, if of any.
+    cluster: Weak<Nodes>,
+    /// It is none any more.
+    pub(super) over: Cell<bool>,
     connect: Connect,
     greeting: Greeting,
     changes: RefCell<watch::Receiver<Arc<View>>>,
     pub(super) state: RefCell<State>,
     pub(super) held: RefCell<Held>,
     /// Told when something waits that may be sent at once.
-    news: Notify,
+    pub(super) news: Notify,
     /// Told when something waits again.
-    again: Notify,
-    pub(super) order: Cell<u64>,
+    pub(super) again: Notify,
+    order: Cell<u64>,
     turn: Cell<usize>,
     pub(super) numbers: RefCell<Vec<u16>>,
 }
@@ -57,8 +67,8 @@ impl std::fmt::Debug for Local {
 
 pub(super) struct State {
     view: Arc<View>,
-    primary: Option<Rc<Node>>,
-    replicas: HashMap<String, (Arc<Member>, Rc<Node>)>,
+    pub(super) primary: Option<Rc<Node>>,
+    pub(super) replicas: HashMap<String, (Arc<Member>, Rc<Node>)>,
     /// What is named where there is no primary.
     pub(super) nobody: Rc<Node>,
 }
@@ -77,6 +87,7 @@ impl Local {
     pub(super) fn new(
         shared: Arc<Shared>,
         known: Arc<Known>,
+        cluster: Weak<Nodes>,
         greeting: Greeting,
         connect: impl Fn(&Member) -> Rc<Pool> + 'static,
         nobody: Rc<Node>,
@@ -85,6 +96,8 @@ impl Local {
         let local = Rc::new_cyclic(|me| Self {
             me: me.clone(),
             known,
+            cluster,
+            over: Cell::new(false),
             connect: Box::new(connect),
             greeting,
             changes: RefCell::new(changes),
@@ -118,6 +131,9 @@ impl Local {
                 // Not at once: it was just tried.
                 () = self.again.notified() => continue,
                 () = tokio::time::sleep(AGAIN), if waits => {}
+            }
+            if self.over.get() {
+                return;
             }
             self.follow(false);
             self.release();
@@ -320,7 +336,9 @@ impl Local {
         note: u8,
     ) -> Result<(u8, Way), (Box<Kept>, Ticket)> {
         let to = match kept.class {
-            Class::Read if note != AT_PRIMARY => self.choose(&kept.numbers, note),
+            Class::Read if note != AT_PRIMARY && !kept.course.asking => {
+                self.choose(&kept.numbers, note)
+            }
             _ => self.primary().map_or(To::Later, To::Primary),
         };
         let (node, note) = match to {
@@ -351,90 +369,128 @@ impl Local {
         drop(state);
         let bytes = Rc::clone(&kept.bytes);
         let marked = (kept.class == Class::Write).then(|| kept.numbers.clone());
+        let lead = if kept.course.asking { ASKING } else { &[] };
         if let Some(marked) = &marked {
             self.shared.fences.begin(marked);
         }
-        lane.send(&bytes, ticket.kept(kept));
+        lane.send_behind(lead, &bytes, ticket.kept(kept));
         if let Some(marked) = &marked {
             lane.mark(marked);
         }
         Ok((note, way))
     }
 
-    /// Ends the script that runs, wherever it does.
-    pub(super) fn kill(&self, request: &Request<'_>, sender: &Sender<'_>) {
+    /// Those on which a script of this worker's clients may run.
+    pub(super) fn busy(&self) -> Vec<Rc<Node>> {
         let primary = self.primary();
         let state = self.state.borrow();
-        let nodes: Vec<&Rc<Node>> = primary
-            .iter()
-            .chain(state.replicas.values().map(|(_, node)| node))
-            .collect();
-        let tickets = sender.tickets(Merge::Killed, nodes.len());
-        for (node, ticket) in nodes.into_iter().zip(tickets) {
-            let lane = node.lane(sender.greeting, sender.way.get());
-            lane.send(request.bytes, ticket);
+        let replicas = state.replicas.values().map(|(_, node)| Rc::clone(node));
+        primary.into_iter().chain(replicas).collect()
+    }
+
+    /// The place of the next command among all of the worker's.
+    pub(super) fn next(&self) -> u64 {
+        let order = self.order.get();
+        self.order.set(order + 1);
+        order
+    }
+
+    /// What is said where there is no server for a command.
+    pub(super) fn nobody(&self, class: Class) -> &'static str {
+        match (class, self.shared.params.read) {
+            (Class::Read, ReadFrom::Replica) => "no replica can be read from",
+            _ => "there is no primary",
         }
     }
 
-    /// Tries to send what waits, in order.
-    fn release(&self) {
-        let all = self.held.borrow_mut().take();
-        for (kept, ticket) in all {
-            let hold = self.shared.params.hold;
-            if kept.since.is_some_and(|since| since.elapsed() >= hold) {
-                self.shared.expired.inc();
-                let line = format!(
-                    "-ERR podkit kept the command for {} ms (--hold), and it was not done: {}\r\n",
-                    hold.as_millis(),
-                    kept.why
-                );
-                ticket.reply(line.as_bytes());
-                continue;
-            }
-            // Those before it that are for the primary wait on.
-            let behind = kept.class != Class::Read && self.held.borrow().has_writes();
-            let sent = match behind {
-                true => Err((kept, ticket)),
-                false => self.try_send(kept, ticket, NOWHERE),
-            };
-            match sent {
-                Ok(_) => self.shared.replayed.inc(),
-                Err((kept, ticket)) => self.wait(kept, ticket),
-            }
+    /// The primary's lane has room for another command; or it would wait elsewhere.
+    pub(super) fn has_room(&self, sender: &Sender<'_>, cx: &Context<'_>) -> bool {
+        if self.held.borrow().has_writes() {
+            return true;
         }
+        self.primary()
+            .is_none_or(|primary| primary.lane(sender.greeting, sender.way.get()).has_room(cx))
     }
 
-    pub(super) fn wait(&self, mut kept: Box<Kept>, ticket: Ticket) {
-        let params = &self.shared.params;
-        let began = kept.since.is_none();
-        kept.since.get_or_insert_with(Instant::now);
-        // Its client takes it to be there from now on.
-        kept.is_first = false;
-        let refused = match params.hold.is_zero() {
-            true => Err((kept, ticket)),
-            false => self.held.borrow_mut().put(kept, ticket, params.hold_size.0),
+    /// A node is what stands for its primary.
+    pub(super) fn is_of(&self, node: &Rc<Node>) -> bool {
+        let state = self.state.borrow();
+        let primary = state.primary.as_ref();
+        primary.is_some_and(|one| Rc::ptr_eq(one, node)) || Rc::ptr_eq(&state.nobody, node)
+    }
+
+    /// Its primary is at an address.
+    pub(super) fn is_primary(&self, addr: &Addr) -> bool {
+        let state = self.state.borrow();
+        let primary = state.view.primary.as_ref();
+        primary.is_some_and(|member| member.addr == *addr)
+    }
+
+    /// What stands for its primary.
+    pub(super) fn stands(&self) -> Rc<Node> {
+        self.follow(false);
+        let nobody = || Rc::clone(&self.state.borrow().nobody);
+        self.primary().unwrap_or_else(nobody)
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.state.borrow().view.term
+    }
+
+    /// Where its primary is.
+    pub(super) fn primary_at(&self) -> Option<Addr> {
+        let state = self.state.borrow();
+        state
+            .view
+            .primary
+            .as_ref()
+            .map(|member| member.addr.clone())
+    }
+
+    /// Where a command was answered.
+    pub(super) fn answered(&self, kept: &Kept) -> Option<Addr> {
+        let state = self.state.borrow();
+        let member = match &kept.replica {
+            None => state.view.primary.as_ref(),
+            Some(name) => state.view.members.iter().find(|one| one.name == *name),
         };
-        match refused {
-            Ok(()) if began => self.news.notify_one(),
-            Ok(()) => self.again.notify_one(),
-            Err((kept, ticket)) => {
-                self.shared.turned_away.inc();
-                let why = match params.hold.is_zero() {
-                    true => String::new(),
-                    false => " and no room to keep the command (--hold-size)".to_owned(),
-                };
-                let line = format!(
-                    "-ERR no server for the command now{why}; it was not done: {}\r\n",
-                    kept.why
-                );
-                ticket.reply(line.as_bytes());
-            }
-        }
+        member.map(|member| member.addr.clone())
     }
 
-    /// It was not done; it is sent again, or later. Called by lanes at work: nothing is sent here.
-    pub(super) fn hold(&self, kept: Box<Kept>, ticket: Ticket) {
-        self.wait(kept, ticket);
+    /// The cluster that this is a shard of.
+    pub(super) fn cluster(&self) -> Option<Rc<Nodes>> {
+        self.cluster.upgrade()
+    }
+
+    /// Whatever is read from now on, a replica has what was written by now.
+    pub(super) fn fence_all(&self) {
+        let Some(primary) = self.primary() else {
+            return;
+        };
+        self.shared.fences.begin(&[ALL]);
+        primary.lane(None, Way::Common).mark(&[ALL]);
+    }
+
+    /// Opens a connection of one client's own to the primary, once there is one.
+    pub(super) async fn open(
+        self: Rc<Self>,
+        greeting: Option<Greeting>,
+    ) -> Result<(Rc<Node>, Wire), String> {
+        let began = Instant::now();
+        loop {
+            self.follow(false);
+            let why = match self.primary() {
+                None => "there is no primary".to_owned(),
+                Some(node) => match node.open(greeting.as_ref()).await {
+                    Ok(wire) => return Ok((node, wire)),
+                    Err(why) => why,
+                },
+            };
+            if began.elapsed() >= self.shared.params.hold {
+                return Err(why);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
     }
 
     /// The primary says that it is a replica.

@@ -1,7 +1,7 @@
 //! The module: parameters in, listeners bound, workers that serve clients; and the engine that finds out who is what.
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +12,24 @@ use podkit_dataplane::tls::UpstreamTlsParams;
 use podkit_dataplane::upstream::{Discovery, Membership, Pool, Settings, UpstreamMetrics};
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, ParamSet as _, Values};
+use podkit_foundation::telemetry::metrics::Kind;
 
+use super::cluster::{Cluster, Finder, Nodes, Over, Shard};
 use super::engine::{Engine, MOST};
+use super::page;
 use super::params::Params;
 use super::router::Local;
 use super::split::Split;
-use super::topology::{Member, Shared, View};
+use super::topology::{Member, Shared};
 use super::ways::Ways;
 use crate::clients::Clients;
 use crate::known::Known;
 use crate::servers::{self, Servers};
+use crate::shard::place::slots::SLOTS;
 
 /// Checks the parameters, reads the files, binds the listeners.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
-    let params = Params::checked(values)?;
+    let params = Arc::new(Params::checked(values)?);
     let greeting = Greeting {
         auth: params.auth()?,
         resp3: false,
@@ -75,7 +79,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         ),
         greeting,
         known: Arc::default(),
-        shared: Arc::new(Shared::new(params, &setup.metrics)),
+        source: Source::new(&params, setup),
+        params,
     };
     Ok(Rc::new(Splitting {
         plan: Arc::new(plan),
@@ -86,10 +91,39 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }))
 }
 
+/// What is known of the servers.
+#[derive(Debug)]
+enum Source {
+    /// A primary and its replicas.
+    Servers(Arc<Shared>),
+    /// A cluster.
+    Cluster(Arc<Cluster>),
+}
+
+impl Source {
+    fn new(params: &Arc<Params>, setup: &Setup) -> Self {
+        if params.cluster.is_empty() {
+            let shared = Shared::new(Arc::clone(params), SLOTS, &setup.metrics);
+            return Self::Servers(Arc::new(shared));
+        }
+        let cluster = Arc::new(Cluster::new(Arc::clone(params), &setup.metrics));
+        let shown = Arc::clone(&cluster);
+        setup.metrics.collect(move |encoder| {
+            let metric = super::SLOTS;
+            encoder.family(metric.name, Kind::Gauge, metric.doc);
+            for (name, count) in page::slots(&shown) {
+                encoder.sample(metric.name, &[("server", &name)], count as f64);
+            }
+        });
+        Self::Cluster(cluster)
+    }
+}
+
 /// What each worker is made from.
 #[derive(Debug)]
 struct Plan {
-    shared: Arc<Shared>,
+    source: Source,
+    params: Arc<Params>,
     known: Arc<Known>,
     clients: Clients,
     servers: Servers,
@@ -100,28 +134,43 @@ struct Plan {
 impl Plan {
     /// On a worker's thread: its accept loops.
     fn start(self: &Arc<Self>, worker: &Rc<Worker>) -> std::io::Result<()> {
-        let plan = Arc::clone(self);
-        // Named in errors while there is no primary; nothing answers there.
+        match &self.source {
+            Source::Servers(shared) => {
+                let local = self.local(Arc::clone(shared), Weak::new());
+                let front = Front::new(Split(local), self.clients.limits.clone());
+                self.clients.serve(worker, &front)
+            }
+            Source::Cluster(cluster) => {
+                let plan = Arc::clone(self);
+                let make = move |shard: &Shard, nodes| plan.local(Arc::clone(&shard.shared), nodes);
+                let nodes = Nodes::new(Arc::clone(cluster), self.nobody(), make);
+                let front = Front::new(Over(nodes), self.clients.limits.clone());
+                self.clients.serve(worker, &front)
+            }
+        }
+    }
+
+    /// Named in errors while there is no primary; nothing answers there.
+    fn nobody(&self) -> Rc<Node> {
+        let waits = Waits {
+            patience: self.params.response_timeout,
+            busy_poll: Duration::ZERO,
+        };
         let nowhere = self.pool(&Addr::Port(0));
-        let params = &self.shared.params;
-        let nobody = Node::new(
-            "the primary",
-            nowhere,
-            self.greeting.clone(),
-            Waits {
-                patience: params.response_timeout,
-                busy_poll: Duration::ZERO,
-            },
-        );
-        let local = Local::new(
-            Arc::clone(&self.shared),
+        Node::new("the primary", nowhere, self.greeting.clone(), waits)
+    }
+
+    /// A worker's part of a primary and its replicas.
+    fn local(self: &Arc<Self>, shared: Arc<Shared>, cluster: Weak<Nodes>) -> Rc<Local> {
+        let plan = Arc::clone(self);
+        Local::new(
+            shared,
             Arc::clone(&self.known),
+            cluster,
             self.greeting.clone(),
             move |member: &Member| plan.pool(&member.addr),
-            nobody,
-        );
-        let front = Front::new(Split(local), self.clients.limits.clone());
-        self.clients.serve(worker, &front)
+            self.nobody(),
+        )
     }
 
     fn pool(&self, addr: &Addr) -> Rc<Pool> {
@@ -141,14 +190,23 @@ struct Splitting {
 impl Splitting {
     /// Starts to ask the servers.
     fn engine(&self) {
-        let (plan, shared) = (Arc::clone(&self.plan), Arc::clone(&self.plan.shared));
+        let plan = Arc::clone(&self.plan);
         // What polls ask is the server's own: no database is needed.
         let greeting = Greeting {
             database: 0,
             ..plan.greeting.clone()
         };
-        let params = &self.plan.shared.params;
-        let engine = Engine::new(shared, Box::new(move |addr| plan.pool(addr)), greeting);
+        let params = &self.plan.params;
+        let connect = move |addr: &Addr| plan.pool(addr);
+        let shared = match &self.plan.source {
+            Source::Servers(shared) => Arc::clone(shared),
+            Source::Cluster(cluster) => {
+                let finder = Finder::new(Arc::clone(cluster), connect, greeting);
+                drop(tokio::task::spawn_local(finder.live()));
+                return;
+            }
+        };
+        let engine = Engine::new(shared, Box::new(connect), greeting);
         if let Some((discovery, membership)) = &self.names {
             drop(tokio::task::spawn_local(discovery.clone().watch()));
             let names = Rc::clone(&engine).follow_names(membership.clone());
@@ -168,14 +226,16 @@ impl Splitting {
 }
 
 impl Splitting {
-    /// What is wrong now, one line each.
-    fn problems(&self, view: &View) -> Vec<String> {
-        let nobody = "No server is known to be the primary: writes wait, at most for --hold";
-        let nobody = view.primary.is_none().then(|| nobody.to_owned());
+    /// What is wrong with names and certificates now, one line each.
+    fn problems(&self) -> Vec<String> {
         let names = self.names.iter();
         let names = names.flat_map(|(discovery, _)| discovery.problems());
-        let tls = self.plan.servers.refusal();
-        nobody.into_iter().chain(tls).chain(names).collect()
+        self.plan
+            .servers
+            .refusal()
+            .into_iter()
+            .chain(names)
+            .collect()
     }
 }
 
@@ -199,96 +259,11 @@ impl Service for Splitting {
     }
 
     fn page(&self) -> Vec<Section> {
-        let shared = &self.plan.shared;
-        let view = shared.view();
-        let row = |member: &Arc<Member>| {
-            let state = member.state().clone();
-            let is_primary = view
-                .primary
-                .as_ref()
-                .is_some_and(|one| Arc::ptr_eq(one, member));
-            let (role, offset) = match &state.said {
-                None => ("not asked yet".to_owned(), String::new()),
-                Some(Err(why)) => (format!("away: {why}"), String::new()),
-                Some(Ok(said)) => {
-                    let role = match (is_primary, said.primary, said.linked) {
-                        (true, ..) => "primary".to_owned(),
-                        (false, true, _) => "says primary, and is not taken for it".to_owned(),
-                        (false, false, true) => format!("replica of {}", said.follows),
-                        (false, false, false) => format!("replica of {}, cut off", said.follows),
-                    };
-                    (role, said.offset.to_string())
-                }
-            };
-            let lag = state.lag.filter(|_| !is_primary);
-            vec![
-                member.name.clone(),
-                role,
-                offset,
-                lag.map_or(String::new(), |lag| format!("{lag} bytes")),
-                match member.trip_us() {
-                    u32::MAX => String::new(),
-                    trip => format!("{trip} µs"),
-                },
-                member.as_primary.get().to_string(),
-                member.as_replica.get().to_string(),
-            ]
-        };
-        let columns = [
-            "Server",
-            "Role",
-            "Offset",
-            "Lag",
-            "Round trip",
-            "As primary",
-            "As replica",
-        ];
-        let line = |name: &str, value: String| vec![name.to_owned(), value];
-        let params = &shared.params;
-        let lag = params
-            .max_lag
-            .map_or("any".to_owned(), |lag| lag.to_string());
-        vec![
-            Section {
-                title: "Servers".to_owned(),
-                columns: columns.map(str::to_owned).to_vec(),
-                rows: view.members.iter().map(row).collect(),
-                alert: match self.problems(&view) {
-                    problems if problems.is_empty() => None,
-                    problems => Some(problems.join("; ")),
-                },
-            },
-            Section {
-                title: "Live".to_owned(),
-                columns: Vec::new(),
-                rows: vec![
-                    line(
-                        "Reads",
-                        format!("{}; lag at most: {lag}", params.read.word()),
-                    ),
-                    line("Failovers", shared.failovers.get().to_string()),
-                    line(
-                        "Reads that only the primary could answer yet",
-                        shared.fenced.get().to_string(),
-                    ),
-                    line("Reads without a primary", shared.stale.get().to_string()),
-                    line(
-                        "Writes sent and not answered",
-                        shared.uncertain.get().to_string(),
-                    ),
-                    line(
-                        "Commands kept: replayed, expired, refused",
-                        format!(
-                            "{}, {}, {}",
-                            shared.replayed.get(),
-                            shared.expired.get(),
-                            shared.turned_away.get()
-                        ),
-                    ),
-                    line("Connections open", self.plan.clients.open(&self.setup)),
-                ],
-                alert: None,
-            },
-        ]
+        let plan = &self.plan;
+        let open = plan.clients.open(&self.setup);
+        match &plan.source {
+            Source::Servers(shared) => page::servers(shared, open, self.problems()),
+            Source::Cluster(cluster) => page::cluster(cluster, open, self.problems()),
+        }
     }
 }

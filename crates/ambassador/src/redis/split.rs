@@ -5,20 +5,26 @@
 
 use std::rc::Rc;
 use std::task::Context;
-use std::time::Instant;
 
-use podkit_dataplane::resp::{Greeting, Node, Opening, Place, Request, Router, Sender, Way};
+use podkit_dataplane::resp::{Greeting, Merge, Node, Opening, Place, Request, Router, Sender, Way};
 
 use super::commands::{Class, class};
-use super::fence::ALL;
-use super::held::Kept;
-use super::params::ReadFrom;
-use super::router::{AGAIN, AT_PRIMARY, AT_REPLICA, Local, NOWHERE};
+use super::held::{Course, Kept};
+use super::router::{AT_PRIMARY, AT_REPLICA, Local, NOWHERE};
 
 /// SCRIPT KILL and FUNCTION KILL.
-fn is_kill(request: &Request<'_>) -> bool {
+pub(super) fn is_kill(request: &Request<'_>) -> bool {
     let name = request.command.map_or("", |command| command.name);
     matches!(name, "script" | "function") && request.words.is(1, b"kill")
+}
+
+/// Ends the script that runs, on whichever of these it does.
+pub(super) fn kill(nodes: &[Rc<Node>], request: &Request<'_>, sender: &Sender<'_>) {
+    let tickets = sender.tickets(Merge::Killed, nodes.len());
+    for (node, ticket) in nodes.iter().zip(tickets) {
+        let lane = node.lane(sender.greeting, sender.way.get());
+        lane.send(request.bytes, ticket);
+    }
 }
 
 /// What a worker's clients are served by.
@@ -41,27 +47,20 @@ impl Router for Split {
         let class = class(request, said, &mut numbers);
         let before = match sender.waiting() {
             0 => NOWHERE,
-            _ => sender.note.get(),
+            _ => u8::try_from(sender.note.get()).unwrap_or(AT_PRIMARY),
         };
         if class != Class::Read && before >= AT_REPLICA {
             return false;
         }
-        // Behind what waits; or there is room in the primary's lane.
-        let waits =
-            (class != Class::Read || before == AT_PRIMARY) && local.held.borrow().has_writes();
-        if !waits
-            && let Some(primary) = local.primary()
-            && !primary.lane(sender.greeting, sender.way.get()).has_room(cx)
-        {
+        if !local.has_room(sender, cx) {
             return false;
         }
-        if !waits && is_kill(request) && local.primary().is_some() {
-            local.kill(request, sender);
-            sender.note.set(AT_PRIMARY);
+        // It has to pass what the script keeps waiting.
+        if is_kill(request) && !local.held.borrow().has_writes() && local.primary().is_some() {
+            kill(&local.busy(), request, sender);
+            sender.note.set(u32::from(AT_PRIMARY));
             return true;
         }
-        let order = local.order.get();
-        local.order.set(order + 1);
         let class = match class {
             // In the order of the client's pipeline.
             Class::Read if before == AT_PRIMARY => Class::Own,
@@ -69,7 +68,7 @@ impl Router for Split {
         };
         let kept = Box::new(Kept {
             local: local.me.clone(),
-            order,
+            order: local.next(),
             bytes: request.bytes.into(),
             greeting: sender.greeting.cloned(),
             class,
@@ -79,27 +78,13 @@ impl Router for Split {
             replica: None,
             term: 0,
             since: None,
-            why: match (class, local.shared.params.read) {
-                (Class::Read, ReadFrom::Replica) => "no replica can be read from".to_owned(),
-                _ => "there is no primary".to_owned(),
-            },
+            why: local.nobody(class).to_owned(),
+            course: Course::default(),
         });
         drop(numbers);
-        let sent = match waits {
-            true => Err((kept, sender.ticket())),
-            false => local.try_send(kept, sender.ticket(), before),
-        };
-        let note = match sent {
-            Ok((note, way)) => {
-                sender.way.set(way);
-                note
-            }
-            Err((kept, ticket)) => {
-                local.wait(kept, ticket);
-                AT_PRIMARY
-            }
-        };
-        sender.note.set(note);
+        let (note, way) = local.dispatch(kept, sender.ticket(), before);
+        sender.note.set(u32::from(note));
+        sender.way.set(way);
         true
     }
 
@@ -109,39 +94,16 @@ impl Router for Split {
     }
 
     fn first(&self) -> Rc<Node> {
-        self.0.follow(false);
-        let nobody = || Rc::clone(&self.0.state.borrow().nobody);
-        self.0.primary().unwrap_or_else(nobody)
+        self.0.stands()
     }
 
     fn open(&self, _node: Rc<Node>, greeting: Option<Greeting>) -> Opening {
         let local = Rc::clone(&self.0);
-        Box::pin(async move {
-            let began = Instant::now();
-            loop {
-                local.follow(false);
-                let why = match local.primary() {
-                    None => "there is no primary".to_owned(),
-                    Some(node) => match node.open(greeting.as_ref()).await {
-                        Ok(wire) => return Ok((node, wire)),
-                        Err(why) => why,
-                    },
-                };
-                if began.elapsed() >= local.shared.params.hold {
-                    return Err(why);
-                }
-                tokio::time::sleep(AGAIN).await;
-            }
-        })
+        Box::pin(local.open(greeting))
     }
 
-    fn done(&self) {
-        let local = &self.0;
-        let Some(primary) = local.primary() else {
-            return;
-        };
-        local.shared.fences.begin(&[ALL]);
-        primary.lane(None, Way::Common).mark(&[ALL]);
+    fn done(&self, _node: &Rc<Node>) {
+        self.0.fence_all();
     }
 
     fn is_single(&self) -> bool {

@@ -150,7 +150,7 @@ pub(super) struct View {
 /// What all threads share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) params: Params,
+    pub(super) params: Arc<Params>,
     pub(super) fences: Fences,
     pub(super) view: watch::Sender<Arc<View>>,
     /// Told when servers are to be asked at once.
@@ -169,14 +169,15 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(params: Params, registry: &Registry) -> Self {
+    /// With so many fences for the slots.
+    pub(super) fn new(params: Arc<Params>, slots: usize, registry: &Registry) -> Self {
         let count = |metric: podkit_foundation::surface::Metric| {
             registry.counter(metric.name, metric.doc, &[])
         };
         let held = |result| registry.counter(HELD.name, HELD.doc, &[("result", result)]);
         Self {
             params,
-            fences: Fences::new(),
+            fences: Fences::new(slots),
             view: watch::Sender::new(Arc::default()),
             poke: Notify::new(),
             refused: AtomicU64::new(u64::MAX),
@@ -200,7 +201,7 @@ impl Shared {
     pub(super) fn refuse(&self, term: u64) {
         *self.refusal() = Some(Instant::now());
         if self.refused.swap(term, Ordering::SeqCst) != term {
-            tracing::warn!("the primary says that it is a replica: writes wait");
+            tracing::warn!("the primary says that it is none: writes wait");
         }
         self.poke.notify_waiters();
     }

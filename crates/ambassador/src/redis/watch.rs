@@ -10,6 +10,7 @@ use super::roles::Said;
 use super::topology::{Member, Shared};
 
 const INFO: &[u8] = b"*2\r\n$4\r\nINFO\r\n$11\r\nreplication\r\n";
+const READONLY: &[u8] = b"*1\r\n$8\r\nREADONLY\r\n";
 const ROLE: &[u8] = b"*1\r\n$4\r\nROLE\r\n";
 
 /// The connections to the primary of a term.
@@ -97,6 +98,11 @@ pub(super) struct OfReplica {
 }
 
 impl Watch for OfReplica {
+    /// Of a cluster, it sends others to its primary unless it is told that they only read.
+    fn first(&self) -> Option<&[u8]> {
+        (!self.shared.params.cluster.is_empty()).then_some(READONLY)
+    }
+
     fn question(&self) -> &[u8] {
         INFO
     }

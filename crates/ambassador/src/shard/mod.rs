@@ -25,6 +25,7 @@ mod probe;
 mod router;
 mod service;
 mod shared;
+pub(crate) mod spread;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;

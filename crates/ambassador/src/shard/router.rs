@@ -4,13 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
 
-use podkit_dataplane::resp::scan::{put_bulk, put_command, put_line};
-use podkit_dataplane::resp::{
-    Command, Keys, Merge, Node, Part, Place, Request, Router, Sender, Words,
-};
+use podkit_dataplane::resp::scan::put_bulk;
+use podkit_dataplane::resp::{Command, Keys, Merge, Node, Part, Place, Request, Router, Sender};
 
 use super::hot::Sampler;
 use super::members::{Members, State};
+use super::spread::{Spread, parted, spread, step};
 use crate::known::{Known, Look};
 
 /// The shards of one worker.
@@ -22,31 +21,6 @@ pub(super) struct Local {
 
 /// With --on-failure rehash.
 const NONE_LEFT: &[u8] = b"-ERR no shard can be reached\r\n";
-
-/// Commands about a server that have no meaning over several.
-const OF_ONE: [&str; 10] = [
-    "cluster",
-    "debug",
-    "failover",
-    "latency",
-    "module",
-    "psync",
-    "replconf",
-    "replicaof",
-    "shutdown",
-    "slaveof",
-];
-
-/// What DEBUG does to each of them.
-const EACH: [&str; 7] = [
-    "change-repl-id",
-    "loadaof",
-    "quicklist-packed-threshold",
-    "reload",
-    "set-active-expire",
-    "set-disable-deny-scripts",
-    "sleep",
-];
 
 impl Local {
     fn refuse(&self, why: &str) -> Vec<u8> {
@@ -133,53 +107,27 @@ impl Local {
         merge: fn(Vec<u16>) -> Merge,
     ) -> Place {
         let words = &request.words;
-        let keys = (1..words.len()).step_by(step);
-        // Which shard has each key; then which part.
         let place = |at| state.shards.ring.place(words.get(at).unwrap_or_default());
-        let mut owners: Vec<u16> = keys.clone().map(|at| place(at) as u16).collect();
-        let mut counts = vec![0; state.len()];
-        for owner in &owners {
-            counts[usize::from(*owner)] += 1;
-        }
-        let used = counts.iter().filter(|count| **count > 0).count();
-        if used == 1 {
-            return Self::to(state, usize::from(owners[0]));
-        }
-        let mut parts = Vec::with_capacity(used);
-        let mut part_of = vec![0; state.len()];
-        for (at, (count, part)) in counts.iter().zip(&mut part_of).enumerate() {
-            if *count == 0 {
-                continue;
-            }
-            *part = parts.len() as u16;
-            // A part has room for as much as it would have on average, and half as much again.
-            let mut bytes = Vec::with_capacity(request.bytes.len() * 3 / (used * 2) + 64);
-            put_line(&mut bytes, b'*', 1 + count * step);
-            put_bulk(&mut bytes, words.get(0).unwrap_or_default());
-            parts.push(Part {
-                node: state.send(at),
-                bytes,
-            });
-        }
-        for (owner, at) in owners.iter_mut().zip(keys) {
-            *owner = part_of[usize::from(*owner)];
-            let part = words.framed(at..at + step).unwrap_or_default();
-            parts[usize::from(*owner)].bytes.extend_from_slice(part);
-        }
-        Place::Split(parts, merge(owners))
+        let keys = (1..words.len()).step_by(step);
+        let owners: Vec<u16> = keys.map(|at| place(at) as u16).collect();
+        let first = owners.first().map_or(0, |owner| usize::from(*owner));
+        let Some(parted) = parted(request, step, owners, state.len()) else {
+            return Self::to(state, first);
+        };
+        let part = |(at, bytes)| Part {
+            node: state.send(at),
+            bytes,
+        };
+        let parts = parted.parts.into_iter().map(part).collect();
+        Place::Split(parts, merge(parted.part_of))
     }
 
     /// One shard after the other: the cursor says which, besides where in it.
-    fn scan(&self, state: &State<Rc<Node>>, request: &Request<'_>) -> Place {
+    fn scan(state: &State<Rc<Node>>, request: &Request<'_>) -> Place {
         let count = state.len() as u64;
-        let cursor = request
-            .words
-            .get(1)
-            .and_then(|word| std::str::from_utf8(word).ok()?.parse::<u64>().ok());
-        let Some(cursor) = cursor else {
+        let Some((shard, bytes)) = step(request, state.len()) else {
             return Place::Answer(b"-ERR invalid cursor\r\n".to_vec());
         };
-        let (shard, inner) = ((cursor % count) as usize, (cursor / count).to_string());
         if !state.is_there(shard) {
             // It has no key now: on with the next one.
             let next = (shard as u64 + 1) % count;
@@ -188,10 +136,6 @@ impl Local {
             reply.extend_from_slice(b"*0\r\n");
             return Place::Answer(reply);
         }
-        let mut words: Vec<&[u8]> = request.words.iter().collect();
-        words[1] = inner.as_bytes();
-        let mut bytes = Vec::new();
-        put_command(&mut bytes, &words);
         let part = Part {
             node: state.send(shard),
             bytes,
@@ -199,58 +143,26 @@ impl Local {
         Place::Split(vec![part], Merge::Cursor(shard as u64, count))
     }
 
+    fn keyed(&self, state: &State<Rc<Node>>, request: &Request<'_>) -> Place {
+        match self.keys_at(state, request) {
+            Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
+            Err(reply) => Place::Answer(reply),
+        }
+    }
+
     fn several(&self, state: &State<Rc<Node>>, request: &Request<'_>, command: &Command) -> Place {
-        let words = &request.words;
-        match command.name {
-            "mget" => Self::split(state, request, 1, Merge::Values),
-            "del" | "unlink" | "exists" | "touch" => Self::split(state, request, 1, |_| Merge::Sum),
-            "mset" if words.len() % 2 == 1 => Self::split(state, request, 2, |_| Merge::Ok),
-            "dbsize" => Self::all(state, request, Merge::Sum),
-            "flushall" | "flushdb" | "swapdb" => Self::all(state, request, Merge::Ok),
-            "keys" => Self::all(state, request, Merge::Append),
-            "randomkey" => Self::all(state, request, Merge::Some),
-            "scan" => self.scan(state, request),
-            "script" | "function" if words.is(1, b"kill") => {
-                Self::all(state, request, Merge::Killed)
-            }
-            "script" | "function" if words.is(1, b"exists") => {
-                Self::all(state, request, Merge::Least)
-            }
-            "script" | "function" => {
-                let reads = ["help", "list", "stats", "dump"];
-                match reads.iter().any(|word| words.is(1, word.as_bytes())) {
-                    true => Self::to(state, state.least()),
-                    false => Self::all(state, request, Merge::First),
-                }
-            }
-            "config" if !words.is(1, b"get") && !words.is(1, b"help") => {
-                Self::all(state, request, Merge::Ok)
-            }
-            "acl"
-                if ["setuser", "load", "save"]
-                    .iter()
-                    .any(|word| words.is(1, word.as_bytes())) =>
-            {
-                Self::all(state, request, Merge::Ok)
-            }
-            "acl" if words.is(1, b"deluser") => Self::all(state, request, Merge::First),
-            "slowlog" if words.is(1, b"reset") => Self::all(state, request, Merge::Ok),
-            "bgrewriteaof" | "bgsave" | "save" => Self::all(state, request, Merge::First),
-            "info" => Self::all(state, request, Merge::Info),
-            "debug"
-                if !has_keys(request) && EACH.iter().any(|word| words.is(1, word.as_bytes())) =>
-            {
-                Self::all(state, request, Merge::Ok)
-            }
-            name if OF_ONE.contains(&name) && !has_keys(request) => {
+        match spread(command, request) {
+            Spread::Answer(reply) => Place::Answer(reply),
+            Spread::Keys(step, merge) => Self::split(state, request, step, merge),
+            Spread::All(merge) => Self::all(state, request, merge),
+            Spread::Scan => Self::scan(state, request),
+            Spread::Any => Self::to(state, state.least()),
+            Spread::Keyed => self.keyed(state, request),
+            Spread::OfOne => {
+                let name = command.name;
                 let why = format!("ERR '{name}' is about one server, and there are several shards");
                 Place::Answer(self.refuse(&why))
             }
-            _ if command.keys == Keys::None => Self::to(state, state.least()),
-            _ => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
-                Err(reply) => Place::Answer(reply),
-            },
         }
     }
 }
@@ -259,23 +171,13 @@ impl Router for Local {
     fn place(&self, request: &Request<'_>) -> Place {
         self.members.follow();
         let state = &*self.members.state();
-        let words = &request.words;
         match request.command {
             _ if state.shards.none_is_left() => Place::Answer(NONE_LEFT.to_vec()),
             _ if state.len() == 1 => Self::to(state, 0),
-            Some(command) if command.name == "ping" => Place::Answer(ping(words)),
-            Some(command) if command.name == "echo" => {
-                let mut reply = Vec::new();
-                put_bulk(&mut reply, words.get(1).unwrap_or_default());
-                Place::Answer(reply)
-            }
             Some(command) => self.several(state, request, command),
             // What is known of it is looked at again when a shard has said it: see send().
             None if self.look(state, request) == Look::Asked => Place::Own,
-            None => match self.keys_at(state, request) {
-                Ok(at) => Self::to(state, at.unwrap_or_else(|| state.least())),
-                Err(reply) => Place::Answer(reply),
-            },
+            None => self.keyed(state, request),
         }
     }
 
@@ -319,25 +221,5 @@ impl Router for Local {
 
     fn is_single(&self) -> bool {
         self.members.state().len() == 1
-    }
-}
-
-/// It names some, as DEBUG may.
-fn has_keys(request: &Request<'_>) -> bool {
-    let mut has = false;
-    let keys = request.command.map_or(Keys::None, |command| command.keys);
-    let _told: bool = keys.each(&request.words, |_| has = true);
-    has
-}
-
-fn ping(words: &Words<'_>) -> Vec<u8> {
-    match words.len() {
-        1 => b"+PONG\r\n".to_vec(),
-        2 => {
-            let mut reply = Vec::new();
-            put_bulk(&mut reply, words.get(1).unwrap_or_default());
-            reply
-        }
-        _ => b"-ERR wrong number of arguments for 'ping' command\r\n".to_vec(),
     }
 }

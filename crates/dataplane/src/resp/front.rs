@@ -110,7 +110,7 @@ pub(super) struct Client<R> {
     /// By which its last command went.
     pub(super) way: Cell<Way>,
     /// The module's own.
-    note: Cell<u8>,
+    note: Cell<u32>,
     _guard: Guard,
 }
 

@@ -34,6 +34,11 @@ pub trait Keep: fmt::Debug {
 
 /// Looks at the connections to a server.
 pub trait Watch: fmt::Debug {
+    /// What a connection begins with besides its greeting; an error is why it can't be used.
+    fn first(&self) -> Option<&[u8]> {
+        None
+    }
+
     /// What a connection is asked when it was opened.
     fn question(&self) -> &[u8];
 

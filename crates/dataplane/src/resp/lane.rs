@@ -109,6 +109,8 @@ enum Owed {
     Reply(Ticket),
     /// The module's, of what was marked.
     Marks(Vec<u16>),
+    /// Nobody's: it belongs to the command behind it.
+    Nobody,
 }
 
 impl Owed {
@@ -166,6 +168,12 @@ impl Lane {
     /// Sends a command (or several whose replies are one's: then the ticket is the last one's).
     #[inline]
     pub fn send(&self, command: &[u8], ticket: Ticket) {
+        self.send_behind(&[], command, ticket);
+    }
+
+    /// The same, right behind another command, if any, whose reply nobody wants (`ASKING`).
+    #[inline]
+    pub fn send_behind(&self, lead: &[u8], command: &[u8], ticket: Ticket) {
         let state = &mut *self.state.borrow_mut();
         if state.rest.is_begun() {
             if let Some(why) = state.rest.why() {
@@ -178,12 +186,17 @@ impl Lane {
             let line = format!("-ERR {} is not used any more\r\n", self.name);
             return ticket.fail(Failure::Unsent(line.as_bytes()));
         }
+        if !lead.is_empty() {
+            let (start, owed) = (state.out.end(), Owed::Nobody);
+            state.out.put(lead);
+            state.waiting.push_back(Waiting { owed, start });
+        }
         let start = state.out.end();
         state.out.put(command);
         let owed = Owed::Reply(ticket);
         state.waiting.push_back(Waiting { owed, start });
         // Whoever carries it is awake while something waits to be sent.
-        if state.out.unsent() == command.len()
+        if state.out.unsent() == lead.len() + command.len()
             && let Some(task) = &state.task
         {
             task.wake_by_ref();
@@ -351,6 +364,7 @@ impl Lane {
                     watch.settled(marked, reply.ok());
                 }
             }
+            (Owed::Nobody, _) => {}
         }
     }
 
@@ -429,6 +443,13 @@ pub(super) async fn open(
     }
     if let Some(watch) = watch {
         let patience = pool.limits().connect_timeout;
+        if let Some(command) = watch.first() {
+            let reply = ask(&mut wire, command, patience).await?;
+            if reply.first() == Some(&b'-') {
+                let line = String::from_utf8_lossy(&reply[1..]);
+                return Err(line.trim_end().to_owned());
+            }
+        }
         watch.accepts(&ask(&mut wire, watch.question(), patience).await?)?;
     }
     Ok(wire)

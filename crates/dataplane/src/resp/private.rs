@@ -1,22 +1,26 @@
 //! Commands that need a connection of the client's own for a while: transactions (MULTI, WATCH), and those that wait (BLPOP).
 //!
 //! A transaction goes to the server of its first key; one whose keys are on several is refused as Redis Cluster does, and EXEC
-//! fails then. The connection is given up when nothing on it is left that the next command could depend on; the next who needs one gets it.
+//! fails then. What was not done since its keys are elsewhere now is sent there, a transaction from its begin; one that watches something fails
+//! as if that had been changed. The connection is given up when nothing on it is left that the next command could depend on; the next who needs
+//! one gets it.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::client::{ID, There};
 use super::commands::Kind;
 use super::front::Client;
+use super::journal::{Journal, Step, Waiting};
 use super::lane::Greeting;
 use super::node::Node;
-use super::reply::Ticket;
-use super::route::{Request, Router};
+use super::route::{Elsewhere, Request, Router};
 use super::scan::{Replies, Shape};
 use super::session::Taken;
 use crate::net::{Buf, Transport};
@@ -24,6 +28,8 @@ use crate::upstream::Wire;
 
 const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
+/// How soon what has to wait is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A connection of the client's own, and what is on it.
 #[derive(Default)]
@@ -34,33 +40,21 @@ struct Private {
     wire: Option<Wire>,
     /// Ready when the server may not be used any more.
     retirement: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// The command by which its server was chosen.
+    began: Option<Box<[u8]>>,
     /// To be sent.
     out: Vec<u8>,
-    waiting: VecDeque<Waiting>,
+    journal: Journal,
     input: Option<Buf>,
     scan: Replies,
     multi: bool,
     watching: bool,
     /// A command of the transaction was refused here.
     aborted: bool,
-}
-
-/// A command without a reply yet.
-struct Waiting {
-    /// Who waits for it; None: nobody.
-    ticket: Option<Ticket>,
-    /// It may have changed something.
-    changes: bool,
-    /// The reply says who it is there.
-    is_id: bool,
-}
-
-impl Waiting {
-    const NOBODY: Self = Self {
-        ticket: None,
-        changes: false,
-        is_id: false,
-    };
+    /// What was watched is elsewhere now: as if it had been changed.
+    void: bool,
+    /// Since when it is sent elsewhere without being done.
+    since: Option<Instant>,
 }
 
 /// Why a turn ended.
@@ -71,14 +65,29 @@ enum Turn {
     Done,
     /// The client is gone.
     Gone,
-    /// The server is.
+    /// The connection has no use any more.
+    Ended(End),
+}
+
+/// Why a connection has no use.
+enum End {
+    /// It was lost.
     Lost(String),
+    /// The first command without a reply belongs elsewhere, as this error says.
+    Elsewhere(Elsewhere, Vec<u8>),
 }
 
 impl Private {
     /// It has to be kept for the next command.
     fn is_held(&self) -> bool {
         self.multi || self.watching
+    }
+
+    /// What it began with belongs there by now: where it is, its server will say so.
+    fn has_gone_to(&self, router: &impl Router, to: &Rc<Node>) -> bool {
+        let began = self.began.as_ref().map(|bytes| Taken::again(bytes));
+        let now = began.map(|taken| router.stays(&taken.request()));
+        matches!(now, Some(Ok(Some(now))) if Rc::ptr_eq(&now, to))
     }
 
     /// Gives up the connection, for others: nothing is left on it.
@@ -115,20 +124,92 @@ impl<R: Router> Client<R> {
                 }
                 // What it waited for is never answered.
                 Turn::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
-                Turn::Lost(why) => {
+                Turn::Ended(End::Lost(why)) => {
                     let name = private.node.as_ref().map_or("", |node| node.name());
                     let line = format!(
                         "-ERR the connection to {name} ended before it replied ({why}): what the command does may have been done\r\n"
                     );
-                    private
-                        .waiting
-                        .drain(..)
-                        .filter_map(|waiting| waiting.ticket)
-                        .for_each(|ticket| ticket.reply(line.as_bytes()));
+                    let waiting = private.journal.give_up();
+                    waiting.for_each(|(ticket, _)| ticket.reply(line.as_bytes()));
                     // Redis would have forgotten it too.
                     return Ok(());
                 }
+                Turn::Ended(End::Elsewhere(place, line)) => {
+                    self.go_on(&mut private, place, &line).await;
+                }
             }
+        }
+    }
+
+    /// What waits is sent to where it belongs, if it can be.
+    async fn go_on(&mut self, private: &mut Private, place: Elsewhere, line: &[u8]) {
+        (private.wire, private.retirement, private.there) = (None, None, None);
+        let node = private.node.take();
+        private.input = None;
+        private.scan = Replies::default();
+        private.out.clear();
+        let hold = self.front.router.hold();
+        let since = *private.since.get_or_insert_with(Instant::now);
+        private.void |= private.journal.is_settled();
+        if private.void && private.journal.is_within() {
+            let null = self.null();
+            for (ticket, step) in private.journal.give_up() {
+                ticket.reply(if step == Step::End {
+                    null
+                } else {
+                    b"+QUEUED\r\n"
+                });
+            }
+            private.void = private.multi;
+            return;
+        }
+        let (to, asking) = match place {
+            Elsewhere::At(node, false) => (Some(node), false),
+            Elsewhere::At(node, true) if private.journal.is_single() && !private.multi => {
+                (Some(node), true)
+            }
+            // A transaction can't be told of: it waits until all is there.
+            Elsewhere::At(..) | Elsewhere::Later => {
+                tokio::time::sleep(AGAIN).await;
+                let first = private.journal.first().map(|bytes| Taken::again(bytes));
+                let stays = first.map(|taken| self.front.router.stays(&taken.request()));
+                (stays.and_then(Result::ok).flatten().or(node), false)
+            }
+        };
+        let opened = match to {
+            Some(to) if since.elapsed() < hold => {
+                let opening = self.front.router.open(to, self.greeting.clone());
+                opening.await.ok()
+            }
+            _ => None,
+        };
+        let void = private.void;
+        let out = opened.and_then(|opened| Some((opened, private.journal.replay(asking, void)?)));
+        match out {
+            Some(((node, wire), out)) => {
+                private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
+                (private.node, private.wire, private.out) = (Some(node), Some(wire), out);
+                self.introduce(private);
+            }
+            None => {
+                let why = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
+                let reply = format!(
+                    "-ERR the command belongs elsewhere and was not done ({})\r\n",
+                    why.trim_end()
+                );
+                let waiting = private.journal.give_up();
+                waiting.for_each(|(ticket, _)| ticket.reply(reply.as_bytes()));
+                private.aborted = private.multi;
+            }
+        }
+    }
+
+    /// That there is nothing, as EXEC says when something that was watched has been changed.
+    fn null(&self) -> &'static [u8] {
+        let resp3 = |greeting: &Greeting| greeting.resp3;
+        match self.greeting.as_ref().is_some_and(resp3) {
+            true => b"_\r\n",
+            false => b"*-1\r\n",
         }
     }
 
@@ -164,7 +245,22 @@ impl<R: Router> Client<R> {
                 let line = format!("-ERR {} without MULTI\r\n", name.to_uppercase());
                 return self.near.outbox.answer(line.as_bytes());
             }
-            "exec" | "discard" => return self.end(private, name, taken),
+            "exec" | "discard" => {
+                let early = private.node.is_none() && !private.out.is_empty();
+                if name == "exec"
+                    && early
+                    && !private.aborted
+                    && let Err(reply) = self.open(private, self.front.router.first()).await
+                {
+                    private.aborted = true;
+                    (private.multi, private.watching) = (false, false);
+                    return self.near.outbox.answer(&reply);
+                }
+                return self.end(private, name, taken);
+            }
+            _ if private.void && private.multi && private.node.is_none() => {
+                return self.near.outbox.answer(b"+QUEUED\r\n");
+            }
             "watch" if private.multi => {
                 return self
                     .near
@@ -172,7 +268,10 @@ impl<R: Router> Client<R> {
                     .answer(b"-ERR WATCH inside MULTI is not allowed\r\n");
             }
             "watch" => private.watching = true,
-            "unwatch" => private.watching = false,
+            "unwatch" => {
+                (private.watching, private.void) = (false, false);
+                private.journal.unsettle();
+            }
             _ => {}
         }
         let alone = request
@@ -184,23 +283,36 @@ impl<R: Router> Client<R> {
             let line = format!("-ERR {name} can't be done within a transaction\r\n");
             return self.near.outbox.answer(line.as_bytes());
         }
-        if let Err(reply) = self.choose(private, &request).await {
+        let chosen = self.choose(private, &request).await;
+        if let Err(reply) = chosen {
             private.aborted = private.multi;
             private.watching &= name != "watch";
             return self.near.outbox.answer(&reply);
+        }
+        let step = match name {
+            "multi" => Step::Begin,
+            _ if private.multi => Step::Queued,
+            _ => Step::Plain,
+        };
+        if private.node.is_none() {
+            // Within a transaction, before a key says where: the client goes on.
+            self.near.outbox.answer(b"+QUEUED\r\n");
+            private.out.extend_from_slice(&taken.bytes);
+            return private.journal.put(&taken.bytes, Waiting::nobody(step));
         }
         let reads = request
             .command
             .is_some_and(|command| matches!(command.kind, Kind::Read | Kind::BlocksRead));
         private.out.extend_from_slice(&taken.bytes);
-        private.waiting.push_back(Waiting {
+        let waiting = Waiting {
             ticket: Some(self.near.outbox.ticket()),
             changes: !belongs && !private.multi && !reads,
-            ..Waiting::NOBODY
-        });
+            step,
+        };
+        private.journal.put(&taken.bytes, waiting);
     }
 
-    /// Makes sure of a connection to where the command belongs.
+    /// Makes sure of a connection to where the command belongs; within a transaction there may be none before that is known.
     async fn choose(
         &mut self,
         private: &mut Private,
@@ -210,41 +322,63 @@ impl<R: Router> Client<R> {
         let wanted = router.stays(request)?;
         if let Some(node) = &private.node {
             return match wanted {
-                Some(wanted) if !Rc::ptr_eq(&wanted, node) => {
+                Some(wanted)
+                    if !Rc::ptr_eq(&wanted, node) && !private.has_gone_to(router, &wanted) =>
+                {
                     Err(b"-CROSSSLOT Keys in request don't hash to the same shard\r\n".to_vec())
                 }
                 _ => Ok(()),
             };
         }
-        let node = wanted.unwrap_or_else(|| router.first());
+        private.began = wanted.as_ref().map(|_| request.bytes.into());
+        match wanted {
+            None if private.multi && !router.is_single() => Ok(()),
+            None => self.open(private, router.first()).await,
+            Some(node) => self.open(private, node).await,
+        }
+    }
+
+    async fn open(&mut self, private: &mut Private, node: Rc<Node>) -> Result<(), Vec<u8>> {
         let greeting = self.greeting.as_ref();
         let opened = match node.spare(greeting).await {
             Some(wire) => Ok((node, wire)),
-            None => router.open(node, greeting.cloned()).await,
+            None => self.front.router.open(node, greeting.cloned()).await,
         };
         let (node, wire) = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
         node.prepare(greeting);
         private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
         (private.node, private.wire) = (Some(node), Some(wire));
-        if self.who.is_known() {
-            private.out.extend_from_slice(ID);
-            private.waiting.push_back(Waiting {
-                is_id: true,
-                ..Waiting::NOBODY
-            });
-        }
         // The client has its +OK.
         if private.multi {
-            private.out.extend_from_slice(MULTI);
-            private.waiting.push_back(Waiting::NOBODY);
+            private.out.splice(0..0, MULTI.iter().copied());
+            let waiting = Waiting::nobody(Step::Begin);
+            private.journal.put_first(MULTI, waiting);
         }
+        self.introduce(private);
         Ok(())
+    }
+
+    /// Asks who it is there, before all else, where others may ask.
+    fn introduce(&self, private: &mut Private) {
+        if self.who.is_known() {
+            private.out.splice(0..0, ID.iter().copied());
+            private.journal.lead(Step::Id);
+        }
     }
 
     /// EXEC and DISCARD.
     fn end(&mut self, private: &mut Private, name: &str, taken: &Taken) {
         let aborted = std::mem::take(&mut private.aborted) && name == "exec";
         (private.multi, private.watching) = (false, false);
+        if private.node.is_none() {
+            private.out.clear();
+            drop(private.journal.give_up());
+        }
+        let void = std::mem::take(&mut private.void) && name == "exec" && !aborted;
+        if void && private.node.is_none() {
+            return self.near.outbox.answer(self.null());
+        }
+        private.void = void;
         const ABORTED: &[u8] = b"-EXECABORT Transaction discarded because of previous errors.\r\n";
         match (private.node.is_some(), aborted) {
             (false, true) => self.near.outbox.answer(ABORTED),
@@ -252,16 +386,19 @@ impl<R: Router> Client<R> {
             (false, false) => self.near.outbox.answer(b"+OK\r\n"),
             (true, true) => {
                 private.out.extend_from_slice(DISCARD);
-                private.waiting.push_back(Waiting::NOBODY);
+                let waiting = Waiting::nobody(Step::End);
+                private.journal.put(DISCARD, waiting);
                 self.near.outbox.answer(ABORTED);
             }
             (true, false) => {
-                private.out.extend_from_slice(&taken.bytes);
-                private.waiting.push_back(Waiting {
+                let bytes = if void { DISCARD } else { &taken.bytes };
+                private.out.extend_from_slice(bytes);
+                let waiting = Waiting {
                     ticket: Some(self.near.outbox.ticket()),
                     changes: name == "exec",
-                    ..Waiting::NOBODY
-                });
+                    step: Step::End,
+                };
+                private.journal.put(&taken.bytes, waiting);
             }
         }
     }
@@ -272,19 +409,19 @@ impl<R: Router> Client<R> {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Turn>> {
         self.near.outbox.watch(cx);
-        if let Err(why) = private.carry(cx, &self.front.router) {
-            return Poll::Ready(Ok(Turn::Lost(why)));
+        if let Err(end) = private.carry(cx, &self.front.router, self.null()) {
+            return Poll::Ready(Ok(Turn::Ended(end)));
         }
         // Once it is known who it is there.
         if private.there.is_some() || private.wire.is_none() {
-            let waits = !private.waiting.is_empty();
+            let waits = !private.journal.waiting.is_empty();
             let there = private.there.as_ref().filter(|_| waits);
             if self.is_killed(there, cx) {
                 return Poll::Ready(Ok(Turn::Gone));
             }
         }
         self.near.flush(cx)?;
-        if private.waiting.is_empty() && !private.is_held() {
+        if private.journal.waiting.is_empty() && !private.is_held() {
             return Poll::Ready(Ok(Turn::Done));
         }
         // A client that waits can still go away, and one with a transaction goes on with it.
@@ -298,14 +435,70 @@ impl<R: Router> Client<R> {
 }
 
 impl Private {
-    /// Moves what can be moved without waiting.
-    fn carry(&mut self, cx: &mut Context<'_>, router: &impl Router) -> Result<(), String> {
+    /// Moves what can be moved without waiting. `null` is what EXEC says when what was watched was changed.
+    fn carry(
+        &mut self,
+        cx: &mut Context<'_>,
+        router: &impl Router,
+        null: &[u8],
+    ) -> Result<(), End> {
         if let Some(retirement) = &mut self.retirement
             && retirement.as_mut().poll(cx).is_ready()
         {
             self.retirement = None;
-            return Err("it is not used any more".to_owned());
+            return Err(End::Lost("it is not used any more".to_owned()));
         }
+        if self.wire.is_none() {
+            return Ok(());
+        }
+        let lost = |why: &str| End::Lost(why.to_owned());
+        self.write(cx).map_err(End::Lost)?;
+        loop {
+            if !self.read(cx).map_err(End::Lost)? {
+                return Ok(());
+            }
+            while let Some(buf) = &mut self.input
+                && let Some((length, shape)) = self.scan.next(buf.filled()).map_err(lost)?
+            {
+                let reply = &buf.filled()[..length];
+                if shape != Shape::Push {
+                    let Some(waiting) = self.journal.waiting.pop_front() else {
+                        return Err(End::Lost("it replied to nothing".to_owned()));
+                    };
+                    if reply.first() == Some(&b'-')
+                        && let Some(node) = &self.node
+                        && let Some(place) = router.elsewhere(reply, node)
+                    {
+                        self.journal.waiting.push_front(waiting);
+                        return Err(End::Elsewhere(place, reply.to_vec()));
+                    }
+                    if waiting.ticket.is_some() {
+                        self.since = None;
+                    }
+                    if waiting.step == Step::Id
+                        && let Some(node) = &self.node
+                    {
+                        self.there = Some(There {
+                            node: Rc::clone(node),
+                            said: reply.to_vec(),
+                        });
+                    }
+                    self.journal.answered(waiting.step, self.watching);
+                    if let Some(node) = self.node.as_ref().filter(|_| waiting.changes) {
+                        router.done(node);
+                    }
+                    let void = self.void && waiting.step == Step::End;
+                    self.void &= !void;
+                    if let Some(ticket) = waiting.ticket {
+                        ticket.reply(if void { null } else { reply });
+                    }
+                }
+                buf.consume(length);
+            }
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
@@ -317,45 +510,29 @@ impl Private {
                 Poll::Pending => break,
             }
         }
-        if let Poll::Ready(Err(error)) = wire.poll_flush(cx) {
-            return Err(error.to_string());
+        match wire.poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(error.to_string()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
         }
-        loop {
-            let buf = self.input.get_or_insert_with(Buf::small);
-            buf.reserve(1);
-            match wire.poll_read(cx, buf) {
-                Poll::Pending => {
-                    if buf.is_empty() {
-                        self.input = None;
-                    }
-                    return Ok(());
+    }
+
+    /// True when something came.
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, String> {
+        let Some(wire) = &mut self.wire else {
+            return Ok(false);
+        };
+        let buf = self.input.get_or_insert_with(Buf::small);
+        buf.reserve(1);
+        match wire.poll_read(cx, buf) {
+            Poll::Pending => {
+                if buf.is_empty() {
+                    self.input = None;
                 }
-                Poll::Ready(Ok(0)) => return Err("it closed the connection".to_owned()),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Err(error.to_string()),
+                Ok(false)
             }
-            while let Some((length, shape)) = self.scan.next(buf.filled())? {
-                if shape != Shape::Push {
-                    match self.waiting.pop_front() {
-                        Some(waiting) => {
-                            if let Some(node) = self.node.as_ref().filter(|_| waiting.is_id) {
-                                self.there = Some(There {
-                                    node: Rc::clone(node),
-                                    said: buf.filled()[..length].to_vec(),
-                                });
-                            }
-                            if waiting.changes {
-                                router.done();
-                            }
-                            if let Some(ticket) = waiting.ticket {
-                                ticket.reply(&buf.filled()[..length]);
-                            }
-                        }
-                        None => return Err("it replied to nothing".to_owned()),
-                    }
-                }
-                buf.consume(length);
-            }
+            Poll::Ready(Ok(0)) => Err("it closed the connection".to_owned()),
+            Poll::Ready(Ok(_)) => Ok(true),
+            Poll::Ready(Err(error)) => Err(error.to_string()),
         }
     }
 }

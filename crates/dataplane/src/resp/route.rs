@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
+use std::time::Duration;
 
 use super::commands::{Command, Words};
 use super::join::{Join, Merge};
@@ -55,7 +56,7 @@ pub struct Sender<'a> {
     /// What it asked for, where that is not what the module says.
     pub greeting: Option<&'a Greeting>,
     /// The module's own note about this client.
-    pub note: &'a Cell<u8>,
+    pub note: &'a Cell<u32>,
     /// By which the command goes; a script before which nothing waits may be given [`Node::script_way`].
     pub way: &'a Cell<Way>,
 }
@@ -72,10 +73,24 @@ impl Sender<'_> {
         self.outbox.tickets(Join::new(merge, parts), count)
     }
 
+    /// The reply is known.
+    pub fn answer(&self, reply: &[u8]) {
+        self.outbox.answer(reply);
+    }
+
     /// How many commands of it have no reply yet.
     pub fn waiting(&self) -> usize {
         self.outbox.waiting()
     }
+}
+
+/// Where a command belongs that a server did not do.
+#[derive(Debug)]
+pub enum Elsewhere {
+    /// To this one; it has to be told `ASKING` first, if so said.
+    At(Rc<Node>, bool),
+    /// To whoever has its keys in a moment.
+    Later,
 }
 
 /// A connection that is being opened, and to where.
@@ -108,8 +123,18 @@ pub trait Router: 'static {
         })
     }
 
-    /// A command that may have changed something was answered on such a connection.
-    fn done(&self) {}
+    /// A command that may have changed something was answered on such a connection, of `node`.
+    fn done(&self, _node: &Rc<Node>) {}
+
+    /// What an error on such a connection, of `node`, says of where its command belongs, which was not done. None: it is the answer.
+    fn elsewhere(&self, _error: &[u8], _node: &Rc<Node>) -> Option<Elsewhere> {
+        None
+    }
+
+    /// How long that may go on.
+    fn hold(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// A command was taken, for counts of the module's own.
     fn taken(&self, _request: &Request<'_>) {}

@@ -12,7 +12,7 @@ use super::front::Client;
 use super::lane::{Credentials, Greeting, ask};
 use super::node::Node;
 use super::route::{Request, Router};
-use super::scan::{Found, put_bulk};
+use super::scan::{Bounds, Commands, Found, put_bulk};
 use crate::net::{Transport, tunnel};
 
 /// A command that was taken out of the input.
@@ -22,6 +22,22 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// A command as a client sends it, which was read once.
+    pub(super) fn again(bytes: &[u8]) -> Self {
+        let (mut scan, bounds) = (
+            Commands::default(),
+            Bounds {
+                command_bytes: usize::MAX,
+            },
+        );
+        let found = scan.next(bytes, bounds);
+        debug_assert_eq!(found, Ok(Found::Command(bytes.len())));
+        Self {
+            ranges: scan.args().to_vec(),
+            bytes: bytes.to_vec(),
+        }
+    }
+
     pub(super) fn request(&self) -> Request<'_> {
         let words = Words::new(&self.bytes, &self.ranges);
         Request {

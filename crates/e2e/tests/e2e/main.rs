@@ -50,6 +50,7 @@ mod push_to_deploy;
 mod pushed;
 mod redis;
 mod redis_access;
+mod redis_cluster;
 mod redis_example;
 mod redis_failover;
 mod registries;

@@ -67,6 +67,7 @@ const WITHOUT_PODS: &[&str] = &[
     "proxies",
     "redis",
     "redis_access",
+    "redis_cluster",
     "redis_failover",
     "rootless",
     "schema",

@@ -25,7 +25,7 @@ mod md5;
 pub mod nutcracker;
 mod plan;
 pub(crate) mod slots;
-mod tag;
+pub(crate) mod tag;
 #[cfg(test)]
 mod tests;
 
