@@ -12,6 +12,16 @@ use super::commands::{Class, class};
 use super::held::{Course, Kept};
 use super::router::{AT_PRIMARY, AT_REPLICA, Local, NOWHERE};
 
+/// A command has to wait for what its client has at a replica (`before`: where that is), or it might be done before that.
+pub(super) fn has_to_wait(class: Class, before: u8) -> bool {
+    class != Class::Read && before >= AT_REPLICA
+}
+
+/// Where a client's commands are, once one more was `sent` there: at a replica as long as one may be, though a read behind it is at the primary.
+pub(super) fn after(before: u8, sent: u8) -> u8 {
+    if before >= AT_REPLICA { before } else { sent }
+}
+
 /// SCRIPT KILL and FUNCTION KILL.
 pub(super) fn is_kill(request: &Request<'_>) -> bool {
     let name = request.command.map_or("", |command| command.name);
@@ -49,7 +59,7 @@ impl Router for Split {
             0 => NOWHERE,
             _ => u8::try_from(sender.note.get()).unwrap_or(AT_PRIMARY),
         };
-        if class != Class::Read && before >= AT_REPLICA {
+        if has_to_wait(class, before) {
             return false;
         }
         if !local.has_room(sender, cx) {
@@ -83,7 +93,7 @@ impl Router for Split {
         });
         drop(numbers);
         let (note, way) = local.dispatch(kept, sender.ticket(), before);
-        sender.note.set(u32::from(note));
+        sender.note.set(u32::from(after(before, note)));
         sender.way.set(way);
         true
     }
@@ -108,5 +118,32 @@ impl Router for Split {
 
     fn is_single(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where a client's commands are that were sent here, one after the other.
+    fn sent(all: &[u8]) -> u8 {
+        all.iter().fold(NOWHERE, |before, to| after(before, *to))
+    }
+
+    #[test]
+    fn what_is_for_the_primary_waits_for_reads_at_a_replica() {
+        let check = |all: &[u8], waits: bool| {
+            for class in [Class::Write, Class::Own, Class::Other] {
+                assert_eq!(has_to_wait(class, sent(all)), waits, "{all:?}");
+            }
+            assert!(!has_to_wait(Class::Read, sent(all)));
+        };
+        check(&[], false);
+        check(&[AT_PRIMARY], false);
+        check(&[AT_REPLICA], true);
+        check(&[AT_REPLICA + 1, AT_REPLICA], true);
+        // The second read is of a key that the replica does not have yet: the first one is still there.
+        check(&[AT_REPLICA + 1, AT_PRIMARY], true);
+        check(&[AT_REPLICA, AT_PRIMARY, AT_PRIMARY], true);
     }
 }

@@ -16,8 +16,8 @@ use crate::known::Said;
 use crate::redis::commands::{Class, class};
 use crate::redis::fence::number;
 use crate::redis::held::{Course, Kept};
-use crate::redis::router::{AT_PRIMARY, AT_REPLICA, Local, NOWHERE};
-use crate::redis::split::{is_kill, kill};
+use crate::redis::router::{AT_PRIMARY, Local, NOWHERE};
+use crate::redis::split::{after, has_to_wait, is_kill, kill};
 use crate::shard::spread::{Spread, parted, spread, step};
 
 const CROSSSLOT: &[u8] = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n";
@@ -237,7 +237,7 @@ impl Router for Over {
             None => state.shards[0].said(request),
         };
         let class = class(request, said, &mut numbers);
-        if class != Class::Read && before >= AT_REPLICA {
+        if has_to_wait(class, before) {
             return false;
         }
         let class = match class {
@@ -270,7 +270,7 @@ impl Router for Over {
                 return false;
             }
         }
-        let mut after = NOWHERE;
+        let mut sent = NOWHERE;
         let mut each = |part: Part, ticket| {
             let kept = Box::new(Kept {
                 local: part.local.me.clone(),
@@ -291,7 +291,7 @@ impl Router for Over {
                 },
             });
             let (note, way) = part.local.dispatch(kept, ticket, before);
-            after = after.max(note);
+            sent = sent.max(note);
             sender.way.set(way);
         };
         match merge {
@@ -306,9 +306,8 @@ impl Router for Over {
                     .for_each(|(part, ticket)| each(part, ticket));
             }
         }
-        // While something is at a replica, what is for a primary waits.
-        let after = if before >= AT_REPLICA { before } else { after };
-        sender.note.set(era << WHERE | u32::from(after));
+        let note = u32::from(after(before, sent));
+        sender.note.set(era << WHERE | note);
         true
     }
 
