@@ -64,6 +64,11 @@ impl Server {
         }
     }
 
+    /// What its certificate is for, where that is not the host of the address.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
     /// What is dialled.
     pub(crate) fn target(&self) -> Target {
         self.checked_target()

@@ -84,8 +84,11 @@ podkit_foundation::params! {
         ///
         /// With TLS a certificate is verified for the name that was resolved, or for what `;server-name=` says.
         upstream: Vec<Upstream> {},
-        /// A node of a Redis Cluster; repeatable. It says which others there are, and who has which slots.
-        cluster: Vec<Addr> {},
+        /// A node of a Redis Cluster, as --primary; repeatable. It says which others there are, and who has which slots.
+        ///
+        /// With TLS (rediss://) the others are spoken to by TLS too. Their certificates are verified for their address, as the nodes say it, or for
+        /// what `;server-name=` says of the first node that has one.
+        cluster: Vec<Server> {},
         /// Who answers commands that change nothing.
         ///
         /// `replica`: replicas only; `prefer-replica`: and the primary when no replica can; `nearest`: who answers soonest, the primary included.
@@ -217,11 +220,23 @@ impl Params {
             return wrong("replica", format!("is given more than {} times", MOST - 1));
         }
         let all: Vec<&Server> = self.given().collect();
+        if let Some(one) = self
+            .cluster
+            .iter()
+            .find(|one| one.is_tls != self.cluster[0].is_tls)
+        {
+            let why = format!(
+                "\"{one}\" and \"{}\" are spoken to otherwise; give all nodes rediss://, or none",
+                self.cluster[0]
+            );
+            return wrong("cluster", why);
+        }
         for (at, one) in all.iter().enumerate() {
             if let Some(other) = all[..at].iter().find(|other| other.addr == one.addr) {
-                let field = match self.sentinel.is_empty() {
-                    true => "replica",
-                    false => "sentinel",
+                let field = match (self.sentinel.is_empty(), self.cluster.is_empty()) {
+                    (true, true) => "replica",
+                    (true, false) => "cluster",
+                    (false, _) => "sentinel",
                 };
                 return wrong(
                     field,
@@ -236,10 +251,21 @@ impl Params {
         Ok(())
     }
 
-    /// The servers and sentinels that are given by their address.
+    /// The servers, sentinels and nodes that are given by their address.
     pub(super) fn given(&self) -> impl Iterator<Item = &Server> {
         let servers = self.primary.iter().chain(&self.replica);
-        servers.chain(&self.sentinel)
+        servers.chain(&self.sentinel).chain(&self.cluster)
+    }
+
+    /// The servers that others name (sentinels, nodes of a cluster) are spoken to by TLS.
+    pub(super) fn named_is_tls(&self) -> bool {
+        self.master_is_tls() || self.cluster.iter().any(|one| one.is_tls)
+    }
+
+    /// What the certificates of these are for, where that is not their address.
+    pub(super) fn named_server_name(&self) -> Option<&str> {
+        let of_nodes = || self.cluster.iter().find_map(Server::server_name);
+        self.master_server_name.as_deref().or_else(of_nodes)
     }
 
     /// The servers that sentinels name are spoken to by TLS.

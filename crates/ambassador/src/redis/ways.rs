@@ -8,11 +8,11 @@ use super::params::Params;
 /// Of all servers, those that are not known yet too.
 #[derive(Debug)]
 pub(super) struct Ways {
-    /// Of those that were given: servers and sentinels.
+    /// Of those that were given: servers, sentinels and nodes of a cluster.
     given: Vec<Target>,
     /// What `--upstream` has for members.
     names: Option<Membership>,
-    /// What sentinels name is spoken to by TLS.
+    /// What sentinels and nodes name is spoken to by TLS.
     is_tls: bool,
     /// What the certificates of these are for, where that is not their address.
     server_name: Option<String>,
@@ -24,8 +24,8 @@ impl Ways {
         Self {
             given: given.collect(),
             names,
-            is_tls: params.master_is_tls(),
-            server_name: params.master_server_name.clone(),
+            is_tls: params.named_is_tls(),
+            server_name: params.named_server_name().map(str::to_owned),
         }
     }
 
@@ -101,5 +101,37 @@ mod tests {
         let apart = sentinels("10.0.0.9:26379", &[("master_tls", "true")]);
         check(&apart, "10.0.0.1:1", Ok(None));
         check(&apart, "10.0.0.9:26379", Err(()));
+    }
+
+    #[test]
+    fn nodes_that_a_cluster_names_are_spoken_to_as_those_that_were_given() {
+        check(&[("cluster", "10.0.0.1:1")], "10.0.0.2:1", Err(()));
+        let secure = [("cluster", "rediss://10.0.0.1:1")];
+        check(&secure, "10.0.0.1:1", Ok(None));
+        check(&secure, "10.0.0.2:1", Ok(None));
+        let named = [
+            ("cluster", "rediss://10.0.0.1:1"),
+            ("cluster", "rediss://10.0.0.2:1;server-name=redis.example"),
+        ];
+        check(&named, "10.0.0.1:1", Ok(None));
+        check(&named, "10.0.0.3:1", Ok(Some("redis.example")));
+    }
+
+    #[test]
+    fn nodes_of_a_cluster_are_all_given_the_same_way_and_once() {
+        let check = |given: [&str; 2], expected: &str| {
+            let values = Values::gather(
+                Params::PARAMS.iter(),
+                &|param| match param.field {
+                    "cluster" => given.map(str::to_owned).to_vec(),
+                    _ => Vec::new(),
+                },
+                &|_| None,
+            );
+            let why = Params::checked(&values).unwrap_err().to_string();
+            assert!(why.contains(expected), "{why}");
+        };
+        check(["rediss://a:1", "b:1"], "give all nodes rediss://, or none");
+        check(["a:1", "a:1"], "\"a:1\" is \"a:1\", which is given too");
     }
 }

@@ -291,3 +291,70 @@ fn the_addresses_of_a_name_change_and_so_do_their_roles() {
     assert_eq!(client.line("get k"), "3");
     drop(third);
 }
+
+#[test]
+fn the_nodes_that_a_cluster_names_are_spoken_to_by_tls_too() {
+    if !able(&[Need::Program("redis-server")]) {
+        return;
+    }
+    let _turn = Turn::shared();
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new("redis");
+    // For none of their addresses.
+    let files = TlsFiles::new(&authority, &["redis.example"], dir.path());
+    let nodes: Vec<(Redis, SocketAddr, String)> = (0..2)
+        .map(|at| {
+            let (addr, bus) = (free_addr(), free_addr().port().to_string());
+            let args = ["--cluster-enabled", "yes", "--tls-cluster", "yes"];
+            let args = [&args[..], &["--cluster-port", &bus]].concat();
+            let node = files.start(addr.port(), free_addr(), &args);
+            let mut client = node.client();
+            let (first, last) = (at * 8192, at * 8192 + 8191);
+            for command in [
+                format!("cluster set-config-epoch {}", at + 1),
+                format!("cluster addslotsrange {first} {last}"),
+            ] {
+                assert_eq!(client.line(&command), "OK", "{command}");
+            }
+            (node, addr, bus)
+        })
+        .collect();
+    let (_, addr, bus) = &nodes[1];
+    let met = format!("cluster meet {} {} {bus}", addr.ip(), addr.port());
+    assert_eq!(nodes[0].0.client().line(&met), "OK");
+    for (node, ..) in &nodes {
+        until("the cluster is ready", || {
+            let info = node.client().line("cluster info");
+            let is_ready = info.contains("cluster_state:ok") && info.contains("known_nodes:2");
+            is_ready.then_some(())
+        });
+    }
+
+    let (cert, key) = authority.peer(&["podkit"]).write(dir.path(), "podkit");
+    let listen = free_addr();
+    let args = [
+        format!("--listen={listen}"),
+        format!(
+            "--cluster=rediss://{};server-name=redis.example",
+            nodes[0].1
+        ),
+        format!("--upstream-ca={}", files.ca.display()),
+        format!("--upstream-cert={}", cert.display()),
+        format!("--upstream-key={}", key.display()),
+    ];
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let module = Module::start("redis", &args, &[]);
+    let mut client = Client::connect(listen);
+    for at in 0..20 {
+        assert_eq!(client.line(&format!("set k{at} {at}")), "OK");
+        assert_eq!(client.line(&format!("get k{at}")), at.to_string());
+        // On a connection of its own.
+        assert_eq!(client.line("multi"), "OK");
+        assert_eq!(client.line(&format!("incr k{at}")), "QUEUED");
+        assert_eq!(client.line("exec"), format!("[:{}]", at + 1));
+    }
+    for (_, addr, _) in &nodes {
+        let sample = format!("podkit_redis_commands_total{{server=\"{addr}\",as=\"primary\"}}");
+        assert!(module.metric(&sample).unwrap_or(0.0) > 0.0, "{addr}");
+    }
+}

@@ -206,7 +206,8 @@ impl Finder {
             let members = view.members.iter().filter(|one| one.is_alive());
             all.extend(members.map(|one| one.addr.clone()));
         }
-        all.extend(self.cluster.params.cluster.iter().cloned());
+        let named = self.cluster.params.cluster.iter();
+        all.extend(named.map(|one| one.addr.clone()));
         let mut seen = HashSet::new();
         all.retain(|addr| seen.insert(addr.to_string()));
         all
