@@ -3,4 +3,5 @@
 mod client;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod health;
 pub mod metrics;

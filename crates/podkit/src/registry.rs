@@ -12,6 +12,7 @@ pub(crate) static MODULES: &[&Module] = &[
     &podkit_ambassador::shard::MODULE,
     &podkit_ambassador::redis::MODULE,
     &podkit_adapter::metrics::MODULE,
+    &podkit_adapter::health::MODULE,
     &podkit_serving::balance::MODULE,
     &podkit_serving::limit::MODULE,
     &podkit_serving::chain::MODULE,
@@ -52,7 +53,7 @@ pub(crate) const COMMANDS: &[&str] = &[
 ];
 
 /// The words of the command line that a later version will have: refused by name instead of as a typo.
-pub(crate) const NOT_YET: &[&str] = &["broker", "split", "collect", "health", "cache"];
+pub(crate) const NOT_YET: &[&str] = &["broker", "split", "collect", "cache"];
 
 #[cfg(test)]
 mod tests {

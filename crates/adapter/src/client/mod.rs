@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use podkit_dataplane::tls::{Inside, UpstreamTls};
-use podkit_dataplane::upstream::dial;
+use podkit_dataplane::upstream::{ConnectError, dial, lookup};
 use podkit_foundation::params::Addr;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -48,13 +48,35 @@ pub(crate) enum TlsMode {
 
 impl TlsMode {
     /// As it is written.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         match text {
             "off" => Ok(Self::Off),
             "prefer" => Ok(Self::Prefer),
             "require" => Ok(Self::Require),
             "verify" => Ok(Self::Verify),
             _ => Err(format!("tls={text} is not off, prefer, require or verify")),
+        }
+    }
+
+    /// As it is said; else with who can be verified (`ca`: there are authorities for that), and with anybody where nobody can.
+    pub(crate) fn of(said: Option<&str>, addr: &Addr, ca: bool) -> Result<Self, String> {
+        match (said, addr) {
+            (Some("verify"), Addr::Unix(_)) => {
+                Err("tls=verify is for servers that are reached by TCP".to_owned())
+            }
+            (Some(text), _) => Self::parse(text),
+            (None, Addr::Unix(_)) => Ok(Self::Off),
+            (None, _) if ca => Ok(Self::Verify),
+            (None, _) => Ok(Self::Prefer),
+        }
+    }
+
+    /// The files of TLS are of use; `cert`: there is a certificate to be shown.
+    pub(crate) fn uses_files(self, cert: bool) -> bool {
+        match self {
+            Self::Verify => true,
+            Self::Prefer | Self::Require => cert,
+            Self::Off => false,
         }
     }
 }
@@ -71,6 +93,18 @@ pub(crate) struct Login {
     /// The files of TLS; there must be some for [`TlsMode::Verify`].
     pub(crate) files: Option<UpstreamTls>,
 }
+
+/// What opening a connection has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Dns,
+    Connect,
+    Tls,
+    Auth,
+}
+
+/// Hears of it.
+pub(crate) type Told<'a> = &'a dyn Fn(Step);
 
 /// What a server says, or what becomes of a connection to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,11 +167,30 @@ impl Login {
         Ok(secret)
     }
 
-    async fn dial(&self) -> Result<Line, Fault> {
-        let socket = dial(&self.addr).await;
-        socket
-            .map(Line::plain)
-            .map_err(|error| Fault::Lost(format!("can't be reached: {error}")))
+    /// A connection, and no word on it yet.
+    async fn dial(&self, told: Told<'_>) -> Result<Line, Fault> {
+        let wrong = |why: ConnectError| Fault::Lost(format!("can't be reached: {why}"));
+        let Addr::Name(name, port) = &self.addr else {
+            told(Step::Connect);
+            let socket = dial(&self.addr).await.map_err(wrong)?;
+            told(Step::Auth);
+            return Ok(Line::plain(socket));
+        };
+        told(Step::Dns);
+        let ips = lookup(name).await;
+        let ips = ips.map_err(|why| wrong(ConnectError::Name(why)))?;
+        told(Step::Connect);
+        let mut last = ConnectError::Name("no address".to_owned());
+        for ip in ips {
+            match dial(&Addr::Ip(ip, *port)).await {
+                Ok(socket) => {
+                    told(Step::Auth);
+                    return Ok(Line::plain(socket));
+                }
+                Err(why) => last = why,
+            }
+        }
+        Err(wrong(last))
     }
 
     /// TLS is asked for, if the server has it; never over a unix socket.

@@ -9,7 +9,7 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 
-use super::{Answer, Class, Column, Fault, Line, Login, Table, line};
+use super::{Answer, Class, Column, Fault, Line, Login, Step, Table, Told, line};
 
 /// Rows of one statement, in bytes.
 const MOST_BYTES: usize = 64 << 20;
@@ -29,13 +29,18 @@ type Message = (u8, usize);
 impl Conn {
     /// Opens one.
     pub(crate) async fn open(login: &Login) -> Result<Self, Fault> {
+        Self::open_told(login, &|_| ()).await
+    }
+
+    /// The same, and tells of each step.
+    pub(crate) async fn open_told(login: &Login, told: Told<'_>) -> Result<Self, Fault> {
         let mut me = Self {
-            line: login.dial().await?,
+            line: login.dial(told).await?,
             version: String::new(),
             pending: false,
         };
         if login.wants_tls() {
-            me.ask_tls(login).await?;
+            me.ask_tls(login, told).await?;
         }
         let database = login.database.as_deref().unwrap_or(&login.user);
         let who = [
@@ -111,7 +116,7 @@ impl Conn {
         Ok(Answer::End)
     }
 
-    async fn ask_tls(&mut self, login: &Login) -> Result<(), Fault> {
+    async fn ask_tls(&mut self, login: &Login, told: Told<'_>) -> Result<(), Fault> {
         let mut out = BytesMut::new();
         frontend::ssl_request(&mut out);
         self.line.send(&out).await?;
@@ -123,7 +128,9 @@ impl Conn {
         };
         self.line.consume(1);
         if line::begins(login, offered)? {
+            told(Step::Tls);
             self.line.secure(login).await?;
+            told(Step::Auth);
         }
         Ok(())
     }

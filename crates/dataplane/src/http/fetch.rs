@@ -39,6 +39,8 @@ pub struct Fetched {
     pub status: u16,
     /// Content-Type; empty when absent.
     pub content_type: String,
+    /// All fields, names and values as they were written.
+    pub fields: Vec<(String, String)>,
     /// The body, its framing taken off.
     pub body: Vec<u8>,
 }
@@ -47,12 +49,12 @@ pub struct Fetched {
 /// that says what the server did. Has no deadline of its own; dropped in the middle, it leaves no connection behind.
 pub async fn fetch(pool: &Rc<Pool>, ask: Ask<'_>) -> Result<Fetched, String> {
     if let Some(mut wire) = pool.take()
-        && let Ok(done) = exchange(&mut wire, pool.target().host(), ask).await
+        && let Ok(done) = ask_on(&mut wire, pool.target().host(), ask).await
     {
         return Ok(finish(pool, wire, done));
     }
     let mut wire = pool.connect().await.map_err(|error| error.to_string())?;
-    let done = exchange(&mut wire, pool.target().host(), ask).await?;
+    let done = ask_on(&mut wire, pool.target().host(), ask).await?;
     Ok(finish(pool, wire, done))
 }
 
@@ -63,8 +65,8 @@ fn finish(pool: &Rc<Pool>, wire: Wire, (fetched, clean): (Fetched, bool)) -> Fet
     fetched
 }
 
-/// The answer, and whether the connection can carry another request.
-async fn exchange<T: Transport>(
+/// The same over a connection of one's own: the answer, and whether the connection can carry another request.
+pub async fn ask_on<T: Transport>(
     io: &mut T,
     host: &str,
     ask: Ask<'_>,
@@ -77,11 +79,17 @@ async fn exchange<T: Transport>(
         let parsed = head.parse(&input.filled()[..len], FIELDS, ask.method == "HEAD");
         parsed.map_err(|why| format!("gave no valid answer: {why}"))?;
         let bytes = &input.filled()[..len];
-        let content_type = head.fields.iter().find_map(|field| {
-            let name = field.name.bytes(bytes);
-            name.eq_ignore_ascii_case(b"content-type")
-                .then(|| String::from_utf8_lossy(field.value.bytes(bytes)).into_owned())
-        });
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let fields: Vec<(String, String)> = head
+            .fields
+            .iter()
+            .map(|field| {
+                (
+                    text(field.name.bytes(bytes)),
+                    text(field.value.bytes(bytes)),
+                )
+            })
+            .collect();
         input.consume(len);
         if head.status() < 200 {
             continue;
@@ -90,7 +98,12 @@ async fn exchange<T: Transport>(
         let clean = ended && head.keep_alive() && input.is_empty();
         let fetched = Fetched {
             status: head.status(),
-            content_type: content_type.unwrap_or_default(),
+            content_type: fields
+                .iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case("content-type"))
+                .map(|(_, value)| value.clone())
+                .unwrap_or_default(),
+            fields,
             body,
         };
         return Ok((fetched, clean));
@@ -243,7 +256,7 @@ mod tests {
             far.end().await;
             String::from_utf8(got).unwrap()
         };
-        tokio::join!(exchange(&mut near, "h:1", ASK), server)
+        tokio::join!(ask_on(&mut near, "h:1", ASK), server)
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub mod proxy;
 mod reject;
 pub mod stage;
 
-pub use fetch::{Ask, Fetched, fetch};
+pub use fetch::{Ask, Fetched, ask_on, fetch};
 pub use front::Front;
 pub use limits::HttpLimits;
 pub use reject::{Reject, reason};

@@ -1,4 +1,4 @@
-//! A [`Transport`] to an upstream as the h2 crate wants its connection.
+//! A [`Transport`] as the h2 crate wants its connection.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -9,14 +9,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::net::{Buf, Transport};
 
 /// The connection's bytes, both ways. Bytes are held only while h2 has no room for them.
-pub(crate) struct Io<T> {
+#[derive(Debug)]
+pub struct Io<T> {
     inner: T,
     /// Read and not yet given on.
     held: Option<Buf>,
 }
 
 impl<T> Io<T> {
-    pub(crate) fn to_upstream(inner: T) -> Self {
+    /// Over this transport.
+    pub fn new(inner: T) -> Self {
         Self { inner, held: None }
     }
 }

@@ -25,7 +25,7 @@ mod stream;
 pub use exchange::Exchange;
 pub(crate) use flood::PREFACE;
 pub(crate) use halves::Payload;
-pub(crate) use io::Io;
+pub use io::Io;
 pub use limits::Http2Limits;
 pub(crate) use serve::{End, Open, serve};
 #[cfg(any(test, feature = "fuzz"))]

@@ -31,7 +31,7 @@ pub use cluster::{Cluster, Picked, Tried, Wanted};
 pub use connect::{ConnectError, dial};
 pub use discover::Discovery;
 pub use endpoint::{Endpoint, EndpointCounts, Readiness, State};
-pub use health::{Check, Checks, HealthParams};
+pub use health::{Check, Checks, HealthParams, grpc_check};
 pub use limits::UpstreamLimits;
 pub use membership::{Ejection, Found, Membership, Settings, View};
 pub use outward::Outward;

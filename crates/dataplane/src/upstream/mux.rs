@@ -128,7 +128,7 @@ impl Mux {
             .max_send_buffer_size(SEND_BUFFER_BYTES)
             .enable_push(false);
         let (send, connection) = builder
-            .handshake(Io::to_upstream(wire))
+            .handshake(Io::new(wire))
             .await
             .map_err(io::Error::other)?;
         let line = Rc::new(Line {

@@ -30,6 +30,7 @@ mod git_ssh;
 mod git_sync;
 mod git_sync_faults;
 mod ground;
+mod health;
 mod host_nginx;
 mod images;
 mod legacy_web;

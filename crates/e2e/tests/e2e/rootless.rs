@@ -57,6 +57,7 @@ const WITHOUT_PODS: &[&str] = &[
     "git_ssh",
     "git_sync",
     "git_sync_faults",
+    "health",
     "limit",
     "limit_peers",
     "metrics_memcached",

@@ -7,7 +7,7 @@
 mod auth;
 mod packet;
 
-use super::{Answer, Class, Column, Fault, Line, Login, Table, line};
+use super::{Answer, Class, Column, Fault, Line, Login, Step, Table, Told, line};
 use packet::{Reader, packet, put_value};
 
 /// What this client can do (CLIENT_…).
@@ -89,8 +89,17 @@ struct Greeting {
 impl Conn {
     /// Opens one. `many`: a question may have several statements.
     pub(crate) async fn open(login: &Login, many: bool) -> Result<Self, Fault> {
+        Self::open_told(login, many, &|_| ()).await
+    }
+
+    /// The same, and tells of each step.
+    pub(crate) async fn open_told(
+        login: &Login,
+        many: bool,
+        told: Told<'_>,
+    ) -> Result<Self, Fault> {
         let mut me = Self {
-            line: login.dial().await?,
+            line: login.dial(told).await?,
             number: 0,
             server: Server::default(),
             pending: false,
@@ -112,7 +121,9 @@ impl Conn {
             can |= TLS;
             head[..4].copy_from_slice(&can.to_le_bytes());
             me.send(&head).await?;
+            told(Step::Tls);
             me.line.secure(login).await?;
+            told(Step::Auth);
         }
         head[..4].copy_from_slice(&can.to_le_bytes());
         let password = login.password()?;

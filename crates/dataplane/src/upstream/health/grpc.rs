@@ -20,11 +20,7 @@ const SERVING: u64 = 1;
 const ANSWER_BYTES: usize = 1024;
 
 /// Whether `service` is serving, or why not. The caller bounds the time.
-pub(super) async fn check<T: Transport + Unpin>(
-    io: T,
-    host: &str,
-    service: &str,
-) -> Result<(), String> {
+pub async fn check<T: Transport + Unpin>(io: T, host: &str, service: &str) -> Result<(), String> {
     let (send, connection) = Builder::new()
         .enable_push(false)
         .max_header_list_size(16 * 1024)

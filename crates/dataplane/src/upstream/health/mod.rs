@@ -11,6 +11,8 @@
 mod ask;
 mod grpc;
 
+pub use grpc::check as grpc_check;
+
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;

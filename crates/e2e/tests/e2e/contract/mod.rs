@@ -187,6 +187,10 @@ fn case(surface: &Value) -> Case {
             let args = vec![listen, "--source=nginx+http://127.0.0.1:1".to_owned()];
             (args, false, false, None, None)
         }
+        "health" => {
+            let args = vec![listen, "--probe=a=tcp://127.0.0.1:1".to_owned()];
+            (args, false, false, None, None)
+        }
         "topz" => (vec![listen], false, false, None, None),
         "tls" | "balance" | "chain" => {
             let application = free_addr();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podkit_dataplane::tls::UpstreamTls;
-use podkit_foundation::params::{Addr, ParamType};
+use podkit_foundation::params::ParamType;
 use podkit_foundation::yaml::nearest;
 
 use crate::client::{Login, TlsMode};
@@ -30,9 +30,6 @@ pub(super) fn login(spec: &Spec, ground: &Ground, user: &str) -> Result<Login, S
     }
     let ca = ground.tls.as_ref().is_some_and(UpstreamTls::has_ca);
     let tls = mode(spec, ca)?;
-    if tls == TlsMode::Verify && matches!(spec.addr, Addr::Unix(_)) {
-        return Err("tls=verify is for servers that are reached by TCP".to_owned());
-    }
     Ok(Login {
         addr: spec.addr.clone(),
         user: spec.option("user").unwrap_or(user).to_owned(),
@@ -43,24 +40,14 @@ pub(super) fn login(spec: &Spec, ground: &Ground, user: &str) -> Result<Login, S
     })
 }
 
-/// When TLS is spoken: as it is said; else with who can be verified, and with anybody where nobody can.
+/// When TLS is spoken.
 fn mode(spec: &Spec, ca: bool) -> Result<TlsMode, String> {
-    match (spec.option("tls"), &spec.addr) {
-        (Some(text), _) => TlsMode::parse(text),
-        (None, Addr::Unix(_)) => Ok(TlsMode::Off),
-        (None, _) if ca => Ok(TlsMode::Verify),
-        (None, _) => Ok(TlsMode::Prefer),
-    }
+    TlsMode::of(spec.option("tls"), &spec.addr, ca)
 }
 
-/// This source has a use for the files of TLS, of which these are given.
+/// This source has a use for the files of TLS, of which these are given. What is wrong is said where it is read.
 pub(crate) fn uses_tls_files(spec: &Spec, ca: bool, cert: bool) -> bool {
-    match mode(spec, ca) {
-        Ok(TlsMode::Verify) => true,
-        Ok(TlsMode::Prefer | TlsMode::Require) => cert,
-        // What is wrong is said where it is read.
-        Ok(TlsMode::Off) | Err(_) => false,
-    }
+    mode(spec, ca).is_ok_and(|mode| mode.uses_files(cert))
 }
 
 /// Which collectors there are, and how often each is asked.
