@@ -3,11 +3,13 @@
 use podkit_foundation::fuzz::Target;
 
 use crate::client::{mysql, postgres};
-use crate::metrics::read_queries;
+use crate::metrics::{self, read_queries};
 
 /// All of this crate.
 pub fn targets() -> Vec<Target> {
-    vec![MYSQL, POSTGRES, QUERIES]
+    let mut targets = metrics::fuzz_targets();
+    targets.extend([MYSQL, POSTGRES, QUERIES]);
+    targets
 }
 
 const MYSQL: Target = Target {

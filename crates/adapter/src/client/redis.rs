@@ -54,7 +54,7 @@ impl Login {
 }
 
 /// Its first line.
-fn password(path: &std::path::Path) -> Result<Vec<u8>, String> {
+pub(crate) fn password(path: &std::path::Path) -> Result<Vec<u8>, String> {
     use std::io::Read as _;
     let shown = path.display();
     let mut text = Vec::new();

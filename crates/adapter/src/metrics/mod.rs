@@ -66,6 +66,12 @@ pub(crate) fn read_queries(text: &str) {
     drop(source::sql::parse_queries(text));
 }
 
+/// What the fuzzer runs.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn fuzz_targets() -> Vec<podkit_foundation::fuzz::Target> {
+    source::fuzz_targets()
+}
+
 const SETS: [&[Metric]; 3] = [UpstreamMetrics::METRICS, &ORIGIN_METRICS, Worker::METRICS];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

@@ -10,17 +10,21 @@ use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamType, check_pair};
 
-use super::source::{redis, sql, statsd};
+use super::source::{jmx, json, prometheus, redis, sql, statsd, text_file};
 
 /// What kind of server it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
+    Jmx,
+    Json,
     Memcached,
     Nginx,
+    Prometheus,
     Redis,
     MySql,
     Postgres,
     Statsd,
+    TextFile,
 }
 
 /// A scheme: how it is written, and what may be said after it.
@@ -93,7 +97,59 @@ pub(crate) const SCHEMES: &[Scheme] = &[
         port: 9125,
         keys: statsd::KEYS,
     },
+    Scheme {
+        word: "prometheus+http",
+        kind: Kind::Prometheus,
+        tls: false,
+        port: 80,
+        keys: prometheus::KEYS,
+    },
+    Scheme {
+        word: "prometheus+https",
+        kind: Kind::Prometheus,
+        tls: true,
+        port: 443,
+        keys: prometheus::TLS_KEYS,
+    },
+    Scheme {
+        word: "json+http",
+        kind: Kind::Json,
+        tls: false,
+        port: 80,
+        keys: json::KEYS,
+    },
+    Scheme {
+        word: "json+https",
+        kind: Kind::Json,
+        tls: true,
+        port: 443,
+        keys: json::TLS_KEYS,
+    },
+    Scheme {
+        word: FILE,
+        kind: Kind::TextFile,
+        tls: false,
+        port: 0,
+        keys: text_file::KEYS,
+    },
+    Scheme {
+        word: "jmx+http",
+        kind: Kind::Jmx,
+        tls: false,
+        port: 8778,
+        keys: jmx::KEYS,
+    },
+    Scheme {
+        word: "jmx+https",
+        kind: Kind::Jmx,
+        tls: true,
+        port: 8778,
+        keys: jmx::TLS_KEYS,
+    },
 ];
+
+/// A scheme that has no server: a path follows its colon.
+const FILE: &str = "text+file";
 
 /// A source as it was given.
 #[derive(Debug, Clone)]
@@ -101,7 +157,7 @@ pub(crate) struct Spec {
     /// Its samples' label `source`.
     pub(crate) name: Option<String>,
     pub(crate) scheme: &'static Scheme,
-    /// What follows `://`, up to the path.
+    /// What follows `://`, up to the path. Of a file it says nothing.
     pub(crate) addr: Addr,
     /// Begins with `/`, or is empty.
     pub(crate) path: String,
@@ -138,7 +194,10 @@ impl fmt::Display for Spec {
         if let Some(name) = &self.name {
             write!(f, "{name}=")?;
         }
-        write!(f, "{}://{}{}", self.scheme.word, self.addr, self.path)
+        match self.scheme.word {
+            FILE => write!(f, "{FILE}:{}", self.path),
+            word => write!(f, "{word}://{}{}", self.addr, self.path),
+        }
     }
 }
 
@@ -149,7 +208,13 @@ impl ParamType for Spec {
     fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(';');
         let whole = parts.next().unwrap_or_default();
-        let (before, rest) = whole.split_once("://").ok_or("there is no ://")?;
+        let (before, rest) = match whole.split_once("://") {
+            None => whole
+                .split_once(':')
+                .filter(|(before, _)| before.rsplit('=').next() == Some(FILE))
+                .ok_or("there is no ://")?,
+            Some(found) => found,
+        };
         let (name, word) = match before.split_once('=') {
             Some((name, word)) => (Some(name), word),
             None => (None, before),
@@ -159,12 +224,16 @@ impl ParamType for Spec {
             let words: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.word).collect();
             format!("\"{word}\" is not one of {}", words.join(", "))
         })?;
-        if rest.contains('@') {
+        let is_file = scheme.word == FILE;
+        if rest.contains('@') && !is_file {
             return Err(
                 "a user goes to ;user=NAME, a password into a file: ;password-file=FILE".to_owned(),
             );
         }
-        let (addr, path) = split(rest, scheme.port)?;
+        let (addr, path) = match is_file {
+            true => (Addr::parse(":1")?, rest.to_owned()),
+            false => split(rest, scheme.port)?,
+        };
         let mut keys = scheme.keys.to_vec();
         keys.push("timeout");
         let mut options: Vec<(&str, &str)> = Vec::new();
@@ -252,6 +321,8 @@ mod tests {
             "nginx+http://unix:/run/n/s?a=b",
         );
         check("nginx+http://:8080", "nginx+http://:8080");
+        check("a=text+file:/x@y/*.prom", "a=text+file:/x@y/*.prom");
+        check("text+file:///x", "text+file:/x");
         let spec = Spec::parse("nginx+http://h:1/;timeout=250ms").unwrap();
         assert_eq!(spec.timeout(), Some(Duration::from_millis(250)));
         assert_eq!(spec.label(), "nginx+http");

@@ -38,6 +38,7 @@ mod lifecycle;
 mod limit;
 mod limit_peers;
 mod metrics_memcached;
+mod metrics_pages;
 mod metrics_redis;
 mod metrics_sql;
 mod metrics_statsd;

@@ -61,6 +61,7 @@ const WITHOUT_PODS: &[&str] = &[
     "limit",
     "limit_peers",
     "metrics_memcached",
+    "metrics_pages",
     "metrics_redis",
     "metrics_sql",
     "metrics_statsd",

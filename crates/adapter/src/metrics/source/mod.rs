@@ -1,10 +1,17 @@
 //! The kinds of sources. Each makes collectors of a [`Spec`].
 
+mod glob;
+pub(crate) mod jmx;
+pub(crate) mod json;
 mod memcached;
 mod nginx;
+pub(crate) mod prometheus;
 pub(crate) mod redis;
 pub(crate) mod sql;
 pub(crate) mod statsd;
+pub(crate) mod text_file;
+mod web;
+mod words;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -51,12 +58,16 @@ impl Planned {
 /// The collectors of a source: what is asked at each scrape comes first. Opens nothing. An error says what of the source is wrong.
 pub(crate) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String> {
     match spec.scheme.kind {
+        Kind::Jmx => jmx::plan(spec, ground),
+        Kind::Json => json::plan(spec, ground),
         Kind::Memcached => memcached::plan(spec, ground),
         Kind::Nginx => nginx::plan(spec, ground),
+        Kind::Prometheus => prometheus::plan(spec, ground),
         Kind::Redis => redis::plan(spec, ground),
         Kind::MySql => sql::mysql(spec, ground),
         Kind::Postgres => sql::postgres(spec, ground),
         Kind::Statsd => statsd::plan(spec, ground),
+        Kind::TextFile => text_file::plan(spec, ground),
     }
 }
 
@@ -99,6 +110,19 @@ impl Ground {
         };
         Ok(Pool::new(target, limits, self.metrics.clone(), outward))
     }
+}
+
+/// Parsers of what servers and files say.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn fuzz_targets() -> Vec<podkit_foundation::fuzz::Target> {
+    vec![
+        jmx::fuzz::TARGET,
+        json::fuzz::DOCUMENT,
+        json::fuzz::PATH,
+        prometheus::text::FUZZ,
+        prometheus::relabel::fuzz::TARGET,
+        text_file::fuzz::TARGET,
+    ]
 }
 
 /// Samples with their kinds, a line each.
