@@ -11,17 +11,21 @@ const EXPORTER: &str = "# HELP jobs_total Jobs.\n# TYPE jobs_total counter\njobs
 
 const DOCUMENT: &str = r#"{"rack": 7, "workers": [{"id": 1, "state": "ACTIVE", "jobs": 4}, {"id": 2, "state": "IDLE", "jobs": 0}]}"#;
 
-/// Answers as Jolokia 1.7 does: to `version`, and to `read` of any number of MBeans at once.
+/// Answers as Jolokia's protocol says to a bulk request: `version`, `search`, and `read`, here with the properties of names sorted.
 fn jolokia(body: &str) -> String {
-    if body.contains("\"version\"") {
-        return r#"{"request":{"type":"version"},"value":{"agent":"1.7.1","protocol":"7.2","config":{},"info":{}},"timestamp":1,"status":200}"#.to_owned();
-    }
     let asked: serde_json::Value = serde_json::from_str(body).expect("JSON is asked");
     let answers = asked.as_array().expect("a list").iter().map(|one| {
-        let bean = one["mbean"].as_str().expect("a name");
-        let value = match bean {
-            "*:*" => serde_json::json!({"kafka.server:type=Topics,name=BytesIn": {"Count": 42}}),
-            "java.lang:type=Memory" => serde_json::json!({"HeapMemoryUsage": {"used": 1024}}),
+        let value = match (one["type"].as_str(), one["mbean"].as_str()) {
+            (Some("version"), _) => serde_json::json!({"agent": "1.7.1", "protocol": "7.2"}),
+            (Some("search"), Some("*:*")) => {
+                serde_json::json!(["kafka.server:type=Topics,name=BytesIn"])
+            }
+            (Some("read"), Some("*:*")) => {
+                serde_json::json!({"kafka.server:name=BytesIn,type=Topics": {"Count": 42}})
+            }
+            (Some("read"), Some("java.lang:type=Memory")) => {
+                serde_json::json!({"HeapMemoryUsage": {"used": 1024}})
+            }
             _ => return serde_json::json!({"request": one, "status": 404, "error": "none"}),
         };
         serde_json::json!({"request": one, "value": value, "status": 200})

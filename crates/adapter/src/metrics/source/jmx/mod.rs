@@ -1,15 +1,19 @@
 //! The MBeans of a JVM by Jolokia's HTTP, by jmx_exporter's rules, and the `jvm_…` of its agent.
 //!
 //! ```text
-//!   {"type": "version"} ──▶ it is there
+//!   [{"type": "version"}, {"type": "search", "mbean": "java.lang:*"}, …] ──▶ it is there; names with their properties in order
 //!   [{"type": "read", "mbean": "java.lang:*"}, …] ──▶ values by MBean and attribute ──▶ rules
 //! ```
 //!
-//! Two requests a scrape: reading all MBeans of a large application takes seconds, and the first tells a slow one from one that hangs.
+//! Two requests a scrape: reading all MBeans of a large application takes seconds, and the first tells a slow one from one that hangs. It
+//! has the names too, since rules are about their properties in the order in which the application gave them: `search` promises that,
+//! for `read` by a pattern it is up to Jolokia.
 
 mod jvm;
 mod names;
 mod rules;
+
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -44,6 +48,7 @@ pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
     };
     Ok(vec![Planned::always(Jmx {
         web: Web::new(spec, ground, "/jolokia/")?,
+        first: first(&config),
         asked: question(&config),
         config,
         is_named,
@@ -52,10 +57,33 @@ pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
 
 struct Jmx {
     web: Web,
+    first: Vec<u8>,
     asked: Vec<u8>,
     config: Config,
     /// Its samples get a label `source`.
     is_named: bool,
+}
+
+/// Is it there, and which names are there for the rules?
+fn first(config: &Config) -> Vec<u8> {
+    let mut asked = vec![json!({"type": "version"})];
+    asked.extend(config.include.iter().map(
+        |name| json!({"type": "search", "mbean": name, "config": {"canonicalNaming": false}}),
+    ));
+    Value::from(asked).to_string().into_bytes()
+}
+
+/// Names by what they are with their properties sorted.
+type Names = HashMap<Name, Name>;
+
+/// Those that an answer to [`first`] has, or none when it is not Jolokia's.
+fn names(answer: &[u8]) -> Option<Names> {
+    let said: Value = serde_json::from_slice(answer).ok()?;
+    said[0]["value"]["agent"].as_str()?;
+    let lists = said.as_array()?.iter().skip(1);
+    let texts = lists.filter_map(|one| one["value"].as_array()).flatten();
+    let names = texts.filter_map(|text| Name::parse(text.as_str()?));
+    Some(names.map(|name| (name.sorted(), name)).collect())
 }
 
 /// What is read: the beans of the rules, and then those of `jvm_…`.
@@ -75,15 +103,11 @@ const FIELDS: [(&str, &str); 1] = [("Content-Type", "application/json")];
 impl Collector for Jmx {
     fn collect<'a>(&'a mut self, answered: &'a Answered) -> Collected<'a> {
         Box::pin(async {
-            let version = br#"{"type":"version"}"#;
-            let got = self.web.page(&FIELDS, version, MOST_BYTES).await?;
-            let said: Value = serde_json::from_slice(&got.body).unwrap_or_default();
-            if said["value"]["agent"].as_str().is_none() {
-                return Err("answered something else than Jolokia".to_owned());
-            }
+            let got = self.web.page(&FIELDS, &self.first, MOST_BYTES).await?;
+            let names = names(&got.body).ok_or("answered something else than Jolokia")?;
             answered.yes();
             let got = self.web.page(&FIELDS, &self.asked, MOST_BYTES).await?;
-            read(&got.body, &self.config, self.is_named)
+            read(&got.body, &names, &self.config, self.is_named)
         })
     }
 
@@ -98,7 +122,7 @@ impl Collector for Jmx {
 }
 
 /// What the answers to [`question`] say.
-fn read(answer: &[u8], config: &Config, is_named: bool) -> Result<Batch, String> {
+fn read(answer: &[u8], names: &Names, config: &Config, is_named: bool) -> Result<Batch, String> {
     let answer: Value = serde_json::from_slice(answer)
         .map_err(|error| format!("answered something else than JSON: {error}"))?;
     let parts = answer.as_array().map_or(&[][..], Vec::as_slice);
@@ -108,7 +132,7 @@ fn read(answer: &[u8], config: &Config, is_named: bool) -> Result<Batch, String>
     let mut batch = Batch::default();
     let (ours, its) = parts.split_at(config.include.len());
     jvm::put(&its.iter().flat_map(beans).collect::<Vec<_>>(), &mut batch);
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for part in ours {
         let status = part["status"].as_u64();
         // 404: there are none of that name.
@@ -124,7 +148,8 @@ fn read(answer: &[u8], config: &Config, is_named: bool) -> Result<Batch, String>
             let Some(bean) = Name::parse(name) else {
                 continue;
             };
-            let excluded = config.exclude.iter().any(|pattern| pattern.covers(&bean));
+            let bean = names.get(&bean.sorted()).unwrap_or(&bean);
+            let excluded = config.exclude.iter().any(|pattern| pattern.covers(bean));
             if excluded || !seen.insert(name) {
                 continue;
             }
@@ -136,7 +161,7 @@ fn read(answer: &[u8], config: &Config, is_named: bool) -> Result<Batch, String>
                     _ => return,
                 };
                 let attribute = Attribute {
-                    bean: &bean,
+                    bean,
                     path,
                     name,
                     shown: &shown,
@@ -211,7 +236,7 @@ fn shown(value: &Value) -> String {
 pub(crate) mod fuzz {
     use podkit_foundation::fuzz::Target;
 
-    use super::{Config, read};
+    use super::{Config, names, read};
 
     pub(crate) const TARGET: Target = Target {
         name: "metrics-jolokia",
@@ -219,7 +244,8 @@ pub(crate) mod fuzz {
             br#"[{"request":{"mbean":"*:*"},"status":200,"value":{"a:b=c":{"D":1,"E":{"F":true}}}},{},{},{},{},{},{},{},{},{}]"#,
         ],
         run: |bytes| {
-            read(bytes, &Config::default(), true).ok();
+            let names = names(bytes).unwrap_or_default();
+            read(bytes, &names, &Config::default(), true).ok();
         },
     };
 }

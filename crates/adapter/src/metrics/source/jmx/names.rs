@@ -3,7 +3,7 @@
 use crate::metrics::source::glob::matches;
 
 /// A name; its properties are in the order in which they are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Name {
     pub(super) domain: String,
     pub(super) properties: Vec<(String, String)>,
@@ -54,6 +54,13 @@ impl Name {
     pub(super) fn property(&self, key: &str) -> Option<&str> {
         let found = self.properties.iter().find(|(known, _)| known == key);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Its properties by name: the same for whatever order they are in.
+    pub(super) fn sorted(&self) -> Self {
+        let mut sorted = self.clone();
+        sorted.properties.sort();
+        sorted
     }
 
     /// As a pattern it stands for that name.

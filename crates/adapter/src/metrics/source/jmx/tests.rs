@@ -15,7 +15,7 @@ fn config(text: &str) -> Config {
 }
 
 fn check(config: &Config, expected: &str) {
-    let batch = read(ANSWER.as_bytes(), config, true).unwrap();
+    let batch = read(ANSWER.as_bytes(), &Names::new(), config, true).unwrap();
     let text = shown(&batch);
     let ours: Vec<&str> = text
         .lines()
@@ -36,7 +36,7 @@ org_cassandra_db_StorageProxy_On{scope="a b"} untyped 1
 org_cassandra_db_StorageProxy_Recent_max_x{scope="a b"} untyped 2
 org_cassandra_db_StorageProxy_Recent_min{scope="a b"} untyped 1.5"#,
     );
-    let batch = read(ANSWER.as_bytes(), &Config::default(), false).unwrap();
+    let batch = read(ANSWER.as_bytes(), &Names::new(), &Config::default(), false).unwrap();
     let text = shown(&batch);
     for line in [
         "jvm_memory_used_bytes{area=\"heap\"} gauge 5",
@@ -97,8 +97,21 @@ fn what_is_wrong_is_told() {
     let asked = question(&Config::default());
     let asked: Value = serde_json::from_slice(&asked).unwrap();
     assert_eq!(asked.as_array().unwrap().len(), 1 + jvm::BEANS.len());
-    let why = |answer: &str| read(answer.as_bytes(), &Config::default(), true).unwrap_err();
+    let why = |answer: &str| {
+        read(answer.as_bytes(), &Names::new(), &Config::default(), true).unwrap_err()
+    };
     assert!(why("[]").contains("another number of questions"));
     let refused = ANSWER.replacen("\"status\":200", "\"status\":403,\"error\":\"no\"", 1);
     assert_eq!(why(&refused), "refused to read \"*:*\": no");
+}
+
+#[test]
+fn properties_are_in_the_order_in_which_they_were_given() {
+    let said = r#"[{"value":{"agent":"1.7.1"}},{"value":["org.cassandra.db:scope=\"a b\",type=StorageProxy"],"status":200}]"#;
+    let names = names(said.as_bytes()).unwrap();
+    let batch = read(ANSWER.as_bytes(), &names, &Config::default(), false).unwrap();
+    let line = "org_cassandra_db__a_b_HintsInProgress{type=\"StorageProxy\"} untyped 0\n"
+        .replace("__", "_");
+    assert!(shown(&batch).contains(&line), "{}", shown(&batch));
+    assert!(super::names(b"<html>").is_none());
 }
