@@ -36,6 +36,8 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ("etcd", "etcd-server"),
     ("redis-server", "redis-server"),
     ("prometheus-redis-exporter", "prometheus-redis-exporter"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("memcached", "memcached"),
     ("nutcracker", "nutcracker"),
     ("etcdctl", "etcd-client"),
@@ -50,8 +52,20 @@ pub(crate) const FOR_TESTS: &[Wanted] = &[
     ),
 ];
 
-/// What judges manifests by Kubernetes' own schema, for `podkit check` to be held against; the version is the test's.
-const VALIDATOR: &str = "kubernetes-validate==1.37.0";
+/// Python packages of tests: the directory in target/, what has to be there, and the package. The first judges manifests by Kubernetes'
+/// own schema, for `podkit check` to be held against; the version is the test's. The second reads OpenMetrics.
+const PYTHON: [(&str, &str, &str); 2] = [
+    (
+        "kubernetes-validate",
+        "kubernetes_validate",
+        "kubernetes-validate==1.37.0",
+    ),
+    (
+        "prometheus-client",
+        "prometheus_client",
+        "prometheus_client==0.26.0",
+    ),
+];
 
 /// For the benchmarks: the peers and a load generator.
 pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
@@ -92,13 +106,17 @@ pub(crate) const FOR_BENCHMARKS: &[Wanted] = &[
     ("git", "git"),
 ];
 
-/// Puts the Python package of the schema test into target/. Without pip, or without an index of packages, that test is skipped.
-pub(crate) fn provide_validator() -> Result<()> {
-    let target = podkit_testkit::repository().join("target/kubernetes-validate");
-    if target.join("kubernetes_validate").is_dir() || program("pip3").is_none() {
+/// Puts the Python packages of tests into target/. Without pip, or without an index of packages, those tests are skipped.
+pub(crate) fn provide_python() -> Result<()> {
+    PYTHON.into_iter().try_for_each(python)
+}
+
+fn python((dir, module, package): (&str, &str, &str)) -> Result<()> {
+    let target = podkit_testkit::repository().join("target").join(dir);
+    if target.join(module).is_dir() || program("pip3").is_none() {
         return Ok(());
     }
-    println!("xtask: installing {VALIDATOR} into target/");
+    println!("xtask: installing {package} into target/");
     // Whole, or not there at all.
     let half = target.with_extension("half");
     let installed = Command::new("pip3")
@@ -109,15 +127,15 @@ pub(crate) fn provide_validator() -> Result<()> {
             "--target",
         ])
         .arg(&half)
-        .arg(VALIDATOR)
+        .arg(package)
         .stdin(Stdio::null())
         .status()
         .context("pip3")?;
     if !installed.success() {
-        println!("xtask: no {VALIDATOR}: the schema test is skipped");
+        println!("xtask: no {package}: its test is skipped");
         return Ok(());
     }
-    std::fs::rename(&half, &target).context("target/kubernetes-validate")
+    std::fs::rename(&half, &target).with_context(|| format!("target/{dir}"))
 }
 
 /// Installs what is missing, when this is root and there is apt; says what stays missing.

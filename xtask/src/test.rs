@@ -33,7 +33,7 @@ pub(crate) fn run() -> Result<()> {
 fn all() -> Result<Count> {
     step("what the tests need");
     machine::provide(machine::FOR_TESTS)?;
-    machine::provide_validator()?;
+    machine::provide_python()?;
     components()?;
 
     step("format");

@@ -31,20 +31,20 @@ pub(crate) fn expose(parts: &[Part<'_>], style: Style) -> String {
             .iter()
             .filter(|one| !one.samples.is_empty())
         {
-            let (name, kind) = named(family, style);
+            let (name, kind, per) = named(family, style);
             match known.entry(name) {
                 Entry::Occupied(at) => {
                     let group = &mut order[*at.get()];
                     if group.kind != kind {
                         group.mix();
                     }
-                    group.families.push((labels, family));
+                    group.families.push((labels, family, per));
                 }
                 Entry::Vacant(free) => {
                     order.push(Group {
                         name: free.key().clone(),
                         kind,
-                        families: vec![(labels, family)],
+                        families: vec![(labels, family, per)],
                     });
                     free.insert(order.len() - 1);
                 }
@@ -65,7 +65,8 @@ pub(crate) fn expose(parts: &[Part<'_>], style: Style) -> String {
 struct Group<'a> {
     name: String,
     kind: Kind,
-    families: Vec<(&'a str, &'a Family)>,
+    /// With the labels that all their samples get, and what their values are divided by.
+    families: Vec<(&'a str, &'a Family, f64)>,
 }
 
 impl Group<'_> {
@@ -88,7 +89,10 @@ impl Group<'_> {
 
     /// It is a summary whose quantiles are not between 0 and 1, as redis_exporter has them: OpenMetrics knows no such summary.
     fn has_percentiles(&self) -> bool {
-        let samples = self.families.iter().flat_map(|(_, family)| &family.samples);
+        let samples = self
+            .families
+            .iter()
+            .flat_map(|(_, family, _)| &family.samples);
         self.kind == Kind::Summary
             && samples
                 .filter_map(|sample| sample.labels.split_once("quantile=\""))
@@ -120,7 +124,7 @@ impl Group<'_> {
         // Only who is not alone can have been written before.
         let alone = self.families.len() == 1 && self.families[0].1.samples.len() == 1;
         let mut seen = std::collections::HashSet::new();
-        for (labels, family) in &self.families {
+        for (labels, family, per) in &self.families {
             for sample in &family.samples {
                 if only.is_some_and(|only| only != sample.line) {
                     continue;
@@ -132,7 +136,7 @@ impl Group<'_> {
                 out.push_str(sample.line.suffix());
                 put_labels(out, labels, &sample.labels);
                 out.push(' ');
-                put_value(out, sample.value);
+                put_value(out, sample.value / per);
                 out.push('\n');
             }
         }
@@ -180,8 +184,8 @@ fn put_help(out: &mut String, help: &str, format: Format) {
     }
 }
 
-/// The name under which a family is written, and its kind there.
-fn named(family: &Family, style: Style) -> (String, Kind) {
+/// The name under which a family is written, its kind there, and what its values are divided by.
+fn named(family: &Family, style: Style) -> (String, Kind, f64) {
     let plain = family.samples.iter().all(|one| one.line == Line::Plain);
     let kind = match family.kind {
         // What has no buckets, sums or counts is none.
@@ -189,18 +193,55 @@ fn named(family: &Family, style: Style) -> (String, Kind) {
         kind => kind,
     };
     match style.strict {
-        true => (strict_name(&family.name, kind), kind),
-        false => (family.name.clone().into(), kind),
+        true => {
+            let (name, parts) = strict_name(&family.name, kind);
+            (name, kind, parts)
+        }
+        false => (family.name.clone().into(), kind, 1.0),
     }
 }
 
-/// Counters end in `_total` and nothing else does; words for units that are not the base unit stay, since the value is in them.
-fn strict_name(name: &str, kind: Kind) -> String {
+/// Short words for parts of a second, and how many of them it has.
+const TIMES: [(&str, f64); 4] = [("sec", 1.0), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)];
+
+/// Counters end in `_total` and nothing else does; times are in seconds. What the values are to be divided by comes with it: bounds of
+/// buckets are labels, which stay, so of histograms and summaries only the word changes.
+fn strict_name(name: &str, kind: Kind) -> (String, f64) {
     let bare = name.strip_suffix("_total").unwrap_or(name);
+    let plain = !matches!(kind, Kind::Histogram | Kind::Summary);
+    let mut per = 1.0;
+    let words: Vec<&str> = bare
+        .split('_')
+        .map(|word| {
+            let time = TIMES.iter().find(|(short, _)| *short == word);
+            match time.filter(|(_, parts)| plain || *parts <= 1.0) {
+                Some((_, parts)) => {
+                    per = *parts;
+                    "seconds"
+                }
+                None => word,
+            }
+        })
+        .collect();
+    let bare = words.join("_");
     match kind {
-        Kind::Counter => format!("{bare}_total"),
-        _ => bare.to_owned(),
+        Kind::Counter => (format!("{bare}_total"), per),
+        _ => (bare, per),
     }
+}
+
+/// The names of the samples of a family that is called so.
+pub(crate) fn served(name: &str, kind: Kind, strict: bool) -> Vec<String> {
+    let name = match strict {
+        true => strict_name(name, kind).0,
+        false => name.to_owned(),
+    };
+    let ends: &[&str] = match kind {
+        Kind::Histogram => &["_bucket", "_sum", "_count"],
+        Kind::Summary => &["", "_sum", "_count"],
+        _ => &[""],
+    };
+    ends.iter().map(|end| format!("{name}{end}")).collect()
 }
 
 #[cfg(test)]
@@ -250,6 +291,17 @@ mod tests {
         let text = expose(&[("", &one), ("", &two)], style(Format::OpenMetrics, true));
         assert!(text.contains("# TYPE b counter\nb_total{x=\"y\"} 2\n# HELP none g\n"));
         assert!(!text.contains("none_total"), "{text}");
+        let mut times = Batch::default();
+        times.counter("a_time_ms_total", "", 1234.0);
+        times.gauge("b_sec", "", 2.0);
+        times
+            .family("c_ms", Kind::Histogram, "")
+            .put_line(Line::Sum, &[], 5.0);
+        assert_eq!(
+            expose(&[("", &times)], style(Format::Prometheus, true)),
+            "# TYPE a_time_seconds_total counter\na_time_seconds_total 1.234\n# TYPE b_seconds gauge\nb_seconds 2\n\
+             # TYPE c_ms histogram\nc_ms_sum 5\n"
+        );
     }
 
     #[test]

@@ -13,12 +13,14 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::batch::Batch;
+use super::own::Told;
 
 /// What is being collected.
 pub(crate) type Collected<'a> = Pin<Box<dyn Future<Output = Result<Batch, String>> + 'a>>;
@@ -92,6 +94,7 @@ pub(crate) struct Keeper {
     collector: RefCell<Option<Box<dyn Collector>>>,
     patience: Patience,
     seen: RefCell<Seen>,
+    told: Arc<Told>,
     done: Notify,
 }
 
@@ -101,8 +104,14 @@ impl Keeper {
             collector: RefCell::new(Some(collector)),
             patience,
             seen: RefCell::default(),
+            told: Arc::default(),
             done: Notify::new(),
         })
+    }
+
+    /// How it was the last time.
+    pub(crate) fn told(&self) -> &Arc<Told> {
+        &self.told
     }
 
     /// What is known now.
@@ -147,11 +156,13 @@ impl Keeper {
             {
                 let mut seen = me.seen.borrow_mut();
                 seen.status = status;
-                seen.went = Some(went);
                 if let Some(batch) = batch {
                     let at = Instant::now();
                     seen.taken = Some(Rc::new(Taken { batch, at }));
                 }
+                me.told
+                    .set(&went, seen.taken.as_ref().map(|taken| taken.at));
+                seen.went = Some(went);
             }
             *me.collector.borrow_mut() = Some(collector);
             me.done.notify_waiters();

@@ -9,13 +9,16 @@
 //! A keeper asks its source once for all scrapes that come meanwhile, over a connection that is kept, and has always an answer.
 
 mod batch;
+mod check;
 mod expose;
 mod keeper;
+mod own;
 mod params;
 mod scrape;
 mod service;
 mod source;
 mod spec;
+mod targets;
 
 use podkit_dataplane::module::Module;
 use podkit_dataplane::net::{ListenerLimits, Worker};
@@ -52,7 +55,7 @@ static SPEC: ModuleSpec = ModuleSpec {
         param: "listen",
         port: Some(9721),
         protocol: "HTTP",
-        doc: "What the sources say, for Prometheus.",
+        doc: "What the sources say, for Prometheus; with --targets-file, /probe too.",
     }],
     endpoints: &[],
     files: &[],
@@ -72,6 +75,11 @@ pub(crate) fn fuzz_targets() -> Vec<podkit_foundation::fuzz::Target> {
     source::fuzz_targets()
 }
 
-const SETS: [&[Metric]; 3] = [UpstreamMetrics::METRICS, &ORIGIN_METRICS, Worker::METRICS];
+const SETS: [&[Metric]; 4] = [
+    &own::METRICS,
+    UpstreamMetrics::METRICS,
+    &ORIGIN_METRICS,
+    Worker::METRICS,
+];
 
 static METRICS: [Metric; count(&SETS)] = join(&SETS);

@@ -10,9 +10,11 @@ use flate2::write::GzEncoder;
 use podkit_foundation::telemetry::metrics::Format;
 use tokio::time::Instant;
 
-use super::batch::{Batch, Kind, render};
+use super::batch::Batch;
 use super::expose::{Part, Style, expose};
 use super::keeper::{Keeper, Seen};
+use super::own;
+use super::spec::{Kind, Spec};
 
 /// What a scrape costs beyond waiting for sources.
 const MARGIN: Duration = Duration::from_millis(250);
@@ -21,6 +23,7 @@ const MARGIN: Duration = Duration::from_millis(250);
 pub(crate) struct Member {
     /// Of the source: its name, or what stands for it.
     pub(crate) source: String,
+    pub(crate) kind: Kind,
     /// As it was given, for people.
     pub(crate) shown: String,
     /// None: what is asked at each scrape.
@@ -28,6 +31,25 @@ pub(crate) struct Member {
     /// Rendered, for all its samples; empty when the source has no name.
     pub(crate) labels: String,
     pub(crate) keeper: Rc<Keeper>,
+}
+
+impl Member {
+    /// Of that source, or that part of it.
+    pub(crate) fn new(
+        spec: &Spec,
+        part: Option<String>,
+        labels: String,
+        keeper: Rc<Keeper>,
+    ) -> Self {
+        Self {
+            source: spec.label().to_owned(),
+            kind: spec.scheme.kind,
+            shown: spec.to_string(),
+            part,
+            labels,
+            keeper,
+        }
+    }
 }
 
 /// What a scraper wants.
@@ -78,10 +100,17 @@ fn takes_gzip(encodings: &str) -> bool {
 
 /// Asks all that are asked at each scrape, and waits for them.
 pub(crate) async fn ask(members: &[Member], until: Instant) {
+    ask_those(members.iter().filter(|member| member.part.is_none()), until).await;
+}
+
+/// Asks all, those too that have an interval of their own.
+pub(crate) async fn ask_all(members: &[Member], until: Instant) {
+    ask_those(members.iter(), until).await;
+}
+
+async fn ask_those(members: impl Iterator<Item = &Member>, until: Instant) {
     // Each goes on by itself once it is begun: one after the other they are waited for no longer than the slowest takes.
     let begun: Vec<_> = members
-        .iter()
-        .filter(|member| member.part.is_none())
         .map(|member| {
             let keeper = Rc::clone(&member.keeper);
             tokio::task::spawn_local(async move { keeper.fresh(until).await })
@@ -97,7 +126,7 @@ pub(crate) async fn ask(members: &[Member], until: Instant) {
 pub(crate) fn text(members: &[Member], style: Style, max_age: Duration) -> String {
     let now = Instant::now();
     let seen: Vec<Seen> = members.iter().map(|member| member.keeper.seen()).collect();
-    let own = own(members, &seen, now);
+    let own = own::batch(members);
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (member, seen) in members.iter().zip(&seen) {
         if member.part.is_none() {
@@ -120,46 +149,8 @@ fn is_shown(seen: &Seen, now: Instant, max_age: Duration) -> bool {
     !failed || seen.taken.as_ref().is_some_and(|taken| !old(taken.at))
 }
 
-/// What is told of the sources themselves.
-fn own(members: &[Member], seen: &[Seen], now: Instant) -> Batch {
-    let mut batch = Batch::default();
-    for (member, seen) in members.iter().zip(seen) {
-        let mut labels = vec![("source", member.source.as_str())];
-        labels.extend(member.part.as_deref().map(|part| ("part", part)));
-        let labels = render(&labels);
-        let mut put = |name: &str, help: &'static str, value: f64| {
-            batch.family(name, Kind::Gauge, help).put_rendered(
-                super::batch::Line::Plain,
-                labels.clone().into(),
-                value,
-            );
-        };
-        let up = seen.went.as_ref().map_or(0.0, super::keeper::Went::up);
-        put(
-            "podkit_metrics_source_up",
-            "The source answered the last time that it was asked.",
-            up,
-        );
-        if let Some(went) = &seen.went {
-            put(
-                "podkit_metrics_source_duration_seconds",
-                "How long that took.",
-                went.took.as_secs_f64(),
-            );
-        }
-        if let Some(taken) = &seen.taken {
-            put(
-                "podkit_metrics_source_age_seconds",
-                "How old the values of the source are.",
-                now.saturating_duration_since(taken.at).as_secs_f64(),
-            );
-        }
-    }
-    batch
-}
-
 /// What the page of the admin server shows.
-pub(crate) fn rows(members: &[Member]) -> Vec<Vec<String>> {
+pub(crate) fn rows<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Vec<String>> {
     let now = Instant::now();
     let row = |member: &Member| {
         let seen = member.keeper.seen();
@@ -190,7 +181,7 @@ pub(crate) fn rows(members: &[Member]) -> Vec<Vec<String>> {
             series,
         ]
     };
-    members.iter().map(row).collect()
+    members.into_iter().map(row).collect()
 }
 
 /// Compressed quickly: a scrape is read once, by a machine that is near.

@@ -15,24 +15,40 @@ use podkit_foundation::params::{ParamError, ParamSet as _, ParamType as _, Size,
 use podkit_foundation::telemetry::metrics::Registry;
 
 use super::batch::render;
+use super::check::{Check, Checking};
 use super::expose::Style;
 use super::keeper::{Keeper, Patience};
+use super::own;
 use super::params::Params;
 use super::scrape::{Member, Wanted, ask, gzip, rows, text};
 use super::source::sql::uses_tls_files;
 use super::source::{Ground, Reload, plan};
 use super::spec::{Kind, Spec};
+use super::targets::{self, Entries, Refusal, Targets, field};
 
 /// Reads the parameters, makes the sources' collectors, binds the listener. Asks nobody yet.
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Params::from_values(values)?;
-    check(&params.source)?;
-    let ground = Ground {
-        tls: tls(values, &params.source, &setup.metrics)?,
+    let checks = !params.check_dashboards.is_empty();
+    let alone = params.targets_file.is_none() && params.check_names.is_empty();
+    check(&params.source, alone)?;
+    if !checks && !params.check_names.is_empty() {
+        let why = "is for --check-dashboards, which is not given";
+        return Err(ParamError::new("check-names", why).into());
+    }
+    let refused = |why: String| ParamError::new("targets-file", why);
+    let entries = match &params.targets_file {
+        Some(path) => Some((path.clone(), Entries::read(path).map_err(refused)?)),
+        None => None,
+    };
+    let mut all = params.source.clone();
+    all.extend(entries.iter().flat_map(|(_, entries)| entries.samples()));
+    let ground = Rc::new(Ground {
+        tls: tls(values, &all, &setup.metrics)?,
         metrics: UpstreamMetrics::new(&setup.metrics),
         reloads: RefCell::default(),
         starts: RefCell::default(),
-    };
+    });
     let mut members = Vec::new();
     let mut intervals = Vec::new();
     for spec in &params.source {
@@ -47,15 +63,38 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             if let Some((_, interval)) = &planned.part {
                 intervals.push((Rc::clone(&keeper), *interval));
             }
-            members.push(Member {
-                source: spec.label().to_owned(),
-                shown: spec.to_string(),
-                part: planned.part.map(|(part, _)| part),
-                labels: labels.clone().unwrap_or_default(),
-                keeper,
-            });
+            let part = planned.part.map(|(part, _)| part);
+            let labels = labels.clone().unwrap_or_default();
+            members.push(Member::new(spec, part, labels, keeper));
         }
     }
+    if checks {
+        let Params {
+            check_dashboards,
+            check_names,
+            source,
+            ..
+        } = &params;
+        let check = Check::new(check_dashboards, check_names, source, params.strict_names)
+            .map_err(|why| ParamError::new("check-dashboards", why))?;
+        let checking = Checking::new(check, members, params.scrape_timeout);
+        return Ok(Rc::new(checking));
+    }
+    let targets = match entries {
+        None => None,
+        Some((path, entries)) => {
+            let limits = targets::Limits {
+                most: params.max_targets as usize,
+                idle: params.target_idle,
+                answer: params.source_timeout,
+                whole: params.collect_timeout,
+            };
+            let ground = Rc::clone(&ground);
+            let targets = Targets::new(path, entries, ground, limits, &setup.metrics);
+            Some(Rc::new(targets.map_err(refused)?))
+        }
+    };
+    own::register(&setup.metrics, &members);
     let listener_limits = ListenerLimits::from_values(values)?;
     let listener = setup.listeners.bind("listen", &params.listen, 1)?;
     for start in ground.starts.take() {
@@ -63,12 +102,16 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }
     Ok(Rc::new(Metrics {
         listener_limits,
-        pages: Rc::new(Pages { members, params }),
+        pages: Rc::new(Pages {
+            members,
+            targets,
+            params,
+        }),
         start: RefCell::new(Some((listener, intervals))),
-        tls: ground.tls,
+        tls: ground.tls.clone(),
         setup: setup.clone(),
         listener: RefCell::new(None),
-        reloads: ground.reloads.into_inner(),
+        reloads: ground.reloads.take(),
     }))
 }
 
@@ -90,14 +133,17 @@ fn tls(
     if sources.iter().any(speaks) {
         return UpstreamTls::new(&params, false, registry).map(Some);
     }
-    params.refuse_unused("a --source that speaks TLS")?;
+    params.refuse_unused("a --source, or an entry of --targets-file, that speaks TLS")?;
     Ok(None)
 }
 
 /// There is one, and sources of one kind can be told apart.
-fn check(sources: &[Spec]) -> Result<(), Failure> {
-    if sources.is_empty() {
-        let why = format!("is required; expected {}", Spec::EXPECTED);
+fn check(sources: &[Spec], needed: bool) -> Result<(), Failure> {
+    if sources.is_empty() && needed {
+        let why = format!(
+            "is required, or --targets-file; expected {}",
+            Spec::EXPECTED
+        );
         return Err(ParamError::new("source", why).into());
     }
     for (at, one) in sources.iter().enumerate() {
@@ -121,6 +167,7 @@ fn check(sources: &[Spec]) -> Result<(), Failure> {
 /// What the listener answers from.
 struct Pages {
     members: Vec<Member>,
+    targets: Option<Rc<Targets>>,
     params: Params,
 }
 
@@ -152,6 +199,9 @@ impl Service for Metrics {
         if let Some(tls) = &self.tls {
             drop(tokio::task::spawn_local(tls.clone().watch()));
         }
+        if let Some(targets) = &self.pages.targets {
+            drop(tokio::task::spawn_local(Rc::clone(targets).tidy()));
+        }
         let limits = limits();
         let Setup {
             lifecycle, metrics, ..
@@ -171,21 +221,34 @@ impl Service for Metrics {
     fn reload(&self) -> Result<(), String> {
         let tls = self.tls.as_ref().map(|tls| tls.reload().map(drop));
         let files = self.reloads.iter().map(|reload| reload());
+        let targets = self.pages.targets.as_ref();
+        let targets = targets.map(|targets| targets.reload());
         // All of them: what is refused keeps what it had.
-        let done: Vec<Result<(), String>> = tls.into_iter().chain(files).collect();
+        let done: Vec<Result<(), String>> = tls.into_iter().chain(files).chain(targets).collect();
         done.into_iter().collect()
     }
 
     fn page(&self) -> Vec<Section> {
         let columns = ["Source", "Part", "Where", "State", "Took", "Age", "Series"];
-        vec![Section {
+        let columns = columns.map(str::to_owned).to_vec();
+        let mut sections = vec![Section {
             title: "Sources".to_owned(),
-            columns: columns.map(str::to_owned).to_vec(),
+            columns: columns.clone(),
             rows: rows(&self.pages.members),
             alert: self.tls.as_ref().and_then(UpstreamTls::refusal),
-        }]
+        }];
+        sections.extend(self.pages.targets.as_ref().map(|targets| Section {
+            title: format!("Targets of /probe, the first {SHOWN}"),
+            columns,
+            rows: rows(targets.some(SHOWN).iter().flat_map(|members| &**members)),
+            alert: None,
+        }));
+        sections
     }
 }
+
+/// Targets on the page at most.
+const SHOWN: usize = 100;
 
 /// The bounds of the listener: scrapers are few, and say little.
 fn limits() -> HttpLimits {
@@ -220,15 +283,42 @@ impl Door {
         if !matches!(request.method(), "GET" | "HEAD") {
             return Response::method_not_allowed("GET, HEAD");
         }
-        match request.path() {
-            "/metrics" => self.metrics(request).await,
-            "/" => Response::text(200, "podkit metrics: /metrics is here\n"),
-            _ => Response::text(404, "not found; /metrics is here\n"),
+        let here = match &self.0.targets {
+            Some(_) => "/metrics and /probe?target=SCHEME://HOST:PORT are here",
+            None => "/metrics is here",
+        };
+        match (request.path(), &self.0.targets) {
+            ("/metrics", _) => self.scrape(request, &self.0.members).await,
+            ("/probe", Some(targets)) => self.probe(request, targets).await,
+            ("/", _) => Response::text(200, format!("podkit metrics: {here}\n")),
+            ("/probe", None) => {
+                Response::text(404, "/probe is not served without --targets-file\n")
+            }
+            _ => Response::text(404, format!("not found; {here}\n")),
         }
     }
 
-    async fn metrics(&self, request: Request<'_>) -> Response {
-        let Pages { members, params } = &*self.0;
+    async fn probe(&self, request: Request<'_>, targets: &Targets) -> Response {
+        let query = request.query();
+        let Some(target) = field(query, "target") else {
+            return Response::text(400, "which? /probe?target=SCHEME://HOST:PORT\n");
+        };
+        let module = field(query, "module").unwrap_or_default();
+        match targets.find(&target, &module) {
+            Ok(members) => self.scrape(request, &members).await,
+            Err(refusal) => {
+                let (status, why) = match refusal {
+                    Refusal::Bad(why) => (400, why),
+                    Refusal::Unlisted(why) => (403, why),
+                    Refusal::Broken(why) => (500, why),
+                };
+                Response::text(status, format!("{target:?}: {why}\n"))
+            }
+        }
+    }
+
+    async fn scrape(&self, request: Request<'_>, members: &[Member]) -> Response {
+        let params = &self.0.params;
         let header = |name: &str| request.header(name).unwrap_or_default();
         let wanted = Wanted::of(
             header("Accept"),

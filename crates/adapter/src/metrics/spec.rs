@@ -39,6 +39,13 @@ pub(crate) struct Scheme {
     keys: &'static [&'static str],
 }
 
+impl Scheme {
+    /// The keys that it takes besides `timeout`.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        self.keys
+    }
+}
+
 /// All there are.
 pub(crate) const SCHEMES: &[Scheme] = &[
     Scheme {
@@ -194,10 +201,14 @@ impl fmt::Display for Spec {
         if let Some(name) = &self.name {
             write!(f, "{name}=")?;
         }
-        match self.scheme.word {
-            FILE => write!(f, "{FILE}:{}", self.path),
-            word => write!(f, "{word}://{}{}", self.addr, self.path),
+        if self.scheme.word == FILE {
+            return write!(f, "{FILE}:{}", self.path);
         }
+        write!(f, "{}://{}", self.scheme.word, self.addr)?;
+        if matches!(self.addr, Addr::Unix(_)) && !self.path.is_empty() {
+            f.write_str(":")?;
+        }
+        f.write_str(&self.path)
     }
 }
 
@@ -208,22 +219,41 @@ impl ParamType for Spec {
     fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split(';');
         let whole = parts.next().unwrap_or_default();
-        let (before, rest) = match whole.split_once("://") {
-            None => whole
-                .split_once(':')
-                .filter(|(before, _)| before.rsplit('=').next() == Some(FILE))
-                .ok_or("there is no ://")?,
-            Some(found) => found,
+        let (name, whole) = match split_scheme(whole) {
+            Some((before, _)) => match before.split_once('=') {
+                Some((name, _)) => (Some(name), &whole[name.len() + 1..]),
+                None => (None, whole),
+            },
+            None => (None, whole),
         };
-        let (name, word) = match before.split_once('=') {
-            Some((name, word)) => (Some(name), word),
-            None => (None, before),
-        };
-        let scheme = SCHEMES.iter().find(|scheme| scheme.word == word);
-        let scheme = scheme.ok_or_else(|| {
-            let words: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.word).collect();
-            format!("\"{word}\" is not one of {}", words.join(", "))
-        })?;
+        let pairs: Result<Vec<_>, _> = parts
+            .map(|part| {
+                part.split_once('=')
+                    .ok_or_else(|| format!("\"{part}\" is not KEY=VALUE"))
+            })
+            .collect();
+        let mut spec = Self::of(whole, &pairs?)?;
+        if let Some(name) = name {
+            check_name(name)?;
+            spec.name = Some(name.to_owned());
+        }
+        Ok(spec)
+    }
+}
+
+/// What stands before `://`, and after it; of a file the one colon parts them.
+fn split_scheme(whole: &str) -> Option<(&str, &str)> {
+    whole.split_once("://").or_else(|| {
+        let (before, rest) = whole.split_once(':')?;
+        (before.rsplit('=').next() == Some(FILE)).then_some((before, rest))
+    })
+}
+
+impl Spec {
+    /// Of `SCHEME://WHERE[/PATH]`, and its keys.
+    pub(crate) fn of(whole: &str, pairs: &[(&str, &str)]) -> Result<Self, String> {
+        let (word, rest) = split_scheme(whole).ok_or("there is no ://")?;
+        let scheme = scheme(word)?;
         let is_file = scheme.word == FILE;
         if rest.contains('@') && !is_file {
             return Err(
@@ -237,12 +267,9 @@ impl ParamType for Spec {
         let mut keys = scheme.keys.to_vec();
         keys.push("timeout");
         let mut options: Vec<(&str, &str)> = Vec::new();
-        for part in parts {
-            let pair = part
-                .split_once('=')
-                .ok_or_else(|| format!("\"{part}\" is not KEY=VALUE"))?;
-            check_pair(pair, &options, &keys)?;
-            options.push(pair);
+        for pair in pairs {
+            check_pair(*pair, &options, &keys)?;
+            options.push(*pair);
         }
         if let Some((_, value)) = options.iter().find(|(key, _)| *key == "timeout") {
             Duration::parse(value)
@@ -250,11 +277,8 @@ impl ParamType for Spec {
                 .filter(|time| !time.is_zero())
                 .ok_or_else(|| format!("timeout={value} is not a time such as 2s"))?;
         }
-        if let Some(name) = name {
-            check_name(name)?;
-        }
         Ok(Self {
-            name: name.map(str::to_owned),
+            name: None,
             scheme,
             addr,
             path,
@@ -264,6 +288,78 @@ impl ParamType for Spec {
                 .collect(),
         })
     }
+}
+
+/// The scheme of that word.
+fn scheme(word: &str) -> Result<&'static Scheme, String> {
+    let found = SCHEMES.iter().find(|scheme| scheme.word == word);
+    found.ok_or_else(|| {
+        let words: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.word).collect();
+        format!("\"{word}\" is not one of {}", words.join(", "))
+    })
+}
+
+/// Where sources may be: `SCHEME://WHERE[/PATH]` with `*` for any text without `/`.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern(String);
+
+impl Pattern {
+    /// Which scheme it is has to be said, so that the keys beside it can be checked.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (word, rest) = text.split_once("://").ok_or("there is no ://")?;
+        let scheme = scheme(word)?;
+        if scheme.kind == Kind::Statsd {
+            return Err("a statsd listens, and can't be asked; it is a --source".to_owned());
+        }
+        let port = scheme.port;
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (host, path) = rest.split_at(at);
+        let whole = match rest.starts_with("unix:") || port == 0 || names_port(host) {
+            true => text.to_owned(),
+            false => format!("{word}://{host}:{port}{path}"),
+        };
+        let pattern = Self(whole.trim_end_matches('/').to_owned());
+        // It must be able to be one.
+        Spec::of(&pattern.sample(), &[])?;
+        Ok(pattern)
+    }
+
+    /// Something that it matches.
+    pub(crate) fn sample(&self) -> String {
+        self.0.replace('*', "1")
+    }
+
+    /// It is such a one.
+    pub(crate) fn matches(&self, spec: &Spec) -> bool {
+        let shown = spec.to_string();
+        let (mut ours, mut theirs) = (self.0.split('/'), shown.trim_end_matches('/').split('/'));
+        loop {
+            match (ours.next(), theirs.next()) {
+                (None, None) => return true,
+                (Some(pattern), Some(text)) if glob(pattern, text) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+/// `*` stands for any text.
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, behind)) => rest = behind,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
 }
 
 /// A name is a label's value, and stands before `=`.
@@ -289,14 +385,16 @@ fn split(rest: &str, port: u16) -> Result<(Addr, String), String> {
         true => format!("/{path}"),
         false => path.to_owned(),
     };
-    let named = host
-        .rsplit_once(':')
-        .is_some_and(|(_, port)| !port.ends_with(']'));
-    let addr = match named || port == 0 {
+    let addr = match names_port(host) || port == 0 {
         true => Addr::parse(host)?,
         false => Addr::parse(&format!("{host}:{port}"))?,
     };
     Ok((addr, path))
+}
+
+fn names_port(host: &str) -> bool {
+    host.rsplit_once(':')
+        .is_some_and(|(_, port)| !port.ends_with(']'))
 }
 
 #[cfg(test)]
@@ -318,7 +416,7 @@ mod tests {
         );
         check(
             "nginx+http://unix:/run/n:/s?a=b",
-            "nginx+http://unix:/run/n/s?a=b",
+            "nginx+http://unix:/run/n:/s?a=b",
         );
         check("nginx+http://:8080", "nginx+http://:8080");
         check("a=text+file:/x@y/*.prom", "a=text+file:/x@y/*.prom");
@@ -342,5 +440,56 @@ mod tests {
         check("nginx+http://h;timout=1s", "did you mean timeout?");
         check("nginx+http://h;timeout=1", "timeout=1 is not a time");
         check("a b=nginx+http://h", "the name \"a b\"");
+    }
+
+    #[test]
+    fn a_star_is_any_text_without_a_slash() {
+        let check = |pattern: &str, source: &str, expected: bool| {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let spec = Spec::parse(source).unwrap();
+            assert_eq!(pattern.matches(&spec), expected, "{pattern:?} {source}");
+        };
+        check("redis://*.cache:6379", "redis://a.cache", true);
+        check("redis://*.cache", "redis://a.b.cache:6379/", true);
+        check("redis://*.cache", "redis://a.cache:6380", false);
+        check("redis://*.cache", "rediss://a.cache", false);
+        check("redis://*.cache", "redis://a.cache/1", false);
+        check("redis://*.cache/*", "redis://a.cache/1", true);
+        check("redis://*.cache", "redis://evil/x.cache:6379", false);
+        check("redis://*", "redis://[::1]", true);
+        check("redis://*:*", "redis://h:7", true);
+        check("redis://a*b*c", "redis://abbc", true);
+        check("redis://a*b*c", "redis://ac", false);
+        check("redis://a*a", "redis://a", false);
+        check("redis://unix:/run/*.sock", "redis://unix:/run/a.sock", true);
+        check(
+            "redis://unix:/run/*.sock",
+            "redis://unix:/run/../a.sock",
+            false,
+        );
+        check(
+            "nginx+http://*:8080/stub_status",
+            "nginx+http://h:8080/stub_status",
+            true,
+        );
+        check(
+            "nginx+http://*:8080/stub_status",
+            "nginx+http://h:8080/stub_status?a",
+            false,
+        );
+        check(
+            "nginx+http://*:8080/stub_status",
+            "nginx+http://h:8080/admin",
+            false,
+        );
+        for (none, why) in [
+            ("*://h", "\"*\" is not one of "),
+            ("h", "there is no ://"),
+            ("redis://*@h", "a user goes to"),
+            ("redis://h:x*", "is not a port"),
+        ] {
+            let error = Pattern::parse(none).unwrap_err();
+            assert!(error.contains(why), "{none}: {error}");
+        }
     }
 }

@@ -17,6 +17,7 @@ const PODS: &[&str] = &[
     "host-nginx",
     "sessions",
     "chain",
+    "redis-metrics",
     "redis-replicas",
     "redis-shards",
     "push-to-deploy",

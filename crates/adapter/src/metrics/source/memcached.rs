@@ -173,6 +173,22 @@ const SLAB: &[Named] = &[
 /// Commands of which hits, and where it is the server's own count, misses are told.
 const COUNTED: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
 
+/// All that [`read`] and the status can make.
+pub(super) fn names() -> Vec<(String, Kind)> {
+    let others: &[Named] = &[
+        ("", "up", Kind::Gauge),
+        ("", "version", Kind::Gauge),
+        ("", "malloced_bytes", Kind::Gauge),
+        ("", "max_connections", Kind::Gauge),
+        ("", "commands_total", Kind::Counter),
+        ("", "slab_commands_total", Kind::Counter),
+        ("", "slab_lru_hits_total", Kind::Counter),
+    ];
+    let all = [STATS, PROXY, CRAWLER, SLAB, others].into_iter().flatten();
+    all.map(|(_, name, kind)| (format!("memcached_{name}"), *kind))
+        .collect()
+}
+
 /// Names and values.
 type Stats<'a> = BTreeMap<&'a str, &'a str>;
 

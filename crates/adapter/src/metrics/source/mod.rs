@@ -21,6 +21,7 @@ use podkit_dataplane::tls::UpstreamTls;
 use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::params::{Scheme, Upstream, Where};
 
+use super::batch;
 use super::keeper::Collector;
 use super::spec::{Kind, Spec};
 
@@ -69,6 +70,23 @@ pub(crate) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
         Kind::Statsd => statsd::plan(spec, ground),
         Kind::TextFile => text_file::plan(spec, ground),
     }
+}
+
+/// The names and kinds of the families that such a server may be told of; `*` stands for any text.
+pub(crate) fn names(kind: Kind) -> Vec<(String, batch::Kind)> {
+    match kind {
+        Kind::Memcached => memcached::names(),
+        Kind::Nginx => nginx::names(),
+        Kind::Redis => redis::names(),
+        Kind::MySql => sql::mysql_names(),
+        Kind::Postgres => sql::postgres_names(),
+        Kind::Statsd => statsd::names(),
+    }
+}
+
+/// [`names`] has all, whatever the server: otherwise what it says is known from its answer only.
+pub(crate) fn knows_all(kind: Kind) -> bool {
+    !matches!(kind, Kind::MySql | Kind::Postgres)
 }
 
 impl Ground {

@@ -6,7 +6,7 @@ use podkit_dataplane::http::{Ask, fetch};
 use podkit_dataplane::upstream::Pool;
 
 use super::{Ground, Planned, Spec};
-use crate::metrics::batch::Batch;
+use crate::metrics::batch::{Batch, Kind};
 use crate::metrics::keeper::{Answered, Collected, Collector, Went};
 
 /// The page has about a hundred bytes.
@@ -19,6 +19,23 @@ pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
     };
     let pool = ground.pool(spec)?;
     Ok(vec![Planned::always(Nginx { pool, target })])
+}
+
+/// What [`read`] and the status make.
+pub(super) fn names() -> Vec<(String, Kind)> {
+    let name = |(name, kind): (&str, Kind)| (format!("nginx_{name}"), kind);
+    [
+        ("up", Kind::Gauge),
+        ("connections_accepted", Kind::Counter),
+        ("connections_active", Kind::Gauge),
+        ("connections_handled", Kind::Counter),
+        ("connections_reading", Kind::Gauge),
+        ("connections_waiting", Kind::Gauge),
+        ("connections_writing", Kind::Gauge),
+        ("http_requests_total", Kind::Counter),
+    ]
+    .map(name)
+    .into()
 }
 
 struct Nginx {

@@ -27,6 +27,7 @@ use crate::client::redis::{Login, Redis, refusal};
 use crate::metrics::batch::{Batch, Kind, Line};
 use crate::metrics::keeper::{Answered, Collected, Collector, Went};
 use info::Facts;
+pub(super) use names::all as names;
 use queries::Query;
 
 /// What a source may say besides where it is.

@@ -16,6 +16,18 @@ pub(super) struct Named {
     pub(super) help: &'static str,
 }
 
+/// All families of a Redis: those of the fields below, and what the rest of this folder makes; `*` stands for any text.
+pub(in crate::metrics::source) fn all() -> Vec<(String, Kind)> {
+    let fields = FIELDS
+        .iter()
+        .map(|named| (named.name.to_owned(), named.kind));
+    let others = OTHERS
+        .iter()
+        .map(|(name, kind)| (format!("redis_{name}"), *kind));
+    let own = OWN.iter().map(|name| ((*name).to_owned(), Kind::Gauge));
+    fields.chain(others).chain(own).collect()
+}
+
 /// The metric of a field.
 pub(super) fn find(field: &str) -> Option<&'static Named> {
     static BY_FIELD: LazyLock<HashMap<&str, &Named>> =
@@ -203,6 +215,61 @@ const FIELDS: &[Named] = fields![
     used_memory_vm_functions Gauge memory_used_vm_functions_bytes,
     used_memory_vm_total Gauge memory_used_vm_total,
     watching_clients Gauge watching_clients,
+];
+
+/// What no exporter has.
+const OWN: [&str; 3] = [
+    "podkit_metrics_query_up",
+    "podkit_metrics_redis_clients_left_out",
+    "podkit_metrics_redis_keys_left_out",
+];
+
+#[rustfmt::skip]
+const OTHERS: &[(&str, Kind)] = &[
+    ("active_time_io_thread_seconds_total", Kind::Counter),
+    ("cluster_*", Kind::Gauge),
+    ("commandlog_*", Kind::Gauge),
+    ("commands_duration_seconds_total", Kind::Counter),
+    ("commands_failed_calls_total", Kind::Counter),
+    ("commands_latencies_usec", Kind::Histogram),
+    ("commands_rejected_calls_total", Kind::Counter),
+    ("commands_total", Kind::Counter),
+    ("config_*", Kind::Gauge),
+    ("connected_client_*", Kind::Gauge),
+    ("connected_slave_lag_seconds", Kind::Gauge),
+    ("connected_slave_offset_bytes", Kind::Gauge),
+    ("db_avg_ttl_seconds", Kind::Gauge),
+    ("db_keys", Kind::Gauge),
+    ("db_keys_cached", Kind::Gauge),
+    ("db_keys_expiring", Kind::Gauge),
+    ("errors_total", Kind::Counter),
+    ("exporter_last_scrape_connect_time_seconds", Kind::Gauge),
+    ("exporter_last_scrape_duration_seconds", Kind::Gauge),
+    ("exporter_last_scrape_error", Kind::Gauge),
+    ("exporter_scrape_duration_seconds", Kind::Summary),
+    ("exporter_scrapes_total", Kind::Counter),
+    ("instance_info", Kind::Gauge),
+    ("key_memory_usage_bytes", Kind::Gauge),
+    ("key_size", Kind::Gauge),
+    ("key_value", Kind::Gauge),
+    ("key_value_as_string", Kind::Gauge),
+    ("keys_count", Kind::Gauge),
+    ("last_slow_execution_duration_seconds", Kind::Gauge),
+    ("latency_percentiles_usec", Kind::Summary),
+    ("latency_spike_duration_seconds", Kind::Gauge),
+    ("latency_spike_last", Kind::Gauge),
+    ("latest_fork_seconds", Kind::Gauge),
+    ("master_last_io_seconds_ago", Kind::Gauge),
+    ("master_link_up", Kind::Gauge),
+    ("master_sync_in_progress", Kind::Gauge),
+    ("sentinel_*", Kind::Gauge),
+    ("slave_info", Kind::Gauge),
+    ("slave_repl_offset", Kind::Gauge),
+    ("slowlog_last_id", Kind::Gauge),
+    ("slowlog_length", Kind::Gauge),
+    ("start_time_seconds", Kind::Gauge),
+    ("stream_*", Kind::Gauge),
+    ("up", Kind::Gauge),
 ];
 
 #[cfg(test)]

@@ -60,6 +60,36 @@ pub(super) fn postgres(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, Str
     )
 }
 
+/// What a MySQL or MariaDB says by its role, its load, and what it is asked besides the usual; the rest is what it has.
+pub(super) fn mysql_names() -> Vec<(String, Kind)> {
+    gauges(&[
+        "mysql_binlog_*",
+        "mysql_exporter_*",
+        "mysql_info_schema_*",
+        "mysql_perf_schema_*",
+        "mysql_slave_status_*",
+        "mysql_up",
+        "mysql_version_info",
+    ])
+}
+
+/// The same of a PostgreSQL.
+pub(super) fn postgres_names() -> Vec<(String, Kind)> {
+    gauges(&[
+        "pg_exporter_*",
+        "pg_replication_*",
+        "pg_scrape_*",
+        "pg_stat_*",
+        "pg_statio_*",
+        "pg_up",
+    ])
+}
+
+fn gauges(names: &[&str]) -> Vec<(String, Kind)> {
+    let kinds = names.iter().map(|name| ((*name).to_owned(), Kind::Gauge));
+    kinds.collect()
+}
+
 /// Reads the text of a file of queries.
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) fn parse_queries(text: &str) -> Result<(), String> {

@@ -38,7 +38,7 @@ use podkit_foundation::params::{Addr, ParamType as _, Size};
 use podkit_foundation::yaml::read;
 
 use super::{Ground, Planned, Spec};
-use crate::metrics::batch::Batch;
+use crate::metrics::batch::{Batch, Kind};
 use crate::metrics::keeper::{Answered, Collected, Collector, Went};
 use alias::MOST_SERIES;
 use listen::{Thread, lock, start};
@@ -95,6 +95,12 @@ pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
         ground.on_reload(move || reload(&path, ttl, &table));
     }
     Ok(vec![Planned::always(statsd)])
+}
+
+/// What it says of itself; what applications send is known to them.
+pub(super) fn names() -> Vec<(String, Kind)> {
+    let all = ["statsd_exporter_*", "podkit_metrics_statsd_*"];
+    all.map(|name| (name.to_owned(), Kind::Counter)).into()
 }
 
 /// The table, with the mapping that there is.
