@@ -306,10 +306,18 @@ pub(crate) struct Pattern(String);
 impl Pattern {
     /// Which scheme it is has to be said, so that the keys beside it can be checked.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (word, rest) = text.split_once("://").ok_or("there is no ://")?;
+        let (word, rest) = split_scheme(text).ok_or("there is no ://")?;
         let scheme = scheme(word)?;
-        if scheme.kind == Kind::Statsd {
-            return Err("a statsd listens, and can't be asked; it is a --source".to_owned());
+        match scheme.kind {
+            Kind::Statsd => {
+                return Err("a statsd listens, and can't be asked; it is a --source".to_owned());
+            }
+            Kind::TextFile => {
+                return Err(
+                    "files are this machine's, and no targets; they are a --source".to_owned(),
+                );
+            }
+            _ => {}
         }
         let port = scheme.port;
         let at = rest.find(['/', '?']).unwrap_or(rest.len());

@@ -81,12 +81,17 @@ pub(crate) fn names(kind: Kind) -> Vec<(String, batch::Kind)> {
         Kind::MySql => sql::mysql_names(),
         Kind::Postgres => sql::postgres_names(),
         Kind::Statsd => statsd::names(),
+        // What they say is what others, or rules, make of it.
+        Kind::Jmx | Kind::Json | Kind::Prometheus | Kind::TextFile => Vec::new(),
     }
 }
 
 /// [`names`] has all, whatever the server: otherwise what it says is known from its answer only.
 pub(crate) fn knows_all(kind: Kind) -> bool {
-    !matches!(kind, Kind::MySql | Kind::Postgres)
+    matches!(
+        kind,
+        Kind::Memcached | Kind::Nginx | Kind::Redis | Kind::Statsd
+    )
 }
 
 impl Ground {
