@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use podkit_foundation::params::ParamType;
 use russh::keys::{Algorithm, Error, PrivateKey, decode_secret_key};
 
+use super::short::widened;
+
 /// Files, as `--ssh-key-file` names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyFiles(pub(in crate::git) Vec<PathBuf>);
@@ -26,6 +28,7 @@ impl ParamType for KeyFiles {
 pub(in crate::git) fn read(path: &Path, passphrase: Option<&str>) -> Result<PrivateKey, String> {
     let wrong = |why: &str| format!("{}: {why}", path.display());
     let text = fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+    let text = widened(&text).unwrap_or(text);
     if let Some(cipher) = old_cipher(&text) {
         return Err(wrong(&format!(
             "is encrypted by {cipher} in PEM's old way, which is not read; ssh-keygen -p -f FILE writes it anew"

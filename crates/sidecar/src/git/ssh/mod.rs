@@ -9,6 +9,7 @@
 
 mod keys;
 mod known_hosts;
+mod short;
 mod url;
 
 use std::borrow::Cow;
