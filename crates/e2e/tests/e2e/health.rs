@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use podkit_testkit::http::{self, Response};
 use podkit_testkit::memcached::Memcached;
 use podkit_testkit::net::free_addr;
@@ -15,9 +15,10 @@ use podkit_testkit::podkit::{Module, podkit};
 use podkit_testkit::redis::{Redis, Reply};
 use podkit_testkit::{DEADLINE, Need, Turn, able, until};
 use rustix::process::Signal;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Streaming};
+
+use crate::raw::Raw;
 
 /// A module that asks these probes each tenth of a second.
 struct Ground {
@@ -238,44 +239,6 @@ fn a_file_of_probes_is_read_again() {
     ground.module.process.signal(Signal::HUP);
     ground.wait("/readyz", 200);
     assert_eq!(reloads("success"), 1.0);
-}
-
-/// Messages are bytes as they are.
-#[derive(Clone, Copy, Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
 }
 
 /// A `HealthCheckRequest`.

@@ -51,6 +51,7 @@ mod protection;
 mod proxies;
 mod push_to_deploy;
 mod pushed;
+mod raw;
 mod redis;
 mod redis_access;
 mod redis_cluster;
