@@ -34,9 +34,9 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     check(&params.source, alone)?;
     if !checks && !params.check_names.is_empty() {
         let why = "is for --check-dashboards, which is not given";
-        return Err(ParamError::new("check-names", why).into());
+        return Err(ParamError::new("check_names", why).into());
     }
-    let refused = |why: String| ParamError::new("targets-file", why);
+    let refused = |why: String| ParamError::new("targets_file", why);
     let entries = match &params.targets_file {
         Some(path) => Some((path.clone(), Entries::read(path).map_err(refused)?)),
         None => None,
@@ -76,7 +76,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             ..
         } = &params;
         let check = Check::new(check_dashboards, check_names, source, params.strict_names)
-            .map_err(|why| ParamError::new("check-dashboards", why))?;
+            .map_err(|why| ParamError::new("check_dashboards", why))?;
         let checking = Checking::new(check, members, params.scrape_timeout);
         return Ok(Rc::new(checking));
     }
