@@ -30,20 +30,7 @@ use info::Facts;
 pub(super) use names::all as names;
 use queries::Query;
 
-/// What a source may say besides where it is.
-pub(crate) const KEYS: &[&str] = &[
-    "user",
-    "password-file",
-    "latency-histogram",
-    "clients",
-    "check-keys",
-    "check-streams",
-    "count-keys",
-    "keys-interval",
-    "queries",
-];
-
-/// The same, of one that is spoken to by TLS.
+/// What a source that is spoken to by TLS may say besides where it is.
 pub(crate) const TLS_KEYS: &[&str] = &[
     "server-name",
     "user",
@@ -56,6 +43,9 @@ pub(crate) const TLS_KEYS: &[&str] = &[
     "keys-interval",
     "queries",
 ];
+
+/// The same of one in the clear, which has no certificate that a name could be for.
+pub(crate) const KEYS: &[&str] = TLS_KEYS.split_at(1).1;
 
 pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String> {
     let database = match spec.path.strip_prefix('/').unwrap_or(&spec.path) {

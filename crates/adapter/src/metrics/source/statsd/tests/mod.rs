@@ -13,7 +13,7 @@ mod dialects;
 mod network;
 mod peer;
 mod properties;
-mod speed;
+mod size;
 mod values;
 
 /// Series by name and labels, as they are written.
