@@ -85,7 +85,10 @@ async fn attempt(prober: &mut dyn Prober, patience: Duration) -> (Outcome, bool)
     let stage = phases.current();
     let times = phases.end();
     let given_up = done.is_err();
-    let said = done.unwrap_or_else(|_| {
+    // An answer that is late is none: MariaDB may end a statement at its limit with an answer as if all were well (`BENCHMARK`,
+    // `SLEEP`), and the limit is the probe's own patience, begun a little later.
+    let said = done.ok().filter(|_| took <= patience);
+    let said = said.unwrap_or_else(|| {
         let millis = patience.as_millis();
         Err(match stage {
             Some(phase) => format!("no answer within {millis} ms (in {})", phase.word()),
@@ -122,6 +125,8 @@ mod tests {
         begun: Cell<Option<Instant>>,
         count: Cell<u64>,
         takes: Cell<Duration>,
+        /// How much later than it is ready its answer is seen.
+        late: Cell<Duration>,
         fails: Cell<bool>,
         given_up: Cell<u32>,
     }
@@ -137,6 +142,12 @@ mod tests {
                 phases.enter(Phase::Connect);
                 phases.enter(Phase::Query);
                 tokio::time::sleep(fake.takes.get()).await;
+                let mut later = std::pin::pin!(tokio::time::advance(fake.late.get()));
+                std::future::poll_fn(|context| {
+                    let _ = later.as_mut().poll(context);
+                    std::task::Poll::Ready(())
+                })
+                .await;
                 match fake.fails.get() {
                     true => Err("no".to_owned()),
                     false => Ok("yes".to_owned()),
@@ -267,6 +278,18 @@ mod tests {
             fake.takes.set(Duration::from_millis(1));
             pass(520).await;
             assert!(ready(&shared));
+        });
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_is_none() {
+        beside(async |fake, shared| {
+            pass(10).await;
+            assert!(ready(&shared));
+            fake.late.set(Duration::from_millis(501));
+            pass(3500).await;
+            assert!(!ready(&shared));
+            assert_eq!(fake.given_up.get(), 0, "nothing is left to be ended");
         });
     }
 
