@@ -9,6 +9,9 @@ use podkit_testkit::repository;
 use crate::build::{self, cargo, release, watched};
 use crate::machine;
 
+/// Its tests need the binary.
+const E2E: &str = "podkit-e2e";
+
 /// Runs everything; the last line counts the tests.
 pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
@@ -39,20 +42,22 @@ fn all() -> Result<Count> {
     step("format");
     build::run(&mut cargo(&["fmt", "--all", "--check"]))?;
 
-    step("lints, release build, tests' build");
+    let mut count = Count::default();
     let binary = std::thread::scope(|scope| {
         // Its last minutes are one thread's, which optimises across crates: the other core has the rest to do meanwhile.
         let binary = scope.spawn(release);
+        step("lints, beside the release build");
         lints()?;
-        let mut built = runner().to_vec();
+        step("tests of the crates, beside the release build");
+        let mut built = runner(&["--workspace"]);
         built.push("--no-run");
         build::run(&mut cargo(&built))?;
+        tests(&["--workspace", "--exclude", E2E], None, &mut count)?;
         binary.join().expect("it does not panic")
     })?;
 
-    let mut count = Count::default();
-    step("tests");
-    tests(&binary, &mut count)?;
+    step("end-to-end tests");
+    tests(&["--package", E2E], Some(&binary), &mut count)?;
 
     step("documentation tests");
     let (lines, passed) = watched(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
@@ -130,31 +135,30 @@ fn lints() -> Result<()> {
     build::run(&mut cargo(&clippy))
 }
 
-/// How cargo is told to run the tests: by nextest where that is there.
-fn runner() -> &'static [&'static str] {
+/// How cargo is told to run the tests of some packages: by nextest where that is there.
+fn runner(packages: &[&'static str]) -> Vec<&'static str> {
     let nextest = cargo(&["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success());
-    match nextest {
-        true => &["nextest", "run", "--workspace", "--color=never"],
-        false => &[
-            "test",
-            "--workspace",
-            "--all-targets",
-            "--no-fail-fast",
-            "--color=never",
-        ],
-    }
+    let (command, flags): (&[_], &[_]) = match nextest {
+        true => (&["nextest", "run"], &["--color=never"]),
+        false => (
+            &["test"],
+            &["--all-targets", "--no-fail-fast", "--color=never"],
+        ),
+    };
+    [command, packages, flags].concat()
 }
 
-fn tests(binary: &Path, count: &mut Count) -> Result<()> {
+fn tests(packages: &[&'static str], binary: Option<&Path>, count: &mut Count) -> Result<()> {
     let skipped = std::env::temp_dir().join(format!("xtask-skipped-{}", std::process::id()));
-    let args = runner();
+    let args = runner(packages);
     let nextest = args[0] == "nextest";
-    let mut command = cargo(args);
-    command
-        .env("TESTKIT_PODKIT", binary)
-        .env("TESTKIT_SKIPPED", &skipped);
+    let mut command = cargo(&args);
+    command.env("TESTKIT_SKIPPED", &skipped);
+    if let Some(binary) = binary {
+        command.env("TESTKIT_PODKIT", binary);
+    }
     let (lines, passed) = watched(&mut command)?;
     if nextest {
         count.add_nextest(&lines);
@@ -163,7 +167,7 @@ fn tests(binary: &Path, count: &mut Count) -> Result<()> {
     }
     count.failed_commands += usize::from(!passed);
     if let Ok(text) = std::fs::read_to_string(&skipped) {
-        count.skips = text.lines().map(str::to_owned).collect();
+        count.skips.extend(text.lines().map(str::to_owned));
         std::fs::remove_file(&skipped)?;
     }
     Ok(())
