@@ -144,7 +144,7 @@ mod tests {
                 tokio::time::sleep(fake.takes.get()).await;
                 let mut later = std::pin::pin!(tokio::time::advance(fake.late.get()));
                 std::future::poll_fn(|context| {
-                    let _ = later.as_mut().poll(context);
+                    assert!(later.as_mut().poll(context).is_pending(), "the clock is on");
                     std::task::Poll::Ready(())
                 })
                 .await;

@@ -270,7 +270,8 @@ impl Table {
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
-        let labels: Box<str> = render(&pairs).into();
+        // A copy of just its length: a string that is cut to it leaves a hole behind, and there may be a million.
+        let labels: Box<str> = render(&pairs).as_str().into();
         self.may_expire |= treatment.ttl > 0;
         if let Some(family) = self.families.find(name, shape) {
             let hash = hash_labels(self.keys, family, &labels);

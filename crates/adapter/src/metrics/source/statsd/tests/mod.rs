@@ -13,7 +13,6 @@ mod dialects;
 mod network;
 mod peer;
 mod properties;
-mod size;
 mod values;
 
 /// Series by name and labels, as they are written.
