@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::staggered::Staggered;
+
 /// What a family's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Shape {
@@ -83,7 +85,7 @@ pub(super) struct Families {
     free: Vec<u32>,
     hash: RandomState,
     /// By the names of samples.
-    names: HashTable<Named>,
+    names: Staggered<Named>,
     /// Those that are shown by another name than they were asked for, by that.
     split: HashTable<u32>,
 }
@@ -169,7 +171,7 @@ impl Families {
         };
         for end in 0..shape.ends().len() {
             let one = Named::new(at, end);
-            self.names.insert_unique(sample(&one), one, sample);
+            self.names.insert(sample(&one), one, sample);
         }
         if of(at).asked() != &*of(at).name {
             let asked = |at: &u32| hash_name(hash, of(*at).asked(), "");
@@ -205,9 +207,7 @@ impl Families {
         if let Some(family) = place.take() {
             for end in family.shape.ends() {
                 let hash = hash_name(&self.hash, &family.name, end);
-                if let Ok(entry) = self.names.find_entry(hash, |one| one.family() == at) {
-                    entry.remove();
-                }
+                self.names.remove(hash, |one| one.family() == at);
             }
             let hash = hash_name(&self.hash, family.asked(), "");
             if let Ok(entry) = self.split.find_entry(hash, |one| *one == at) {

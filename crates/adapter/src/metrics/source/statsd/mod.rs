@@ -22,6 +22,7 @@ mod quantiles;
 mod relay;
 mod show;
 mod sockets;
+mod staggered;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,6 @@
 //! The hash has 96 bits and a random key: aliases are taken as equal when their hashes are, and the bytes are not kept. All
 //! that is said of a name (the rule, labels, an error) is found once, and kept with the alias until the mapping changes.
 
-use hashbrown::HashTable;
 use siphasher::sip::SipHasher13 as Sip64;
 use siphasher::sip128::{Hasher128 as _, SipHasher13};
 use std::hash::Hasher as _;
@@ -21,6 +20,7 @@ use super::families::{Families, Shape};
 use super::line::{Key, Kind, Number, Other, Reason, Said, Sink};
 use super::mapping::{Mapping, Observer, Treatment};
 use super::name::{Dialects, Labels, Tags, escape, label_name};
+use super::staggered::Staggered;
 use super::window::Ring;
 use crate::metrics::batch::render;
 
@@ -47,9 +47,9 @@ const _: () = assert!(size_of::<Alias>() == 20 && size_of::<Series>() == 48);
 /// What is counted.
 pub(super) struct Table {
     keys: [u64; 2],
-    aliases: HashTable<Alias>,
+    aliases: Staggered<Alias>,
     /// By family and labels.
-    by_labels: HashTable<u32>,
+    by_labels: Staggered<u32>,
     pub(super) series: Vec<Series>,
     free: Vec<u32>,
     pub(super) families: Families,
@@ -73,8 +73,8 @@ impl Table {
     ) -> Self {
         Self {
             keys,
-            aliases: HashTable::new(),
-            by_labels: HashTable::new(),
+            aliases: Staggered::default(),
+            by_labels: Staggered::default(),
             series: Vec::new(),
             free: Vec::new(),
             families: Families::default(),
@@ -148,9 +148,7 @@ impl Table {
             }
             let at = u32::try_from(at).expect("counted as such");
             let hash = hash_labels(self.keys, series.family, &series.labels);
-            if let Ok(entry) = self.by_labels.find_entry(hash, |other| *other == at) {
-                entry.remove();
-            }
+            self.by_labels.remove(hash, |other| *other == at);
             self.families.give_back(series.family);
             series.cell = Cell::Free;
             series.labels = Box::default();
@@ -205,7 +203,7 @@ impl Table {
             self.aliases.clear();
         }
         self.aliases
-            .insert_unique(hash.first(), alias, |alias| alias.hash.first());
+            .insert(hash.first(), alias, |alias| alias.hash.first());
         alias
     }
 
@@ -324,7 +322,7 @@ impl Table {
             }
         };
         let (keys, all) = (self.keys, &self.series);
-        self.by_labels.insert_unique(hash, at, |at| {
+        self.by_labels.insert(hash, at, |at| {
             let one = &all[*at as usize];
             hash_labels(keys, one.family, &one.labels)
         });
