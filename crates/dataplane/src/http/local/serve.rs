@@ -111,8 +111,11 @@ impl<H: Handler> Local<H> {
             body.clear();
             let keep_alive = head.keep_alive() && !response.close && !conn.worker.closing();
             let kept = self.answer(conn, &head, response, keep_alive).await?;
-            if !kept {
-                return Ok(());
+            match kept {
+                true => {}
+                // It has said that nothing follows, and all of its request has come.
+                false if !head.keep_alive() => return Err(Cut::Closed),
+                false => return Ok(()),
             }
         }
     }
@@ -226,6 +229,9 @@ impl<H: Handler> Local<H> {
         let bodyless =
             head.method() == Method::Head || matches!(response.status, 100..=199 | 204 | 304);
         let pause = self.limits.idle_timeout;
+        if !keep_alive && matches!(response.body, Body::Bytes(_)) {
+            conn.io.last();
+        }
         match response.body {
             _ if bodyless => conn.send(&[out.filled()], pause).await?,
             Body::Bytes(body) if body.len() <= TOGETHER_BYTES => {

@@ -47,6 +47,10 @@ impl Handler for Echo {
                 "/stream" => Response::stream(200, "text/plain", None, Box::new(Count(2))),
                 "/known" => Response::stream(200, "text/plain", Some(10), Box::new(Count(2))),
                 "/wrong" => Response::stream(200, "text/plain", Some(11), Box::new(Count(2))),
+                "/last" => Response {
+                    close: true,
+                    ..Response::not_found()
+                },
                 "/split" => Response::new(204).header("X", "a\r\nY: b"),
                 _ => Response::not_found(),
             }
@@ -63,8 +67,11 @@ fn limits() -> HttpLimits {
     HttpLimits::from_values(&values).unwrap()
 }
 
-/// Serves one connection that is read and written in `pieces` and hands its client end to `client`.
-fn serve<F: Future<Output = ()>>(pieces: &[usize], client: impl FnOnce(End, Lifecycle) -> F) {
+/// Serves one connection that is read and written in `pieces` and hands its client end to `client`; how much longer it was served.
+fn serve<F: Future<Output = ()>>(
+    pieces: &[usize],
+    client: impl FnOnce(End, Lifecycle) -> F,
+) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -80,8 +87,10 @@ fn serve<F: Future<Output = ()>>(pieces: &[usize], client: impl FnOnce(End, Life
             local.serve_on(near, Peer::Unix, worker).await;
         });
         client(far, lifecycle).await;
+        let since = tokio::time::Instant::now();
         serving.await.unwrap();
-    }));
+        since.elapsed()
+    }))
 }
 
 /// The answers to `input`, after which the client says that it has sent all; Date lines left out.
@@ -191,6 +200,26 @@ fn a_body_that_is_not_what_was_said_is_cut() {
         answer.ends_with("Content-Length: 11\r\n\r\ntick\ntick\n!"),
         "{answer}"
     );
+}
+
+#[test]
+fn only_who_may_be_sending_is_waited_for() {
+    let check = |fields: &str, path: &str, waits: bool| {
+        let mut kept = None;
+        let longer = serve(&[usize::MAX], |mut end, _| {
+            let kept = &mut kept;
+            async move {
+                let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+                end.put(request.as_bytes()).await;
+                assert!(end.get_all().await.ends_with(b"\n"));
+                *kept = Some(end);
+            }
+        });
+        assert_eq!(longer > Duration::ZERO, waits, "{longer:?}");
+    };
+    check("Connection: close\r\n", "/none", false);
+    check("Connection: close\r\n", "/known", false);
+    check("", "/last", true);
 }
 
 #[test]
