@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use podkit_foundation::params::{Addr, ParamType, Percent, Size, check_pair};
+use podkit_foundation::params::{Addr, ParamType, Percent, Size, check_pair, unknown};
 
 use super::check::Rules;
 use super::latency::{Budget, MOST};
@@ -207,10 +207,8 @@ impl Spec {
         check_name(name)?;
         let (word, rest) = url.split_once(':').ok_or("there is no ://")?;
         let scheme = SCHEMES.iter().find(|scheme| scheme.word == word);
-        let scheme = scheme.ok_or_else(|| {
-            let words: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.word).collect();
-            format!("\"{word}\" is not one of {}", words.join(", "))
-        })?;
+        let words = SCHEMES.iter().map(|scheme| scheme.word);
+        let scheme = scheme.ok_or_else(|| unknown("scheme", word, words))?;
         let place = place(scheme, rest, options)?;
         let keys: Vec<&str> = COMMON.iter().chain(scheme.keys).copied().collect();
         let repeats = |key: &str| matches!(key, "header" | "send" | "json" | "command");

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podkit_foundation::params::{Addr, ParamType, check_pair};
+use podkit_foundation::params::{Addr, ParamType, check_pair, unknown};
 
 use super::source::{jmx, json, prometheus, redis, sql, statsd, text_file};
 
@@ -293,10 +293,7 @@ impl Spec {
 /// The scheme of that word.
 fn scheme(word: &str) -> Result<&'static Scheme, String> {
     let found = SCHEMES.iter().find(|scheme| scheme.word == word);
-    found.ok_or_else(|| {
-        let words: Vec<&str> = SCHEMES.iter().map(|scheme| scheme.word).collect();
-        format!("\"{word}\" is not one of {}", words.join(", "))
-    })
+    found.ok_or_else(|| unknown("scheme", word, SCHEMES.iter().map(|scheme| scheme.word)))
 }
 
 /// Where sources may be: `SCHEME://WHERE[/PATH]` with `*` for any text without `/`.
@@ -441,7 +438,7 @@ mod tests {
             assert!(error.contains(why), "{text}: {error}");
         };
         check("h:80", "there is no ://");
-        check("ftp://h:80", "\"ftp\" is not one of ");
+        check("ftp://h:80", "there is no scheme \"ftp\"; there are ");
         check("nginx+http://u:p@h", ";password-file=FILE");
         check("nginx+http://h:x/", "\"x\" is not a port");
         check("nginx+http://h;x", "\"x\" is not KEY=VALUE");
@@ -491,7 +488,7 @@ mod tests {
             false,
         );
         for (none, why) in [
-            ("*://h", "\"*\" is not one of "),
+            ("*://h", "there is no scheme \"*\"; there are "),
             ("h", "there is no ://"),
             ("redis://*@h", "a user goes to"),
             ("redis://h:x*", "is not a port"),

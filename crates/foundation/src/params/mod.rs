@@ -32,9 +32,9 @@ pub use addr::{Addr, Scheme, Upstream, Where};
 pub use cidr::{Cidr, CidrSet};
 pub use decl::{Param, ParamSet};
 pub use listed::{Listed, listed};
-pub use pairs::{check_pair, pairs};
+pub use pairs::{check_pair, pairs, unknown};
 pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
-pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
+pub use values::{Origin, ParamError, Raw, Values, unknown_variables, without_password};
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,23 @@ pub fn pairs<'t>(text: &'t str, keys: &[&str]) -> Result<Vec<(&'t str, &'t str)>
     Ok(found)
 }
 
+/// Says that none of `known` is `word`, and names the nearest one, or all.
+pub fn unknown<'k>(what: &str, word: &str, known: impl Iterator<Item = &'k str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let near = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((_, near)) => format!("there is no {what} \"{word}\"; did you mean {near}?"),
+        None => format!(
+            "there is no {what} \"{word}\"; there are {}",
+            known.join(", ")
+        ),
+    }
+}
+
 /// A pair that comes behind `before`: its key is one of `keys` (else the nearest one is named) and has not come before.
 pub fn check_pair(
     (key, value): (&str, &str),
@@ -21,15 +38,7 @@ pub fn check_pair(
     keys: &[&str],
 ) -> Result<(), String> {
     if !keys.contains(&key) {
-        let near = keys
-            .iter()
-            .map(|known| (strsim::jaro_winkler(key, known), known))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        return Err(match near {
-            Some((_, near)) => format!("there is no key \"{key}\"; did you mean {near}?"),
-            None => format!("there is no key \"{key}\"; there are {}", keys.join(", ")),
-        });
+        return Err(unknown("key", key, keys.iter().copied()));
     }
     if value.is_empty() {
         return Err(format!("{key} has no value"));

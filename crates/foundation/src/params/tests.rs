@@ -190,6 +190,45 @@ fn secrets_are_masked_where_values_are_shown_and_in_errors() {
 }
 
 #[test]
+fn passwords_of_addresses_are_masked() {
+    let check = |text: &str, expected: &str| assert_eq!(without_password(text), expected);
+    check("redis://app:pw@db:6379/0", "redis://app:***@db:6379/0");
+    check(
+        "a=redis://:p:w@db;timeout=1s",
+        "a=redis://:***@db;timeout=1s",
+    );
+    check("https://u:p/w@h/x", "https://u:***@h/x");
+    check("https://u:1234@h", "https://u:***@h");
+    for same in [
+        "redis://db:6379",
+        "http://db:80/a@b",
+        "http://db/a:b@c",
+        "redis://db;user=a:b@c",
+        "redis://db:6379;user=a@b",
+        "https://token@h/x",
+        "a:b@c",
+    ] {
+        check(same, same);
+    }
+    let flag = |param: &Param| match param.field {
+        "max_connections" => vec!["redis://a:hunter2@h".to_owned()],
+        _ => vec![],
+    };
+    let values = Values::gather(Params::PARAMS.iter(), &flag, &|_| None);
+    let error = Params::from_values(&values).unwrap_err().to_string();
+    assert!(
+        error.contains("\"redis://a:***@h\" is not right"),
+        "{error}"
+    );
+    let shown = values.shown().flat_map(|(_, raws)| raws);
+    assert!(
+        shown
+            .map(|raw| raw.text)
+            .any(|text| text == "redis://a:***@h")
+    );
+}
+
+#[test]
 fn an_unknown_variable_is_found_with_its_nearest_name() {
     let names = [
         "PODKIT_MAX_CONECTIONS",

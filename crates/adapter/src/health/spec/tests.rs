@@ -43,7 +43,7 @@ fn what_is_wrong_is_named() {
     };
     check("http://h", "there is no name");
     check("http://h/?a=b", "there is no name");
-    check("a=h:80", "\"h\" is not one of tcp, ");
+    check("a=h:80", "there is no scheme \"h\"; there are tcp, ");
     check("a=tcp:h:80", "there is no ://");
     check("a=tcp://h", "the port is missing");
     check("a=tcp://h:0", "port 0");

@@ -74,7 +74,10 @@ fn who_is_not_listed_is_not_asked() {
             "redis://a.cache;password-file=/etc/passwd",
             "--targets-file alone",
         );
-        bad("x=redis://a.cache", "\"x=redis\" is not one of");
+        bad(
+            "x=redis://a.cache",
+            "there is no scheme \"x=redis\"; did you mean redis?",
+        );
         bad("redis://:6379", "names no host");
         bad("redis://unix:/run/../a", "goes up by ..");
         assert_eq!(targets.kept.borrow().len(), 0);
@@ -130,7 +133,7 @@ fn a_file_that_is_wrong_is_named() {
     );
     check(
         "- match: '*://h'\n",
-        "line 1: match *://h: \"*\" is not one of",
+        "line 1: match *://h: there is no scheme \"*\"; there are ",
     );
     check(
         "- match: redis://a\n- match: memcached://h\n  user: me\n",
