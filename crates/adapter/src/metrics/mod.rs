@@ -17,6 +17,7 @@ mod params;
 mod scrape;
 mod service;
 mod source;
+mod sources;
 mod spec;
 mod targets;
 

@@ -103,26 +103,38 @@ pub(super) fn batch(members: &[Member]) -> Batch {
     batch
 }
 
-/// On the admin server's `/metrics`.
-pub(super) fn register(registry: &Registry, members: &[Member]) {
-    let all: Vec<(String, Option<String>, Arc<Told>)> = members
-        .iter()
-        .map(|member| {
+/// The state of all members, for the admin server's `/metrics`.
+#[derive(Debug, Default)]
+pub(super) struct Board(Arc<Mutex<Vec<Line>>>);
+
+/// Source, part, and how it was.
+type Line = (String, Option<String>, Arc<Told>);
+
+impl Board {
+    pub(super) fn show(&self, members: &[Member]) {
+        let line = |member: &Member| {
             let (source, part) = (member.source.clone(), member.part.clone());
             (source, part, Arc::clone(member.keeper.told()))
-        })
-        .collect();
-    registry.collect(move |encoder| {
-        for (at, metric) in SOURCE.iter().enumerate() {
-            encoder.family(metric.name, Shown::Gauge, metric.doc);
-            for (source, part, told) in &all {
-                if let Some(value) = told.values()[at] {
-                    let labels = labels(source, part.as_deref());
-                    encoder.sample(metric.name, &labels, value);
+        };
+        let lines = members.iter().map(line).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lines;
+    }
+
+    pub(super) fn register(&self, registry: &Registry) {
+        let all = Arc::clone(&self.0);
+        registry.collect(move |encoder| {
+            let all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            for (at, metric) in SOURCE.iter().enumerate() {
+                encoder.family(metric.name, Shown::Gauge, metric.doc);
+                for (source, part, told) in &*all {
+                    if let Some(value) = told.values()[at] {
+                        let labels = labels(source, part.as_deref());
+                        encoder.sample(metric.name, &labels, value);
+                    }
                 }
             }
-        }
-    });
+        });
+    }
 }
 
 fn labels<'a>(source: &'a str, part: Option<&'a str>) -> Vec<(&'a str, &'a str)> {

@@ -20,6 +20,7 @@ use super::spec::{Kind, Spec};
 const MARGIN: Duration = Duration::from_millis(250);
 
 /// A source, or the part of one.
+#[derive(Clone)]
 pub(crate) struct Member {
     /// Of the source: its name, or what stands for it.
     pub(crate) source: String,

@@ -11,18 +11,19 @@ use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, accep
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{ParamError, ParamSet as _, ParamType as _, Size, Values};
+use podkit_foundation::params::{
+    ParamError, ParamSet as _, ParamType as _, Size, Values, without_password,
+};
 use podkit_foundation::telemetry::metrics::Registry;
 
-use super::batch::render;
 use super::check::{Check, Checking};
 use super::expose::Style;
-use super::keeper::{Keeper, Patience};
-use super::own;
+use super::keeper::Patience;
 use super::params::Params;
 use super::scrape::{Member, Wanted, ask, gzip, rows, text};
+use super::source::Ground;
 use super::source::sql::uses_tls_files;
-use super::source::{Ground, Reload, plan};
+use super::sources::Sources;
 use super::spec::{Kind, Spec};
 use super::targets::{self, Entries, Refusal, Targets, field};
 
@@ -49,25 +50,12 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         reloads: RefCell::default(),
         starts: RefCell::default(),
     });
-    let mut members = Vec::new();
-    let mut intervals = Vec::new();
-    for spec in &params.source {
-        let wrong = |why: String| ParamError::new("source", format!("\"{spec}\": {why}"));
-        let labels = spec.name.as_deref().map(|name| render(&[("source", name)]));
-        let patience = Patience {
-            answer: spec.timeout().unwrap_or(params.source_timeout),
-            whole: params.collect_timeout,
-        };
-        for planned in plan(spec, &ground).map_err(wrong)? {
-            let keeper = Keeper::new(planned.collector, patience);
-            if let Some((_, interval)) = &planned.part {
-                intervals.push((Rc::clone(&keeper), *interval));
-            }
-            let part = planned.part.map(|(part, _)| part);
-            let labels = labels.clone().unwrap_or_default();
-            members.push(Member::new(spec, part, labels, keeper));
-        }
-    }
+    let patience = |spec: &Spec| Patience {
+        answer: spec.timeout().unwrap_or(params.source_timeout),
+        whole: params.collect_timeout,
+    };
+    let sources = Sources::new(&params.source, Rc::clone(&ground), patience)
+        .map_err(|why| ParamError::new("source", why))?;
     if checks {
         let Params {
             check_dashboards,
@@ -77,7 +65,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         } = &params;
         let check = Check::new(check_dashboards, check_names, source, params.strict_names)
             .map_err(|why| ParamError::new("check_dashboards", why))?;
-        let checking = Checking::new(check, members, params.scrape_timeout);
+        let checking = Checking::new(check, sources.members(), params.scrape_timeout);
         return Ok(Rc::new(checking));
     }
     let targets = match entries {
@@ -94,7 +82,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             Some(Rc::new(targets.map_err(refused)?))
         }
     };
-    own::register(&setup.metrics, &members);
+    sources.register(&setup.metrics);
     let listener_limits = ListenerLimits::from_values(values)?;
     let listener = setup.listeners.bind("listen", &params.listen, 1)?;
     for start in ground.starts.take() {
@@ -103,15 +91,14 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     Ok(Rc::new(Metrics {
         listener_limits,
         pages: Rc::new(Pages {
-            members,
+            sources,
             targets,
             params,
         }),
-        start: RefCell::new(Some((listener, intervals))),
+        start: RefCell::new(Some(listener)),
         tls: ground.tls.clone(),
         setup: setup.clone(),
         listener: RefCell::new(None),
-        reloads: ground.reloads.take(),
     }))
 }
 
@@ -166,36 +153,29 @@ fn check(sources: &[Spec], needed: bool) -> Result<(), Failure> {
 
 /// What the listener answers from.
 struct Pages {
-    members: Vec<Member>,
+    sources: Sources,
     targets: Option<Rc<Targets>>,
     params: Params,
 }
-
-/// What is asked beside scrapes, and how long after the last time.
-type Intervals = Vec<(Rc<Keeper>, Duration)>;
 
 /// The running module.
 struct Metrics {
     listener_limits: ListenerLimits,
     pages: Rc<Pages>,
     /// What `start` takes.
-    start: RefCell<Option<(Listener, Intervals)>>,
+    start: RefCell<Option<Listener>>,
     tls: Option<UpstreamTls>,
     setup: Setup,
     /// Held for as long as it is accepted from.
     listener: RefCell<Option<Listener>>,
-    /// Of sources that have files.
-    reloads: Vec<Reload>,
 }
 
 impl Service for Metrics {
     fn start(self: Rc<Self>) -> Result<(), Failure> {
-        let Some((listener, intervals)) = self.start.borrow_mut().take() else {
+        let Some(listener) = self.start.borrow_mut().take() else {
             return Ok(());
         };
-        for (keeper, interval) in intervals {
-            drop(tokio::task::spawn_local(keeper.every(interval)));
-        }
+        self.pages.sources.start();
         if let Some(tls) = &self.tls {
             drop(tokio::task::spawn_local(tls.clone().watch()));
         }
@@ -220,7 +200,7 @@ impl Service for Metrics {
 
     fn reload(&self) -> Result<(), String> {
         let tls = self.tls.as_ref().map(|tls| tls.reload().map(drop));
-        let files = self.reloads.iter().map(|reload| reload());
+        let files = Some(self.pages.sources.reload());
         let targets = self.pages.targets.as_ref();
         let targets = targets.map(|targets| targets.reload());
         // All of them: what is refused keeps what it had.
@@ -234,7 +214,7 @@ impl Service for Metrics {
         let mut sections = vec![Section {
             title: "Sources".to_owned(),
             columns: columns.clone(),
-            rows: rows(&self.pages.members),
+            rows: rows(&*self.pages.sources.members()),
             alert: self.tls.as_ref().and_then(UpstreamTls::refusal),
         }];
         sections.extend(self.pages.targets.as_ref().map(|targets| Section {
@@ -288,7 +268,7 @@ impl Door {
             None => "/metrics is here",
         };
         match (request.path(), &self.0.targets) {
-            ("/metrics", _) => self.scrape(request, &self.0.members).await,
+            ("/metrics", _) => self.scrape(request, &self.0.sources.members()).await,
             ("/probe", Some(targets)) => self.probe(request, targets).await,
             ("/", _) => Response::text(200, format!("podkit metrics: {here}\n")),
             ("/probe", None) => {
@@ -312,6 +292,7 @@ impl Door {
                     Refusal::Unlisted(why) => (403, why),
                     Refusal::Broken(why) => (500, why),
                 };
+                let target = without_password(&target);
                 Response::text(status, format!("{target:?}: {why}\n"))
             }
         }

@@ -16,12 +16,12 @@ use std::time::Duration;
 use podkit_foundation::params::{Addr, listed};
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Registry};
 use podkit_foundation::yaml::read;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::keeper::{Keeper, Patience};
+use super::keeper::Patience;
 use super::scrape::Member;
 use super::source::{Ground, plan};
+use super::sources::Asked;
 use super::spec::{Pattern, SCHEMES, Spec};
 
 /// An entry of the file.
@@ -66,18 +66,8 @@ pub(crate) struct Limits {
 
 /// A target that was asked about.
 struct Kept {
-    members: Rc<[Member]>,
+    asked: Asked,
     used: Cell<Instant>,
-    /// What asks its parts that have an interval.
-    beside: Vec<AbortHandle>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        for task in &self.beside {
-            task.abort();
-        }
-    }
 }
 
 /// Its URL, and the module that it is asked as.
@@ -220,10 +210,10 @@ impl Targets {
         let key = (spec.to_string(), module.to_owned());
         if let Some(kept) = self.kept.borrow().get(&key) {
             kept.used.set(Instant::now());
-            return Ok(Rc::clone(&kept.members));
+            return Ok(Rc::clone(&kept.asked.members));
         }
         let kept = self.make(target, &spec, module)?;
-        let members = Rc::clone(&kept.members);
+        let members = Rc::clone(&kept.asked.members);
         let mut all = self.kept.borrow_mut();
         if all.len() >= self.limits.most
             && let Some(oldest) = all.iter().min_by_key(|(_, kept)| kept.used.get())
@@ -248,28 +238,14 @@ impl Targets {
             })
         })?;
         let spec = entry.spec(target).map_err(Refusal::Broken)?;
-        let planned = plan(&spec, &self.ground).map_err(Refusal::Broken)?;
         let patience = Patience {
             answer: spec.timeout().unwrap_or(self.limits.answer),
             whole: self.limits.whole,
         };
-        let mut beside = Vec::new();
-        let member = |planned: super::source::Planned| {
-            let keeper = Keeper::new(planned.collector, patience);
-            if let Some((_, interval)) = &planned.part {
-                let task = tokio::task::spawn_local(Rc::clone(&keeper).every(*interval));
-                beside.push(task.abort_handle());
-            }
-            let part = planned.part.map(|(part, _)| part);
-            Member::new(&spec, part, String::new(), keeper)
-        };
-        let members = planned.into_iter().map(member).collect();
+        let asked = Asked::plan(&spec, "", patience, &self.ground).map_err(Refusal::Broken)?;
+        asked.start();
         let used = Cell::new(Instant::now());
-        Ok(Kept {
-            members,
-            used,
-            beside,
-        })
+        Ok(Kept { asked, used })
     }
 
     /// Forgets who is idle, again and again.
@@ -300,7 +276,7 @@ impl Targets {
         let mut keys: Vec<&Key> = all.keys().collect();
         keys.sort_unstable();
         let some = keys.into_iter().take(most);
-        some.map(|key| Rc::clone(&all[key].members)).collect()
+        some.map(|key| Rc::clone(&all[key].asked.members)).collect()
     }
 
     fn show(&self, all: &HashMap<Key, Kept>) {

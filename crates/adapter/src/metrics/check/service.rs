@@ -15,13 +15,13 @@ use crate::metrics::scrape::Member;
 /// A check, and the sources that it asks.
 pub(crate) struct Checking {
     /// What `once` takes.
-    work: RefCell<Option<(Check, Vec<Member>)>>,
+    work: RefCell<Option<(Check, Rc<[Member]>)>>,
     /// How long the sources may take.
     time: Duration,
 }
 
 impl Checking {
-    pub(crate) fn new(check: Check, members: Vec<Member>, time: Duration) -> Self {
+    pub(crate) fn new(check: Check, members: Rc<[Member]>, time: Duration) -> Self {
         Self {
             work: RefCell::new(Some((check, members))),
             time,
