@@ -2,7 +2,6 @@
 
 use podkit_dataplane::http::HttpLimits;
 use podkit_dataplane::http::local::{Answer, BodyUse, Handler, Request, Response};
-use podkit_foundation::params::Size;
 use podkit_foundation::telemetry::metrics::{Format, Registry};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,18 +10,9 @@ use super::board::Endpoint;
 use super::report::{text, tree};
 use super::runner::Shared;
 
-/// The bounds of the listener: who probes says little.
+/// The bounds of the listener.
 pub(crate) fn limits() -> HttpLimits {
-    HttpLimits {
-        max_connections: 1024,
-        max_head_bytes: Size(16 << 10),
-        max_headers: 100,
-        max_body_bytes: Size(1),
-        head_timeout: Duration::from_secs(10),
-        body_timeout: Duration::from_secs(30),
-        min_body_rate: Size(64),
-        idle_timeout: Duration::from_secs(75),
-    }
+    HttpLimits::of_pages(1024, Duration::from_secs(75))
 }
 
 /// The listener's handler.

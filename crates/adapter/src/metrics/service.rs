@@ -12,7 +12,7 @@ use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
-    ParamError, ParamSet as _, ParamType as _, Size, Values, without_password,
+    ParamError, ParamSet as _, ParamType as _, Values, without_password,
 };
 use podkit_foundation::telemetry::metrics::Registry;
 
@@ -230,19 +230,9 @@ impl Service for Metrics {
 /// Targets on the page at most.
 const SHOWN: usize = 100;
 
-/// The bounds of the listener: scrapers are few, and say little.
+/// The bounds of the listener: scrapers are few, and keep a connection for longer than their scrapes are apart.
 fn limits() -> HttpLimits {
-    HttpLimits {
-        max_connections: 128,
-        max_head_bytes: Size(16 << 10),
-        max_headers: 100,
-        max_body_bytes: Size(1),
-        head_timeout: Duration::from_secs(10),
-        body_timeout: Duration::from_secs(30),
-        min_body_rate: Size(64),
-        // Longer than scrapes are apart, so that a scraper keeps its connection.
-        idle_timeout: Duration::from_secs(300),
-    }
+    HttpLimits::of_pages(128, Duration::from_secs(300))
 }
 
 /// The listener's handler.

@@ -27,6 +27,20 @@ podkit_foundation::params! {
 }
 
 impl HttpLimits {
+    /// Of a module's own pages: asked for by few, who say little and send no bodies, over connections kept for `idle`.
+    pub fn of_pages(connections: u32, idle: Duration) -> Self {
+        Self {
+            max_connections: connections,
+            max_head_bytes: Size(16 << 10),
+            max_headers: 100,
+            max_body_bytes: Size(1),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: Size(64),
+            idle_timeout: idle,
+        }
+    }
+
     /// `--max-head-bytes` as a length.
     pub(crate) fn head_bytes(&self) -> usize {
         usize::try_from(self.max_head_bytes.0).unwrap_or(usize::MAX)

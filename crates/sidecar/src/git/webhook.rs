@@ -20,7 +20,7 @@ use super::credentials;
 
 /// A push of many commits has a long body; GitHub's limit is 25 MB.
 const BODY_BYTES_MAX: usize = 25 << 20;
-const CONNECTIONS_MAX: usize = 16;
+const CONNECTIONS_MAX: u32 = 16;
 
 /// What is done when a push was told.
 pub(super) type Wake = Box<dyn Fn()>;
@@ -42,14 +42,8 @@ impl Webhook {
         listener_limits: &ListenerLimits,
     ) -> Result<(), Failure> {
         let limits = HttpLimits {
-            max_connections: u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX),
-            max_head_bytes: Size(16 << 10),
-            max_headers: 100,
             max_body_bytes: Size(BODY_BYTES_MAX as u64),
-            head_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
-            min_body_rate: Size(64),
-            idle_timeout: Duration::from_secs(60),
+            ..HttpLimits::of_pages(CONNECTIONS_MAX, Duration::from_secs(60))
         };
         let connections = Connections::new(limits.connections(), listener_limits, &[]);
         let worker = Worker::new(lifecycle, &Registry::default(), &connections);

@@ -263,16 +263,7 @@ impl Topz {
 
 /// The bounds of the module's own listener.
 fn limits() -> HttpLimits {
-    HttpLimits {
-        max_connections: 128,
-        max_head_bytes: Size(16 << 10),
-        max_headers: 100,
-        max_body_bytes: Size(1),
-        head_timeout: Duration::from_secs(10),
-        body_timeout: Duration::from_secs(30),
-        min_body_rate: Size(64),
-        idle_timeout: Duration::from_secs(60),
-    }
+    HttpLimits::of_pages(128, Duration::from_secs(60))
 }
 
 /// The listener's handler.
