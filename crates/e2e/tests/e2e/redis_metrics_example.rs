@@ -8,7 +8,7 @@ use podkit_testkit::{http, repository, until};
 use crate::ground::{Ground, read};
 
 /// What Prometheus has for a query, when it is one series.
-fn asked(query: &str) -> Option<f64> {
+pub(crate) fn asked(query: &str) -> Option<f64> {
     let answer = http::get(loopback(9090), &format!("/api/v1/query?query={query}")).ok()?;
     let answer = answer.json();
     let result = answer["data"]["result"].as_array()?;
