@@ -287,26 +287,46 @@ fn alerts_and_the_dashboard_of_podkit_itself_know_its_names() {
     let list = dir.path().join("names");
     std::fs::write(&list, names).expect("a new file");
     let list = format!("--check-names={}", list.display());
+    let statsd = "--source=statsd://:9125";
     let example = |name: &str| repository().join("examples/observability").join(name);
     let (alerts, dashboard) = (example("alerts.yaml"), example("dashboard.json"));
     let file = |path: &Path| format!("--check-dashboards={}", path.display());
-    let checked = podkit(&["metrics", &list, &file(&alerts), &file(&dashboard)]);
+    let checked = podkit(&["metrics", &list, statsd, &file(&alerts), &file(&dashboard)]);
     assert_eq!(checked.code, Some(0), "{}{}", checked.out, checked.err);
     // It would be seen.
-    let other = dir.path().join("other.json");
-    let text = std::fs::read_to_string(&dashboard).expect("it is there");
-    std::fs::write(&other, text.replace("podkit_shard_out", "podkit_shard_ot"))
-        .expect("a new file");
-    let checked = podkit(&["metrics", &list, &file(&other)]);
-    assert_eq!(checked.code, Some(1), "{}{}", checked.out, checked.err);
-    let line =
-        "panel \"Shards that are out\": podkit_shard_ot is missing; nearest is podkit_shard_out\n";
-    assert!(checked.out.ends_with(line), "{}", checked.out);
+    for (path, from, to, line) in [
+        (
+            &dashboard,
+            "podkit_shard_out",
+            "podkit_shard_ot",
+            "panel \"Shards that are out\": podkit_shard_ot is missing; nearest is podkit_shard_out\n",
+        ),
+        (
+            &alerts,
+            "statsd_bad_lines",
+            "statsd_bad_line",
+            "alert PodkitStatsdUnread: podkit_metrics_statsd_bad_line_total is missing; nearest is podkit_metrics_statsd_bad_lines_total\n",
+        ),
+    ] {
+        let other = dir.path().join(path.file_name().expect("a file"));
+        let text = std::fs::read_to_string(path).expect("it is there");
+        std::fs::write(&other, text.replace(from, to)).expect("a new file");
+        let checked = podkit(&["metrics", &list, statsd, &file(&other)]);
+        assert_eq!(checked.code, Some(1), "{}{}", checked.out, checked.err);
+        assert!(checked.out.ends_with(line), "{}", checked.out);
+    }
     if program("promtool").is_some() {
         let (good, said) = fed(
             Command::new("promtool")
                 .args(["check", "rules"])
                 .arg(&alerts),
+            "",
+        );
+        assert!(good, "{said}");
+        let (good, said) = fed(
+            Command::new("promtool")
+                .args(["test", "rules"])
+                .arg(repository().join("crates/e2e/tests/rules/health.yaml")),
             "",
         );
         assert!(good, "{said}");

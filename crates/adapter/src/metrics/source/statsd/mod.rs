@@ -100,8 +100,23 @@ pub(super) fn plan(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, String>
 
 /// What it says of itself; what applications send is known to them.
 pub(super) fn names() -> Vec<(String, Kind)> {
-    let all = ["statsd_exporter_*", "podkit_metrics_statsd_*"];
-    all.map(|name| (name.to_owned(), Kind::Counter)).into()
+    let table = Table::new(Mapping::none(0), Dialects::ALL, 0, [0, 0]);
+    let mut all = show::show(&table);
+    put_drops(&mut all, 0);
+    Relayed::new(String::new()).show(&mut all);
+    let families = all.families().iter();
+    families
+        .map(|family| (family.name.to_string(), family.kind))
+        .collect()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "what is shown is a float")]
+fn put_drops(batch: &mut Batch, drops: u64) {
+    batch.counter(
+        "statsd_exporter_udp_packet_drops_total",
+        "The total number of dropped StatsD packets which received over UDP.",
+        drops as f64,
+    );
 }
 
 /// The table, with the mapping that there is.
@@ -265,13 +280,8 @@ impl Statsd {
     fn show(&self) -> Batch {
         let mut batch = show::show(&lock(&self.table));
         let udp = self.running.borrow().as_ref().and_then(|on| on.udp);
-        #[expect(clippy::cast_precision_loss, reason = "what is shown is a float")]
         if let Some(drops) = udp.and_then(drops) {
-            batch.counter(
-                "statsd_exporter_udp_packet_drops_total",
-                "The total number of dropped StatsD packets which received over UDP.",
-                drops as f64,
-            );
+            put_drops(&mut batch, drops);
         }
         if let Some(relayed) = &self.relayed {
             relayed.show(&mut batch);
