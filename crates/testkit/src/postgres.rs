@@ -1,12 +1,14 @@
 //! A real PostgreSQL.
 
+use std::fs::Permissions;
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
+use crate::certs::Pair;
 use crate::net::free_addr;
 use crate::peers::{Server, directory, launch};
 use crate::program;
@@ -110,6 +112,24 @@ impl Postgres {
         };
         crate::until("postgres", || me.sql("SELECT 1"));
         me
+    }
+
+    /// From soon on it speaks TLS too, with this certificate.
+    pub fn offer_tls(&self, pair: &Pair) {
+        let (cert, key) = pair.write(self.server.dir(), "tls");
+        let owner = std::fs::metadata(self.server.dir()).expect("it is there");
+        for path in [&cert, &key] {
+            std::fs::set_permissions(path, Permissions::from_mode(0o600)).expect("it is ours");
+            chown(path, Some(owner.uid()), Some(owner.gid())).expect("root may, and others own it");
+        }
+        for statement in [
+            &*format!("ALTER SYSTEM SET ssl_cert_file = '{}'", cert.display()),
+            &*format!("ALTER SYSTEM SET ssl_key_file = '{}'", key.display()),
+            "ALTER SYSTEM SET ssl = on",
+            "SELECT pg_reload_conf()",
+        ] {
+            assert!(self.sql(statement).is_some(), "{statement}");
+        }
     }
 
     /// Executes statements as `postgres`; None when it can't.

@@ -1,5 +1,6 @@
 //! `podkit health` with real servers behind it, and with who asks in front: kubelets, gRPC clients, HAProxy.
 
+mod secure;
 mod sql;
 
 use std::net::SocketAddr;

@@ -299,32 +299,11 @@ fn postgres_is_as_its_exporter_has_it() {
     let _turn = Turn::shared();
     let dir = tempfile::tempdir().expect("a directory");
     let authority = Authority::new("database");
-    let (cert, key) = authority.server(&["127.0.0.1"]).write(dir.path(), "db");
     let ca = written(dir.path(), "ca.pem", &authority.pem());
     let password = written(dir.path(), "password", PASSWORD);
     let database = Postgres::start(PASSWORD, &[]);
-    let (server_cert, server_key) = (
-        database.server.dir().join("db.crt"),
-        database.server.dir().join("db.key"),
-    );
-    let owner = std::fs::metadata(database.server.dir()).expect("it is there");
-    for (from, to) in [(cert, &server_cert), (key, &server_key)] {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-        std::fs::copy(from, to).expect("a copy");
-        std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o600)).expect("it is ours");
-        chown(to, Some(owner.uid()), Some(owner.gid())).expect("root may, and others own it");
-    }
+    database.offer_tls(&authority.server(&["127.0.0.1"]));
     let set = |text: &str| database.sql(text).expect("it is done");
-    set(&format!(
-        "ALTER SYSTEM SET ssl_cert_file = '{}'",
-        server_cert.display()
-    ));
-    set(&format!(
-        "ALTER SYSTEM SET ssl_key_file = '{}'",
-        server_key.display()
-    ));
-    set("ALTER SYSTEM SET ssl = on");
-    set("SELECT pg_reload_conf()");
     set("SELECT pg_create_physical_replication_slot('spare')");
     set("CREATE DATABASE shop");
     set("CREATE TABLE orders (id int)");
