@@ -124,7 +124,7 @@ pub(crate) const SCHEMES: &[Scheme] = &[
         Kind::Dns,
         false,
         Form::Host,
-        &["address", "at-least"],
+        &["address", "at-least", "server"],
     ),
     scheme("disk", Kind::Disk, false, Form::Path, &["free", "inodes"]),
     scheme(

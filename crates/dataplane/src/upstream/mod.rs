@@ -37,7 +37,7 @@ pub use membership::{Ejection, Found, Membership, Settings, View};
 pub use outward::Outward;
 pub use pool::{Pool, UpstreamMetrics};
 pub use report::{Shown, Unknown};
-pub use resolve::lookup;
+pub use resolve::{lookup, lookup_at};
 pub use target::{Speech, Target};
 pub use wire::Wire;
 

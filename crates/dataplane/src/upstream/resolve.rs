@@ -1,12 +1,12 @@
 //! Names to addresses, by hickory.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
+use hickory_resolver::config::{LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
-use hickory_resolver::{Resolver, TokioResolver};
+use hickory_resolver::{Resolver, ResolverBuilder, TokioResolver};
 
 /// An answer is used for so long at least: some servers say 0.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -40,9 +40,24 @@ impl Names {
             let none = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
             Resolver::builder_with_config(none, TokioRuntimeProvider::default())
         });
-        let options = builder.options_mut();
-        options.use_hosts_file = ResolveHosts::Always;
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+        builder.options_mut().use_hosts_file = ResolveHosts::Always;
+        Self::build(builder)
+    }
+
+    /// Asks one name server, and nothing else.
+    fn of(server: SocketAddr) -> Result<Self, String> {
+        let mut config = NameServerConfig::udp_and_tcp(server.ip());
+        for way in &mut config.connections {
+            way.port = server.port();
+        }
+        let config = ResolverConfig::from_name_servers(vec![config]);
+        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().use_hosts_file = ResolveHosts::Never;
+        Self::build(builder)
+    }
+
+    fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<Self, String> {
+        builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         let resolver = builder.build().map_err(|error| error.to_string())?;
         Ok(Self(resolver))
     }
@@ -109,4 +124,9 @@ pub(super) struct Service {
 /// All addresses of a name, IPv4 first, for a caller that asks once. Reads the system's configuration.
 pub async fn lookup(name: &str) -> Result<Vec<IpAddr>, String> {
     Ok(Names::new()?.lookup(name).await?.ips)
+}
+
+/// The same, as this name server has it.
+pub async fn lookup_at(server: SocketAddr, name: &str) -> Result<Vec<IpAddr>, String> {
+    Ok(Names::of(server)?.lookup(name).await?.ips)
 }

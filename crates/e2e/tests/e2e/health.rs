@@ -1,5 +1,6 @@
 //! `podkit health` with real servers behind it, and with who asks in front: kubelets, gRPC clients, HAProxy.
 
+mod names;
 mod secure;
 mod sql;
 

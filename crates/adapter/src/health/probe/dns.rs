@@ -1,15 +1,20 @@
-//! `dns://`: a name has addresses, by the system's resolver, asked anew each time.
+//! `dns://`: a name has addresses, by the system's resolver or by one name server, asked anew each time.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use podkit_dataplane::upstream::lookup;
+use podkit_dataplane::upstream::{lookup, lookup_at};
 
 use super::{Prober, Probing};
 use crate::health::phases::{Phase, Phases};
 use crate::health::spec::{Place, Spec};
 
+/// Of name servers (RFC 1035, 4.2).
+const PORT: u16 = 53;
+
 pub(super) struct Dns {
     name: String,
+    /// The name server; none: as the system has it.
+    server: Option<SocketAddr>,
     wanted: Wanted,
 }
 
@@ -29,8 +34,16 @@ impl Dns {
             let address = text.parse();
             address.map_err(|_| format!("address={text} is not an IP address"))
         });
+        let server = spec.option("server").map(|text| {
+            let server = text.parse().or_else(|_| {
+                let ip: Result<IpAddr, _> = text.parse();
+                ip.map(|ip| SocketAddr::new(ip, PORT))
+            });
+            server.map_err(|_| format!("server={text} is neither an IP address nor IP:PORT"))
+        });
         Ok(Self {
             name: name.clone(),
+            server: server.transpose()?,
             wanted: Wanted {
                 address: address.transpose()?,
                 least: spec.number("at-least")?.unwrap_or(1) as usize,
@@ -43,7 +56,10 @@ impl Prober for Dns {
     fn probe<'a>(&'a mut self, phases: &'a Phases) -> Probing<'a> {
         Box::pin(async {
             phases.enter(Phase::Dns);
-            let found = lookup(&self.name).await;
+            let found = match self.server {
+                Some(server) => lookup_at(server, &self.name).await,
+                None => lookup(&self.name).await,
+            };
             self.wanted
                 .look(&found.map_err(|why| format!("can't be resolved: {why}"))?)
         })
