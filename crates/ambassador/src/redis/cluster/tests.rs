@@ -302,14 +302,11 @@ fn each_command_is_done_once_and_in_order_wherever_its_slot_is() {
             Rc::clone(&service).start().expect("it starts");
             let client = |keys, seed| {
                 let listen = listen.clone();
-                thread::spawn(move || client(&listen, keys, seed))
+                tokio::task::spawn_blocking(move || client(&listen, keys, seed))
             };
             let clients = [client(&["a", "b"], seed), client(&["c", "d"], seed + 100)];
-            while !clients.iter().all(thread::JoinHandle::is_finished) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
             for client in clients {
-                client.join().expect("every reply was right");
+                client.await.expect("every reply was right");
             }
         });
         let world = world.lock().expect("no panic");
