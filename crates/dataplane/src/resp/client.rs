@@ -61,6 +61,30 @@ pub(super) struct Who {
     pub(super) name: Vec<u8>,
     /// Since it was told its id.
     callee: Option<Callee>,
+    /// A call that can't be answered yet.
+    later: Option<Box<Call>>,
+}
+
+/// What a client waits on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum On<'a> {
+    /// Nothing that others could end.
+    Nothing,
+    /// A command on its own connection.
+    Server(&'a There),
+    /// The same, before it is known as whom the server knows it.
+    Unknown,
+    /// A command that is at no server yet.
+    Podkit,
+}
+
+/// What others have told a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// To end.
+    End,
+    /// To wait no more, as TIMEOUT or ERROR does.
+    Unblock(&'static str),
 }
 
 impl Who {
@@ -70,6 +94,7 @@ impl Who {
             since: Instant::now(),
             name: Vec::new(),
             callee: None,
+            later: None,
         }
     }
 
@@ -106,39 +131,75 @@ impl Who {
         .into_bytes()
     }
 
-    /// Answers what others ask of it. `there`: its own connection, while it may wait on that. True: it is to end.
+    /// Answers what others ask of it, which `waits` on this.
+    pub(super) fn told(
+        &mut self,
+        greeted: impl Fn() -> Greeting,
+        waits: On<'_>,
+        cx: &mut Context<'_>,
+    ) -> Option<Told> {
+        while let Some(callee) = &mut self.callee {
+            let mut call = match self.later.take() {
+                Some(call) => call,
+                None => match callee.poll(cx) {
+                    Poll::Ready(call) => call,
+                    Poll::Pending => return None,
+                },
+            };
+            match (std::mem::replace(&mut call.what, What::Kill), waits) {
+                (What::Kill, _) => {
+                    call.reply(b":1\r\n".to_vec());
+                    return Some(Told::End);
+                }
+                (What::Describe, waits) => {
+                    let flags = if matches!(waits, On::Nothing) {
+                        'N'
+                    } else {
+                        'b'
+                    };
+                    call.reply(self.line(&greeted(), flags));
+                }
+                (What::Unblock(how, greeting), On::Server(there)) => {
+                    there.unblock(how, greeting, call);
+                }
+                (What::Unblock(how, _), On::Podkit) => {
+                    call.reply(b":1\r\n".to_vec());
+                    return Some(Told::Unblock(how));
+                }
+                (What::Unblock(..), On::Nothing) => call.reply(NOT_BLOCKED.to_vec()),
+                (what @ What::Unblock(..), On::Unknown) => {
+                    call.what = what;
+                    self.later = Some(call);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// The same of one that waits on nothing others could end, or on its own connection. True: it is to end.
     pub(super) fn is_killed(
         &mut self,
         greeted: impl Fn() -> Greeting,
         there: Option<&There>,
         cx: &mut Context<'_>,
     ) -> bool {
-        while let Some(callee) = &mut self.callee
-            && let Poll::Ready(mut call) = callee.poll(cx)
-        {
-            match (std::mem::replace(&mut call.what, What::Kill), there) {
-                (What::Kill, _) => {
-                    call.reply(b":1\r\n".to_vec());
-                    return true;
-                }
-                (What::Describe, there) => {
-                    let flags = if there.is_some() { 'b' } else { 'N' };
-                    call.reply(self.line(&greeted(), flags));
-                }
-                (What::Unblock(how, greeting), Some(there)) => there.unblock(how, greeting, call),
-                (What::Unblock(..), None) => call.reply(NOT_BLOCKED.to_vec()),
-            }
-        }
-        false
+        let waits = there.map_or(On::Nothing, On::Server);
+        self.told(greeted, waits, cx).is_some()
     }
 }
 
 impl<R: Router> Client<R> {
-    /// Others have ended it.
-    pub(super) fn is_killed(&mut self, there: Option<&There>, cx: &mut Context<'_>) -> bool {
+    /// Others have told it something.
+    pub(super) fn told(&mut self, waits: On<'_>, cx: &mut Context<'_>) -> Option<Told> {
         let (front, greeting) = (&self.front, &self.greeting);
         self.who
-            .is_killed(|| greeted(&front.router, greeting.as_ref()), there, cx)
+            .told(|| greeted(&front.router, greeting.as_ref()), waits, cx)
+    }
+
+    /// Others have ended it; it waits on nothing.
+    pub(super) fn is_killed(&mut self, cx: &mut Context<'_>) -> bool {
+        self.told(On::Nothing, cx).is_some()
     }
 
     fn line(&mut self) -> Vec<u8> {
@@ -150,7 +211,7 @@ impl<R: Router> Client<R> {
     async fn ask_client(&mut self, id: u64, what: What) -> Option<Vec<u8>> {
         let mut asked = pin!(call(id, what));
         let (reply, killed) = poll_fn(|cx| {
-            let killed = self.is_killed(None, cx);
+            let killed = self.is_killed(cx);
             match asked.as_mut().poll(cx) {
                 Poll::Ready(reply) => Poll::Ready((reply, killed)),
                 Poll::Pending if killed => Poll::Ready((None, true)),

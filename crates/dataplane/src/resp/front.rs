@@ -147,7 +147,7 @@ impl<R: Router> Client<R> {
         if self.near.may_wait(cx) {
             return Poll::Pending;
         }
-        if self.is_killed(None, cx) {
+        if self.is_killed(cx) {
             return Poll::Ready(Ok(Turn::Over));
         }
         loop {

@@ -143,6 +143,15 @@ impl Journal {
         self.sent.get(self.sent.len().checked_sub(self.owed())?)
     }
 
+    /// It is not to be sent any more. Who waits for it.
+    pub(super) fn skip_first(&mut self) -> Option<Ticket> {
+        let at = self.sent.len().checked_sub(self.owed())?;
+        let gone = self.sent.remove(at)?;
+        self.bytes -= gone.len();
+        self.waiting.retain(|one| !one.step.is_ours());
+        self.waiting.pop_front()?.ticket
+    }
+
     fn owed(&self) -> usize {
         let owed = |one: &&Waiting| !one.step.is_ours();
         self.waiting.iter().filter(owed).count()
@@ -214,6 +223,26 @@ mod tests {
         journal.waiting.pop_front();
         journal.answered(Step::Plain, false);
         assert!(journal.first().is_none() && !journal.is_settled());
+    }
+
+    #[test]
+    fn what_waits_no_more_is_not_sent_again() {
+        let mut journal = Journal::default();
+        assert!(journal.skip_first().is_none());
+        journal.put(b"WATCH", wait(Step::Plain));
+        journal.put(b"BLPOP", wait(Step::Plain));
+        journal.put(b"GET", wait(Step::Plain));
+        journal.lead(Step::Id);
+        journal.waiting.pop_front();
+        journal.answered(Step::Id, true);
+        journal.waiting.pop_front();
+        journal.answered(Step::Plain, true);
+        journal.lead(Step::Id);
+        assert_eq!(journal.first().map(|one| &**one), Some(&b"BLPOP"[..]));
+        // These are nobody's.
+        assert!(journal.skip_first().is_none());
+        assert_eq!(steps(&journal), [Step::Plain]);
+        assert_eq!(journal.replay(false, false), Some(b"GET".to_vec()));
     }
 
     #[test]

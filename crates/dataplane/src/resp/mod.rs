@@ -7,9 +7,10 @@
 //! ```
 //!
 //! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared
-//! (`way` says which of them); `session` and `private` do what a client needs a connection of its own for, `client` and `calls` what clients
+//! (`way` says which of them); `session`, `private` and `again` do what a client needs a connection of its own for, `client` and `calls` what clients
 //! ask of each other; `line` is for who asks for itself. All of a client stays on one thread.
 
+mod again;
 mod asker;
 mod calls;
 mod client;

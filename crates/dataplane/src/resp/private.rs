@@ -10,11 +10,10 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::client::{ID, There};
+use super::client::{On, There};
 use super::commands::Kind;
 use super::front::Client;
 use super::journal::{Journal, Step, Waiting};
@@ -26,35 +25,34 @@ use super::session::Taken;
 use crate::net::{Buf, Transport};
 use crate::upstream::Wire;
 
-const MULTI: &[u8] = b"*1\r\n$5\r\nMULTI\r\n";
 const DISCARD: &[u8] = b"*1\r\n$7\r\nDISCARD\r\n";
-/// How soon what has to wait is tried again.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// A connection of the client's own, and what is on it.
 #[derive(Default)]
-struct Private {
-    node: Option<Rc<Node>>,
+pub(super) struct Private {
+    pub(super) node: Option<Rc<Node>>,
     /// As whom its server knows it, where others may ask.
-    there: Option<There>,
-    wire: Option<Wire>,
+    pub(super) there: Option<There>,
+    pub(super) wire: Option<Wire>,
     /// Ready when the server may not be used any more.
-    retirement: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    pub(super) retirement: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The command by which its server was chosen.
     began: Option<Box<[u8]>>,
     /// To be sent.
-    out: Vec<u8>,
-    journal: Journal,
-    input: Option<Buf>,
-    scan: Replies,
-    multi: bool,
+    pub(super) out: Vec<u8>,
+    pub(super) journal: Journal,
+    pub(super) input: Option<Buf>,
+    pub(super) scan: Replies,
+    pub(super) multi: bool,
     watching: bool,
     /// A command of the transaction was refused here.
-    aborted: bool,
+    pub(super) aborted: bool,
     /// What was watched is elsewhere now: as if it had been changed.
-    void: bool,
+    pub(super) void: bool,
     /// Since when it is sent elsewhere without being done.
-    since: Option<Instant>,
+    pub(super) since: Option<Instant>,
+    /// Others have ended its client.
+    pub(super) over: bool,
 }
 
 /// Why a turn ended.
@@ -116,6 +114,9 @@ impl<R: Router> Client<R> {
                     }
                 }
             }
+            if private.over {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
             match poll_fn(|cx| self.private_turn(&mut private, cx)).await? {
                 Turn::Input => {}
                 Turn::Done => {
@@ -135,77 +136,14 @@ impl<R: Router> Client<R> {
                     return Ok(());
                 }
                 Turn::Ended(End::Elsewhere(place, line)) => {
-                    self.go_on(&mut private, place, &line).await;
+                    self.go_on(&mut private, &place, &line).await;
                 }
             }
         }
     }
 
-    /// What waits is sent to where it belongs, if it can be.
-    async fn go_on(&mut self, private: &mut Private, place: Elsewhere, line: &[u8]) {
-        (private.wire, private.retirement, private.there) = (None, None, None);
-        let node = private.node.take();
-        private.input = None;
-        private.scan = Replies::default();
-        private.out.clear();
-        let hold = self.front.router.hold();
-        let since = *private.since.get_or_insert_with(Instant::now);
-        private.void |= private.journal.is_settled();
-        if private.void && private.journal.is_within() {
-            let null = self.null();
-            for (ticket, step) in private.journal.give_up() {
-                ticket.reply(if step == Step::End {
-                    null
-                } else {
-                    b"+QUEUED\r\n"
-                });
-            }
-            private.void = private.multi;
-            return;
-        }
-        let (to, asking) = match place {
-            Elsewhere::At(node, false) => (Some(node), false),
-            Elsewhere::At(node, true) if private.journal.is_single() && !private.multi => {
-                (Some(node), true)
-            }
-            // A transaction can't be told of: it waits until all is there.
-            Elsewhere::At(..) | Elsewhere::Later => {
-                tokio::time::sleep(AGAIN).await;
-                let first = private.journal.first().map(|bytes| Taken::again(bytes));
-                let stays = first.map(|taken| self.front.router.stays(&taken.request()));
-                (stays.and_then(Result::ok).flatten().or(node), false)
-            }
-        };
-        let opened = match to {
-            Some(to) if since.elapsed() < hold => {
-                let opening = self.front.router.open(to, self.greeting.clone());
-                opening.await.ok()
-            }
-            _ => None,
-        };
-        let void = private.void;
-        let out = opened.and_then(|opened| Some((opened, private.journal.replay(asking, void)?)));
-        match out {
-            Some(((node, wire), out)) => {
-                private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
-                (private.node, private.wire, private.out) = (Some(node), Some(wire), out);
-                self.introduce(private);
-            }
-            None => {
-                let why = String::from_utf8_lossy(line.get(1..).unwrap_or_default());
-                let reply = format!(
-                    "-ERR the command belongs elsewhere and was not done ({})\r\n",
-                    why.trim_end()
-                );
-                let waiting = private.journal.give_up();
-                waiting.for_each(|(ticket, _)| ticket.reply(reply.as_bytes()));
-                private.aborted = private.multi;
-            }
-        }
-    }
-
     /// That there is nothing, as EXEC says when something that was watched has been changed.
-    fn null(&self) -> &'static [u8] {
+    pub(super) fn null(&self) -> &'static [u8] {
         let resp3 = |greeting: &Greeting| greeting.resp3;
         match self.greeting.as_ref().is_some_and(resp3) {
             true => b"_\r\n",
@@ -250,7 +188,9 @@ impl<R: Router> Client<R> {
                 if name == "exec"
                     && early
                     && !private.aborted
-                    && let Err(reply) = self.open(private, self.front.router.first()).await
+                    && let Err(reply) = self
+                        .open(private, self.front.router.first(), &request)
+                        .await
                 {
                     private.aborted = true;
                     (private.multi, private.watching) = (false, false);
@@ -333,36 +273,8 @@ impl<R: Router> Client<R> {
         private.began = wanted.as_ref().map(|_| request.bytes.into());
         match wanted {
             None if private.multi && !router.is_single() => Ok(()),
-            None => self.open(private, router.first()).await,
-            Some(node) => self.open(private, node).await,
-        }
-    }
-
-    async fn open(&mut self, private: &mut Private, node: Rc<Node>) -> Result<(), Vec<u8>> {
-        let greeting = self.greeting.as_ref();
-        let opened = match node.spare(greeting).await {
-            Some(wire) => Ok((node, wire)),
-            None => self.front.router.open(node, greeting.cloned()).await,
-        };
-        let (node, wire) = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
-        node.prepare(greeting);
-        private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
-        (private.node, private.wire) = (Some(node), Some(wire));
-        // The client has its +OK.
-        if private.multi {
-            private.out.splice(0..0, MULTI.iter().copied());
-            let waiting = Waiting::nobody(Step::Begin);
-            private.journal.put_first(MULTI, waiting);
-        }
-        self.introduce(private);
-        Ok(())
-    }
-
-    /// Asks who it is there, before all else, where others may ask.
-    fn introduce(&self, private: &mut Private) {
-        if self.who.is_known() {
-            private.out.splice(0..0, ID.iter().copied());
-            private.journal.lead(Step::Id);
+            None => self.open(private, router.first(), request).await,
+            Some(node) => self.open(private, node, request).await,
         }
     }
 
@@ -412,13 +324,14 @@ impl<R: Router> Client<R> {
         if let Err(end) = private.carry(cx, &self.front.router, self.null()) {
             return Poll::Ready(Ok(Turn::Ended(end)));
         }
-        // Once it is known who it is there.
-        if private.there.is_some() || private.wire.is_none() {
-            let waits = !private.journal.waiting.is_empty();
-            let there = private.there.as_ref().filter(|_| waits);
-            if self.is_killed(there, cx) {
-                return Poll::Ready(Ok(Turn::Gone));
-            }
+        let waits = match (&private.there, &private.wire) {
+            _ if private.journal.waiting.is_empty() => On::Nothing,
+            (Some(there), _) => On::Server(there),
+            (None, Some(_)) => On::Unknown,
+            (None, None) => On::Nothing,
+        };
+        if self.told(waits, cx).is_some() {
+            return Poll::Ready(Ok(Turn::Gone));
         }
         self.near.flush(cx)?;
         if private.journal.waiting.is_empty() && !private.is_held() {

@@ -146,9 +146,11 @@ impl<R: Router> Client<R> {
                 return Ok(());
             }
         };
-        let (node, mut wire) = match router.open(node, self.greeting.clone()).await {
-            Ok(opened) => opened,
-            Err(why) => {
+        let opening = router.open(node, self.greeting.clone());
+        let (node, mut wire) = match self.while_called(false, opening).await {
+            Ok(Ok(opened)) => opened,
+            Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Ok(Err(why)) => {
                 self.near
                     .outbox
                     .answer(format!("-ERR {why}\r\n").as_bytes());
@@ -227,13 +229,19 @@ impl<R: Router> Client<R> {
     /// Asks the server itself, on a connection that begins with `greeting`; the reply is the client's. True when it is no error.
     async fn try_out(&mut self, greeting: &Greeting, request: &Request<'_>) -> bool {
         let is_hello = request.words.is(0, b"hello");
-        let node = self.node();
+        let opening = self.front.router.open(self.node(), Some(greeting.clone()));
         let asked = async {
-            let opening = self.front.router.open(node, Some(greeting.clone()));
             let (node, mut wire) = opening.await?;
             ask(&mut wire, request.bytes, node.patience()).await
         };
-        match asked.await {
+        let asked = match self.while_called(false, asked).await {
+            Ok(asked) => asked,
+            Err(_) => {
+                self.ending = true;
+                return false;
+            }
+        };
+        match asked {
             Ok(reply) => {
                 match is_hello {
                     true => {

@@ -56,6 +56,7 @@ mod raw;
 mod redis;
 mod redis_access;
 mod redis_cluster;
+mod redis_cluster_clients;
 mod redis_example;
 mod redis_failover;
 mod redis_metrics_example;

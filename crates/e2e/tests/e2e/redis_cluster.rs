@@ -13,8 +13,8 @@ use podkit_testkit::{Need, Turn, able, until};
 use rustix::process::Signal;
 
 /// A cluster, and the module in front.
-struct Ground {
-    cluster: Cluster,
+pub(super) struct Ground {
+    pub(super) cluster: Cluster,
     module: Module,
     listen: SocketAddr,
     _turn: Turn,
@@ -22,7 +22,7 @@ struct Ground {
 
 impl Ground {
     /// Three primaries. None when the machine lacks Redis.
-    fn start(replicas: usize, more: &[&str]) -> Option<Self> {
+    pub(super) fn start(replicas: usize, more: &[&str]) -> Option<Self> {
         if !able(&[Need::Program("redis-server")]) {
             return None;
         }
@@ -45,7 +45,7 @@ impl Ground {
         })
     }
 
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::connect(self.listen)
     }
 
@@ -53,7 +53,7 @@ impl Ground {
         self.module.admin("/").text()
     }
 
-    fn metric(&self, sample: &str) -> f64 {
+    pub(super) fn metric(&self, sample: &str) -> f64 {
         self.module.metric(sample).unwrap_or(0.0)
     }
 
@@ -447,8 +447,22 @@ fn a_slot_is_moved_under_load_and_no_client_notices() {
     assert!(asked > 0.0 && sent > 0.0 && moved > 32);
 }
 
-#[test]
-fn a_primary_is_killed_under_load() {
+/// Reads until it is told to end: how many there were, and how many failed.
+fn reads(listen: SocketAddr, ends: &AtomicBool, done: &AtomicUsize) -> usize {
+    let (mut client, mut failed) = (Client::connect(listen), 0);
+    while !ends.load(Ordering::SeqCst) {
+        let at = done.fetch_add(1, Ordering::SeqCst) % 30;
+        let reply = client.line(&format!("get r{at}"));
+        if reply != at.to_string() {
+            println!("get r{at}: {reply}");
+            failed += 1;
+        }
+    }
+    failed
+}
+
+/// The first primary gets a signal, and a replica takes its place.
+fn a_primary_goes(signal: Signal) {
     let Some(ground) = Ground::start(1, &["--hold=20s"]) else {
         return;
     };
@@ -479,36 +493,64 @@ fn a_primary_is_killed_under_load() {
         },
     );
     let (ends, done) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let (load, resumed) = scope(|scope| {
+    let read = AtomicUsize::new(0);
+    let (load, resumed, failed) = scope(|scope| {
         let load = scope.spawn(|| load(ground.listen, "", &ends, &done));
+        let reader = scope.spawn(|| reads(ground.listen, &ends, &read));
         wait_for(300, &done);
-        let killed = &ground.cluster.nodes[0];
-        killed.server.process.signal(Signal::KILL);
+        let former = &ground.cluster.nodes[0];
+        let before = read.load(Ordering::SeqCst);
+        former.server.process.signal(signal);
         let heir = &replicas[0];
         until("the replica is the primary", || {
             let role = heir.client().line("role");
             role.starts_with("[master").then_some(())
         });
         let began = Instant::now();
+        // Some of them of its slots: they are read in turn.
+        let meanwhile = read.load(Ordering::SeqCst) - before;
+        assert!(meanwhile > 100, "{meanwhile} reads while there was none");
         let sent = ground.sent(heir, "primary");
         until("it is written to", || {
             (ground.sent(heir, "primary") > sent).then_some(())
         });
         let resumed = began.elapsed();
         wait_for(300, &done);
+        if signal == Signal::STOP {
+            let sent = ground.sent(former, "primary");
+            former.server.process.signal(Signal::CONT);
+            until("the former primary is a replica", || {
+                let role = former.client().line("role");
+                role.starts_with("[slave").then_some(())
+            });
+            wait_for(300, &done);
+            let late = ground.sent(former, "primary") - sent;
+            assert_eq!(late, 0.0, "nothing is written to it");
+        }
         ends.store(true, Ordering::SeqCst);
-        (load.join().expect("the load"), resumed)
+        let failed = reader.join().expect("the reader");
+        (load.join().expect("the load"), resumed, failed)
     });
     let (beyond, lost) = beyond(&ground, "", &load);
     println!(
-        "{} writes, {} reads, {} uncertain, {beyond} of them done, {lost} lost; resumed after {resumed:?}",
+        "{signal:?}: {} writes, {} reads, {} uncertain, {beyond} of them done, {lost} lost; resumed after {resumed:?}",
         load.acknowledged, load.reads, load.uncertain
     );
-    assert_eq!(load.errors, Vec::<String>::new());
+    assert_eq!((failed, load.errors), (0, Vec::<String>::new()));
     assert!(load.uncertain <= 4, "each client one at a time");
     assert!(beyond <= i64::try_from(load.uncertain).expect("few"));
     // Replication is asynchronous: what each client was told last may be gone with the primary.
     assert!(lost <= 4, "{lost} lost");
     assert!(load.stale == 0 || lost > 0, "{} stale", load.stale);
     assert!(resumed < Duration::from_secs(2), "{resumed:?}");
+}
+
+#[test]
+fn a_primary_is_killed_under_load() {
+    a_primary_goes(Signal::KILL);
+}
+
+#[test]
+fn a_primary_is_stopped_under_load_and_continued() {
+    a_primary_goes(Signal::STOP);
 }

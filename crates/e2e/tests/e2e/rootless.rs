@@ -71,6 +71,7 @@ const WITHOUT_PODS: &[&str] = &[
     "redis",
     "redis_access",
     "redis_cluster",
+    "redis_cluster_clients",
     "redis_failover",
     "rootless",
     "schema",
