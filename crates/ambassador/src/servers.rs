@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::resp::{Auth, Greeting, Secret};
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::{Outward, Pool, Target, UpstreamLimits, UpstreamMetrics};
 use podkit_foundation::error::Failure;
@@ -100,6 +101,8 @@ pub(crate) struct Servers {
     pub(crate) metrics: UpstreamMetrics,
     /// For those that are spoken to by TLS.
     pub(crate) tls: Option<UpstreamTls>,
+    /// What they are told.
+    pub(crate) secrets: Vec<Arc<Secret>>,
     pub(crate) connect_timeout: Duration,
     pub(crate) response_timeout: Duration,
 }
@@ -133,21 +136,36 @@ impl Servers {
         }
     }
 
-    /// Reads the files of TLS again.
+    /// Reads the files of TLS and the passwords again: all of them, whatever is wrong with one.
     pub(crate) fn reload(&self) -> Result<(), String> {
-        match &self.tls {
-            Some(tls) => tls.reload().map(drop),
-            None => Ok(()),
+        let tls = self.tls.iter().map(|tls| tls.reload().map(drop));
+        let secrets = self.secrets.iter().map(|secret| secret.reload());
+        let failed: Vec<String> = tls.chain(secrets).filter_map(Result::err).collect();
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(failed.join("; ")),
         }
     }
 
     /// What of the files is not in force, for the page.
     pub(crate) fn refusal(&self) -> Option<String> {
-        let refusal = self.tls.as_ref()?.refusal()?;
+        let tls = self.tls.as_ref().and_then(UpstreamTls::refusal);
+        let of_secrets = || self.secrets.iter().find_map(|secret| secret.refusal());
+        let refusal = tls.or_else(of_secrets)?;
         Some(format!(
             "Refused, the former state stays in force: {refusal}"
         ))
     }
+}
+
+/// The secrets in these.
+pub(crate) fn secrets<'a>(greetings: impl IntoIterator<Item = &'a Greeting>) -> Vec<Arc<Secret>> {
+    let auths = greetings.into_iter().filter_map(|one| one.auth.as_ref());
+    let secret = |auth: &Auth| match auth {
+        Auth::Own(secret) => Some(Arc::clone(secret)),
+        Auth::Client(_) => None,
+    };
+    auths.filter_map(secret).collect()
 }
 
 /// TLS, if it `is_spoken`, or may be; what is given for it is refused otherwise, since it takes what it `needs`.
@@ -167,20 +185,38 @@ pub(crate) fn tls(
 
 /// A user (the default one unless given) and the password in a file, the value of the parameter `field`.
 pub(crate) fn credentials(
-    field: &str,
+    field: &'static str,
     path: &Path,
     user: Option<&str>,
-) -> Result<Credentials, Failure> {
-    let wrong = |why: String| Failure::from(ParamError::new(field, why));
+    registry: &Registry,
+) -> Result<Auth, Failure> {
+    let path = path.to_owned();
+    secret(field, user, registry, move || password(&path))
+}
+
+/// The same, with the password as `read` says it.
+pub(crate) fn secret(
+    field: &'static str,
+    user: Option<&str>,
+    registry: &Registry,
+    read: impl Fn() -> Result<Vec<u8>, String> + Send + Sync + 'static,
+) -> Result<Auth, Failure> {
+    let password = read().map_err(|why| Failure::from(ParamError::new(field, why)))?;
+    let again = move || read().map_err(|why| ParamError::new(field, why).to_string());
+    let user = user.unwrap_or_default().as_bytes();
+    Ok(Auth::Own(Secret::new(user, password, registry, again)))
+}
+
+fn password(path: &Path) -> Result<Vec<u8>, String> {
     let mut password = std::fs::read(path)
-        .map_err(|error| wrong(format!("{} can't be read ({error})", path.display())))?;
+        .map_err(|error| format!("{} can't be read ({error})", path.display()))?;
     while matches!(password.last(), Some(b'\n' | b'\r')) {
         password.pop();
     }
-    if password.is_empty() {
-        return Err(wrong(format!("{} is empty", path.display())));
+    match password.is_empty() {
+        true => Err(format!("{} is empty", path.display())),
+        false => Ok(password),
     }
-    Ok((user.unwrap_or_default().as_bytes().to_vec(), password))
 }
 
 #[cfg(test)]

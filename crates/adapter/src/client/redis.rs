@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use podkit_dataplane::resp::{Answers, Greeting, Line, Questions, Value};
+use podkit_dataplane::resp::{Answers, Auth, Greeting, Line, Questions, Value};
 use podkit_dataplane::upstream::Pool;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ impl Login {
             None => None,
             Some(path) => {
                 let user = self.user.clone().unwrap_or_default().into_bytes();
-                Some((user, password(path)?))
+                Some(Auth::Client((user, password(path)?)))
             }
         };
         Ok(Greeting {
@@ -184,7 +184,10 @@ mod tests {
             std::fs::write(&file, said).unwrap();
             let greeting = login.greeting(3).unwrap();
             let password = said.lines().next().unwrap().as_bytes().to_vec();
-            assert_eq!(greeting.auth, Some((b"me".to_vec(), password)));
+            assert_eq!(
+                greeting.auth,
+                Some(Auth::Client((b"me".to_vec(), password)))
+            );
             assert_eq!(greeting.database, 3);
         }
         assert_eq!(Login::default().greeting(0).unwrap(), Greeting::default());

@@ -87,11 +87,11 @@ static SPEC: ModuleSpec = ModuleSpec {
 const OWN_FILES: [FileUse; 2] = [
     FileUse {
         name: "password-file",
-        doc: "The password that servers are told.",
+        doc: "The password that servers are told; read again on SIGHUP, and when a server does not take it.",
     },
     FileUse {
         name: "sentinel-password-file",
-        doc: "The password that sentinels are told.",
+        doc: "The password that sentinels are told; read again likewise.",
     },
 ];
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::resp::Auth;
 use podkit_dataplane::upstream::Target;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{
     Addr, ParamError, ParamSet as _, ParamType, Size, Upstream, Values, Where,
 };
+use podkit_foundation::telemetry::metrics::Registry;
 
 use super::engine::MOST;
 use crate::servers::{Server, credentials};
@@ -110,11 +111,13 @@ podkit_foundation::params! {
         /// The user that servers are told (ACL); the default one unless given. Needs --password-file.
         user: Option<String> {},
         /// The password that servers are told, in a file. A client may give its own by AUTH or HELLO.
-        password_file: Option<PathBuf> {},
+        ///
+        /// It is read again on SIGHUP, and when a server does not take it any more; connections that are open go on.
+        password_file: Option<PathBuf> { live: true },
         /// The user that sentinels are told; the default one unless given. Needs --sentinel-password-file.
         sentinel_user: Option<String> {},
-        /// The password that sentinels are told, in a file.
-        sentinel_password_file: Option<PathBuf> {},
+        /// The password that sentinels are told, in a file; read again as --password-file is.
+        sentinel_password_file: Option<PathBuf> { live: true },
         /// The database that a client begins with.
         database: u32 { default: Some("0"), bounds: Some((0, 1_000_000)) },
         /// To connect to a server, resolving its name included; one that does not say within it how far it is counts as away.
@@ -286,17 +289,17 @@ impl Params {
     }
 
     /// User and password for the servers, where there are some.
-    pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
-        let path = self.password_file.as_deref();
-        let read = |path| credentials("password_file", path, self.user.as_deref());
+    pub(super) fn auth(&self, registry: &Registry) -> Result<Option<Auth>, Failure> {
+        let (path, user) = (self.password_file.as_deref(), self.user.as_deref());
+        let read = |path| credentials("password_file", path, user, registry);
         path.map(read).transpose()
     }
 
     /// The same for the sentinels.
-    pub(super) fn sentinel_auth(&self) -> Result<Option<Credentials>, Failure> {
+    pub(super) fn sentinel_auth(&self, registry: &Registry) -> Result<Option<Auth>, Failure> {
         let path = self.sentinel_password_file.as_deref();
         let user = self.sentinel_user.as_deref();
-        let read = |path| credentials("sentinel_password_file", path, user);
+        let read = |path| credentials("sentinel_password_file", path, user, registry);
         path.map(read).transpose()
     }
 }

@@ -31,12 +31,12 @@ use crate::shard::place::slots::SLOTS;
 pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, Failure> {
     let params = Arc::new(Params::checked(values)?);
     let greeting = Greeting {
-        auth: params.auth()?,
+        auth: params.auth(&setup.metrics)?,
         resp3: false,
         database: params.database,
     };
     let sentinel = Greeting {
-        auth: params.sentinel_auth()?,
+        auth: params.sentinel_auth(&setup.metrics)?,
         ..Greeting::default()
     };
     let has_ca = UpstreamTlsParams::from_values(values)?
@@ -50,6 +50,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
             "a server with rediss://",
             &setup.metrics,
         )?,
+        secrets: servers::secrets([&greeting, &sentinel]),
         connect_timeout: params.connect_timeout,
         response_timeout: params.response_timeout,
     };

@@ -98,7 +98,7 @@ const OWN_FILES: [FileUse; 3] = [
     },
     FileUse {
         name: "password-file",
-        doc: "The password that shards are told.",
+        doc: "The password that shards are told; read again on SIGHUP, and when a shard does not take it.",
     },
 ];
 

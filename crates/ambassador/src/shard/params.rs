@@ -5,14 +5,15 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use podkit_dataplane::http::proxy::KeySource;
-use podkit_dataplane::resp::Credentials;
+use podkit_dataplane::resp::Auth;
 use podkit_foundation::error::Failure;
 use podkit_foundation::params::{Addr, ParamError, ParamSet as _, ParamType, Values};
+use podkit_foundation::telemetry::metrics::Registry;
 
 use super::failure::Key;
 use super::place::nutcracker::{self, Ejection, Pool};
 use super::place::{Distribution, HashFunction, HashTag, Ring, Shard};
-use crate::servers::{Server, credentials};
+use crate::servers::{Server, credentials, secret};
 
 podkit_foundation::choices! {
     /// `--protocol`.
@@ -164,7 +165,9 @@ podkit_foundation::params! {
         /// The user that shards are told (Redis' ACL); the default one unless given. Needs --password-file.
         user: Option<String> {},
         /// The password that shards are told, in a file. A client may give its own by AUTH or HELLO.
-        password_file: Option<PathBuf> {},
+        ///
+        /// It is read again on SIGHUP, and when a shard does not take it any more (with --twemproxy redis_auth is); connections that are open go on.
+        password_file: Option<PathBuf> { live: true },
         /// The database of the shards that a client begins with.
         database: u32 { default: Some("0"), bounds: Some((0, 1_000_000)) },
         /// To connect to a shard, resolving its name included.
@@ -470,17 +473,24 @@ impl Params {
     }
 
     /// User and password for the shards, where there are some.
-    pub(super) fn auth(&self) -> Result<Option<Credentials>, Failure> {
+    pub(super) fn auth(&self, registry: &Registry) -> Result<Option<Auth>, Failure> {
         if let Some(path) = &self.password_file {
-            return credentials("password_file", path, self.user.as_deref()).map(Some);
+            let user = self.user.as_deref();
+            return credentials("password_file", path, user, registry).map(Some);
         }
         let Some(path) = &self.twemproxy else {
             return Ok(None);
         };
-        let pool = self.pool(path)?;
-        Ok(pool
-            .auth
-            .map(|password| (Vec::new(), password.reveal().as_bytes().to_vec())))
+        if self.pool(path)?.auth.is_none() {
+            return Ok(None);
+        }
+        let (path, name) = (path.clone(), self.twemproxy_pool.clone());
+        let read = move || {
+            let auth = read_pool(&path, name.as_deref())?.auth;
+            let password = auth.map(|password| password.reveal().as_bytes().to_vec());
+            password.ok_or_else(|| format!("{} has no redis_auth", path.display()))
+        };
+        secret("twemproxy", None, registry, read).map(Some)
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     }
     let hot = Hot::new(&hot);
     let greeting = Greeting {
-        auth: params.auth()?,
+        auth: params.auth(&setup.metrics)?,
         resp3: false,
         database: params.database,
     };
@@ -85,6 +85,7 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
         servers: Servers {
             metrics: UpstreamMetrics::new(&setup.metrics),
             tls,
+            secrets: servers::secrets([&greeting]),
             connect_timeout: shared.params.connect_timeout,
             response_timeout: shared.params.response_timeout,
         },

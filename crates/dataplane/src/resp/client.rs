@@ -116,7 +116,7 @@ impl Who {
     /// Its line of CLIENT LIST. `flags`: as there.
     fn line(&mut self, greeting: &Greeting, flags: char) -> Vec<u8> {
         let user = match &greeting.auth {
-            Some((user, _)) if !user.is_empty() => String::from_utf8_lossy(user),
+            Some(auth) if !auth.user().is_empty() => String::from_utf8_lossy(auth.user()),
             _ => "default".into(),
         };
         format!(
@@ -363,6 +363,7 @@ pub(super) fn own_id(reply: &[u8], id: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resp::Auth;
 
     #[test]
     fn hello_says_podkits_id() {
@@ -377,7 +378,7 @@ mod tests {
         let mut who = Who::new(Peer::Ip("127.0.0.1:5000".parse().unwrap()));
         who.name = b"shop".to_vec();
         let greeting = Greeting {
-            auth: Some((b"ann".to_vec(), b"secret".to_vec())),
+            auth: Some(Auth::Client((b"ann".to_vec(), b"secret".to_vec()))),
             resp3: true,
             database: 3,
         };

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::keep::{Failure, Watch};
 use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
+use super::secret::Auth;
 use super::stream::{self, Outgoing, Rest};
 use super::wait::{Busy, Silence, Waits};
 use crate::net::Buf;
@@ -29,14 +30,11 @@ use crate::upstream::{Pool, Wire};
 /// A server that has said nothing for so long may be busy with a script. One that is only far is asked over two connections then: no harm.
 const LONG: Duration = Duration::from_millis(20);
 
-/// A user's name (empty: the default one) and password.
-pub type Credentials = (Vec<u8>, Vec<u8>);
-
 /// What a connection begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Greeting {
     /// Who the server is told.
-    pub auth: Option<Credentials>,
+    pub auth: Option<Auth>,
     /// RESP3 is spoken.
     pub resp3: bool,
     /// The database.
@@ -44,7 +42,7 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// The commands.
+    /// The commands, behind AUTH.
     pub fn commands(&self) -> Vec<Vec<u8>> {
         let mut commands = Vec::new();
         let mut add = |words: &[&[u8]]| {
@@ -52,11 +50,6 @@ impl Greeting {
             put_command(&mut command, words);
             commands.push(command);
         };
-        match &self.auth {
-            Some((user, password)) if user.is_empty() => add(&[b"AUTH", password]),
-            Some((user, password)) => add(&[b"AUTH", user, password]),
-            None => {}
-        }
         if self.resp3 {
             add(&[b"HELLO", b"3"]);
         }
@@ -434,15 +427,18 @@ pub(super) async fn open(
         .connect_alone(None)
         .await
         .map_err(|error| error.to_string())?;
+    let patience = pool.limits().connect_timeout;
+    if let Some(auth) = &greeting.auth {
+        tell(&mut wire, auth, patience).await?;
+    }
     for command in greeting.commands() {
-        let reply = ask(&mut wire, &command, pool.limits().connect_timeout).await?;
+        let reply = ask(&mut wire, &command, patience).await?;
         if reply.first() == Some(&b'-') {
             let line = String::from_utf8_lossy(&reply[1..]);
             return Err(line.trim_end().to_owned());
         }
     }
     if let Some(watch) = watch {
-        let patience = pool.limits().connect_timeout;
         if let Some(command) = watch.first() {
             let reply = ask(&mut wire, command, patience).await?;
             if reply.first() == Some(&b'-') {
@@ -453,6 +449,26 @@ pub(super) async fn open(
         watch.accepts(&ask(&mut wire, watch.question(), patience).await?)?;
     }
     Ok(wire)
+}
+
+/// Says who asks; where the password has changed, with the new one.
+async fn tell(wire: &mut Wire, auth: &Auth, patience: Duration) -> Result<(), String> {
+    loop {
+        let (user, password) = (auth.user(), auth.password());
+        let mut command = Vec::new();
+        match user.is_empty() {
+            true => put_command(&mut command, &[b"AUTH", &*password]),
+            false => put_command(&mut command, &[b"AUTH", user, &*password]),
+        }
+        let reply = ask(wire, &command, patience).await?;
+        if reply.first() != Some(&b'-') {
+            return Ok(());
+        }
+        if !auth.renew(&password) {
+            let line = String::from_utf8_lossy(&reply[1..]);
+            return Err(line.trim_end().to_owned());
+        }
+    }
 }
 
 /// Sends a command and waits for its reply, on a connection that nothing else is on.

@@ -9,10 +9,11 @@ use std::task::Poll;
 use super::client::{ID, There, own_id};
 use super::commands::{Words, find};
 use super::front::Client;
-use super::lane::{Credentials, Greeting, ask};
+use super::lane::{Greeting, ask};
 use super::node::Node;
 use super::route::{Request, Router};
 use super::scan::{Bounds, Commands, Found, put_bulk};
+use super::secret::{Auth, Credentials};
 use crate::net::{Transport, tunnel};
 
 /// A command that was taken out of the input.
@@ -292,7 +293,7 @@ impl<R: Router> Client<R> {
         let bare = Greeting::default();
         if self.try_out(&bare, request).await {
             self.greeting = Some(Greeting {
-                auth: Some(auth),
+                auth: Some(Auth::Client(auth)),
                 ..greeting
             });
         }
@@ -344,7 +345,7 @@ impl<R: Router> Client<R> {
                 greeting.resp3 = resp3;
             }
             if given.is_some() {
-                greeting.auth = given;
+                greeting.auth = given.map(Auth::Client);
             }
             if let Some(name) = name {
                 self.who.name = name;

@@ -194,6 +194,74 @@ fn sentinels_and_servers_by_tls_with_users_are_followed_through_a_failover() {
     });
 }
 
+#[test]
+fn a_password_is_changed_and_no_connection_is_lost() {
+    if !able(&[Need::Program("redis-server")]) {
+        return;
+    }
+    let _turn = Turn::shared();
+    let dir = tempfile::tempdir().unwrap();
+    for (module, named) in [("redis", "--primary"), ("shard", "--shard=a")] {
+        let server = Redis::start(&["--requirepass", "one"]);
+        let mut direct = server.client();
+        assert_eq!(direct.line("auth one"), "OK");
+        let file = write(dir.path(), module, "one\n");
+        let listen = free_addr();
+        let args = [
+            format!("--listen={listen}"),
+            format!("{named}={}", server.addr),
+            format!("--password-file={file}"),
+            "--workers=1".to_owned(),
+            "--hold=0s".to_owned(),
+        ];
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let args = if module == "shard" { &args[..4] } else { &args };
+        let module = Module::start(module, args, &[]);
+        let mut client = Client::connect(listen);
+        let mut check = |command: &str, expected: &str| {
+            let line = client.line(command);
+            assert!(line.starts_with(expected), "{command}: {line}");
+        };
+        check("set k 1", "OK");
+        // The one that is open goes on; a new one can't be had before the new password is in the file, and then it is.
+        assert_eq!(direct.line("config set requirepass two"), "OK");
+        check("get k", "1");
+        check("subscribe news", "-ERR");
+        write(dir.path(), &file, "two\n");
+        check("watch k", "OK");
+        check("unwatch", "OK");
+        check("get k", "1");
+        // All of them anew, those by which podkit asks too.
+        let killed = direct.line("client kill type normal skipme yes");
+        assert!(killed.starts_with(':') && killed != ":0", "{killed}");
+        until("it is served again", || {
+            (client.line("set k 2") == "OK").then_some(())
+        });
+
+        // On SIGHUP, while the server takes both.
+        assert_eq!(direct.line("acl setuser default >three"), "OK");
+        write(dir.path(), &file, "three\n");
+        let before = module.metric("podkit_config_generation");
+        module.process.signal(Signal::HUP);
+        until("it is in force", || {
+            (module.metric("podkit_config_generation") > before).then_some(())
+        });
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(direct.line("acl setuser default <two"), "OK");
+        direct.line("client kill type normal skipme yes");
+        until("it is served again", || {
+            (client.line("set k 3") == "OK").then_some(())
+        });
+        // What can't be read is said, and the former one stays.
+        module.process.signal(Signal::HUP);
+        until("it is refused", || {
+            let page = module.admin("/").text();
+            (page.contains("--password-file") && page.contains("can&#39;t be read")).then_some(())
+        });
+        assert_eq!(client.line("get k"), "3");
+    }
+}
+
 /// `podkit redis` with a name server of its own, in a mount namespace that goes with it.
 fn resolving(resolv: &Path, args: &[&str]) -> Module {
     let admin = free_addr();
