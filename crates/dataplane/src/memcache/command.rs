@@ -124,10 +124,17 @@ pub(super) struct Command {
     pub(super) head: usize,
     /// With `noreply`: whatever is replied, the client gets nothing of it.
     pub(super) hidden: bool,
-    /// A meta command that may get no reply.
+    /// A meta command that may get no reply, or one whose reply does not say where it ends.
     pub(super) quiet: bool,
     /// The key is base64.
     pub(super) base64: bool,
+}
+
+impl Command {
+    /// A server without meta commands would take its value for commands, or not say where its reply ends.
+    pub(super) fn needs_meta(&self) -> bool {
+        self.kind == Kind::MetaStore || self.kind == Kind::Stats && self.quiet
+    }
 }
 
 /// What the next bytes are.
@@ -300,6 +307,11 @@ impl Commands {
                         None => answer(BAD_FORMAT),
                     };
                 }
+            }
+            // What it says to these does not say where it ends.
+            Kind::Stats => {
+                let what = self.words.get(1).map(word);
+                command.quiet = matches!(what, Some(b"sizes_enable" | b"sizes_disable"));
             }
             _ => {}
         }

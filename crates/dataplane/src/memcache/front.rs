@@ -14,6 +14,7 @@ use super::command::{Command, Commands, Found, Kind};
 use super::join::{Same, Values};
 use super::lane::{Node, Want};
 use super::stats::{Stats, Version};
+use super::tables::Table;
 use crate::net::{Accepted, Guard, Serve, Worker};
 use crate::resp::near::{MOST_UNREAD, MOST_WAITING, Near};
 use crate::resp::{Join, Joins, Merge, RespLimits, Ticket};
@@ -238,6 +239,10 @@ impl<R: Router> Client<R> {
             Some(Err(_)) | None => Cow::Borrowed(word(at)),
         };
         let place = |at: usize| router.place(&key(at));
+        let table = || {
+            let words: Vec<&[u8]> = (0..words.len()).map(word).collect();
+            Table::of(&words)
+        };
         let at = match command.kind {
             Kind::Get(first) if several && words.len() > first + 1 => {
                 return self.get(bytes, first, cx);
@@ -256,8 +261,11 @@ impl<R: Router> Client<R> {
             Kind::Stats if several && words.len() == 1 => {
                 return self.all(bytes, command, Box::new(Stats), cx);
             }
-            Kind::Stats if several && word(1) == b"reset" => {
+            Kind::Stats if several && is_told(word(1), word(2)) => {
                 return self.all(bytes, command, Box::new(Same { hidden: false }), cx);
+            }
+            Kind::Stats if several && let Some(table) = table() => {
+                return self.all(bytes, command, Box::new(table), cx);
             }
             Kind::Never => {
                 return self.refuse(
@@ -273,6 +281,10 @@ impl<R: Router> Client<R> {
                     word(0),
                     "of all keys has to be asked of its server itself",
                 );
+            }
+            Kind::Admin if several && is_setting(word(0), word(1)) => {
+                let hidden = command.hidden;
+                return self.all(bytes, command, Box::new(Same { hidden }), cx);
             }
             Kind::Stats if several => {
                 let name = [word(0), word(1)].join(&b' ');
@@ -295,7 +307,7 @@ impl<R: Router> Client<R> {
         if !node.lane().has_room(cx) {
             return false;
         }
-        if command.kind == Kind::MetaStore {
+        if command.needs_meta() {
             match node.lane().knows_meta(cx) {
                 Some(true) => {}
                 Some(false) => {
@@ -387,10 +399,26 @@ impl<R: Router> Client<R> {
         if !nodes.iter().all(|node| node.lane().has_room(cx)) {
             return false;
         }
+        if command.needs_meta() {
+            let known = nodes.iter().map(|node| node.lane().knows_meta(cx));
+            match known.collect::<Option<Vec<bool>>>() {
+                None => return false,
+                Some(known) if known.contains(&false) => {
+                    self.near.outbox.answer(b"ERROR\r\n");
+                    return true;
+                }
+                Some(_) => {}
+            }
+        }
+        let want = if command.quiet {
+            Want::Quiet
+        } else {
+            Want::All
+        };
         let tickets = self.tickets(joins, nodes.len());
         for (node, ticket) in nodes.iter().zip(tickets) {
             let line = &bytes[..command.said];
-            node.lane().send(&[line, b"\r\n"], Want::All, ticket);
+            node.lane().send(&[line, b"\r\n"], want, ticket);
         }
         true
     }
@@ -399,6 +427,24 @@ impl<R: Router> Client<R> {
         let count = u32::try_from(parts).unwrap_or(u32::MAX);
         let join = Join::new(Merge::By(joins), parts);
         self.near.outbox.tickets(join, count)
+    }
+}
+
+/// A kind of `stats` that does something, at each server.
+fn is_told(what: &[u8], how: &[u8]) -> bool {
+    match what {
+        b"reset" | b"sizes_enable" | b"sizes_disable" => true,
+        b"detail" => matches!(how, b"on" | b"off"),
+        _ => false,
+    }
+}
+
+/// What is set for all servers alike.
+fn is_setting(name: &[u8], what: &[u8]) -> bool {
+    match name {
+        b"lru" | b"lru_crawler" => true,
+        b"slabs" => what == b"automove",
+        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `command` finds where commands end and what they are, `reply` where replies do, `front` reads clients, `lane` carries what is
-//! shared, `join` makes one reply of several, `stats` that of `stats`;
+//! shared, `join` makes one reply of several, `stats` and `tables` that of `stats`;
 //! `asker` asks a server apart from clients.
 //!
 //! What the server is silent about would leave nobody to say whose the next reply is. So `noreply` is kept from it and what it
@@ -25,6 +25,7 @@ mod join;
 mod lane;
 mod reply;
 mod stats;
+mod tables;
 #[cfg(test)]
 mod tests;
 

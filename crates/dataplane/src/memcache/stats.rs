@@ -1,5 +1,9 @@
 //! What `stats` says of several servers: what one that has done all their work would say.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Display;
+
 use crate::resp::Joins;
 
 /// Numbers that do not add up: of those of all servers the least.
@@ -22,50 +26,71 @@ pub(super) struct Stats;
 
 impl Joins for Stats {
     fn join(&self, parts: &[&[u8]]) -> Vec<u8> {
-        let is_whole = |part: &&&[u8]| part.ends_with(b"END\r\n");
-        if let Some(error) = parts.iter().find(|part| !is_whole(part)) {
-            return error.to_vec();
-        }
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|part| String::from_utf8_lossy(part))
-            .collect();
-        // In the order of the first; what only others have comes behind.
-        let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
-        for part in &parts {
-            let stats = part.lines().filter_map(|line| line.strip_prefix("STAT "));
-            for (at, stat) in stats.enumerate() {
-                let (name, value) = stat.split_once(' ').unwrap_or((stat, ""));
-                // Servers of one version say them in one order.
-                let here = all.get(at).is_some_and(|(known, _)| *known == name);
-                let place = match here {
-                    true => Some(at),
-                    false => all.iter().position(|(known, _)| *known == name),
-                };
-                match place {
-                    Some(place) => all[place].1.push(value),
-                    None => all.push((name, vec![value])),
-                }
-            }
-        }
-        let mut whole = String::new();
-        for (name, values) in &all {
-            if let Some(value) = one(name, values) {
-                whole.push_str(&format!("STAT {name} {value}\r\n"));
-            }
-        }
-        whole.push_str("END\r\n");
-        whole.into_bytes()
+        let parts = match whole(parts) {
+            Ok(parts) => parts,
+            Err(error) => return error,
+        };
+        said(
+            gather(&parts)
+                .iter()
+                .filter_map(|(name, values)| Some((name, one(name, values)?))),
+        )
     }
+}
+
+/// The replies, as text; or the first that is none.
+pub(super) fn whole<'a>(parts: &[&'a [u8]]) -> Result<Vec<Cow<'a, str>>, Vec<u8>> {
+    let is_whole = |part: &&&[u8]| part.ends_with(b"END\r\n");
+    if let Some(error) = parts.iter().find(|part| !is_whole(part)) {
+        return Err(error.to_vec());
+    }
+    Ok(parts
+        .iter()
+        .map(|part| String::from_utf8_lossy(part))
+        .collect())
+}
+
+/// What there is, and what each says of it. In the order of the first; what only others have comes behind.
+pub(super) fn gather<'a>(parts: &'a [Cow<'_, str>]) -> Vec<(&'a str, Vec<&'a str>)> {
+    let mut all: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut places = HashMap::new();
+    for part in parts {
+        for stat in part.lines().filter_map(|line| line.strip_prefix("STAT ")) {
+            let (name, value) = stat.split_once(' ').unwrap_or((stat, ""));
+            let place = *places.entry(name).or_insert(all.len());
+            match all.get_mut(place) {
+                Some((_, values)) => values.push(value),
+                None => all.push((name, vec![value])),
+            }
+        }
+    }
+    all
+}
+
+/// As a reply.
+pub(super) fn said<N: Display, V: Display>(all: impl Iterator<Item = (N, V)>) -> Vec<u8> {
+    let mut whole = String::new();
+    for (name, value) in all {
+        whole.push_str(&format!("STAT {name} {value}\r\n"));
+    }
+    whole.push_str("END\r\n");
+    whole.into_bytes()
+}
+
+/// What all say, if it is the same.
+pub(super) fn alike<'a>(values: &[&'a str]) -> Option<&'a str> {
+    let first = *values.first()?;
+    values.iter().all(|value| *value == first).then_some(first)
+}
+
+/// All of them, if they are numbers.
+pub(super) fn numbers(values: &[&str]) -> Option<Vec<u64>> {
+    values.iter().map(|value| value.parse().ok()).collect()
 }
 
 /// One value of those of all servers. None: none would be right.
 fn one(name: &str, values: &[&str]) -> Option<String> {
-    let alike = || {
-        let first = *values.first()?;
-        let same = values.iter().all(|value| *value == first);
-        same.then(|| first.to_owned())
-    };
+    let alike = || alike(values).map(str::to_owned);
     match name {
         // Whom the client is connected to.
         "pid" => return Some(std::process::id().to_string()),
@@ -78,11 +103,7 @@ fn one(name: &str, values: &[&str]) -> Option<String> {
         _ if ALIKE.contains(&name) => return alike(),
         _ => {}
     }
-    if let Some(numbers) = values
-        .iter()
-        .map(|value| value.parse().ok())
-        .collect::<Option<Vec<u64>>>()
-    {
+    if let Some(numbers) = numbers(values) {
         let number = match name {
             _ if LEAST.contains(&name) => numbers.into_iter().min().map(u128::from)?,
             _ if MOST.contains(&name) => numbers.into_iter().max().map(u128::from)?,

@@ -73,6 +73,7 @@ mod shard_failure;
 mod shard_http;
 mod shard_memcached;
 mod statsd_example;
+mod shard_memcached_stats;
 mod takeover;
 mod topz;
 mod unpacked;

@@ -80,6 +80,7 @@ const WITHOUT_PODS: &[&str] = &[
     "shard_failure",
     "shard_http",
     "shard_memcached",
+    "shard_memcached_stats",
     "takeover",
     "topz",
 ];

@@ -12,8 +12,8 @@ use podkit_testkit::podkit::{Module, podkit};
 use podkit_testkit::{Need, Turn, able, program, until};
 
 /// Servers with a shard module in front.
-struct Ground {
-    servers: Vec<Memcached>,
+pub(crate) struct Ground {
+    pub(crate) servers: Vec<Memcached>,
     module: Module,
     listen: SocketAddr,
     _turn: Turn,
@@ -21,7 +21,7 @@ struct Ground {
 
 impl Ground {
     /// None when the machine lacks memcached.
-    fn start(count: usize, more: &[&str]) -> Option<Self> {
+    pub(crate) fn start(count: usize, more: &[&str]) -> Option<Self> {
         if !able(&[Need::Program("memcached")]) {
             return None;
         }
@@ -45,7 +45,7 @@ impl Ground {
         })
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::connect(self.listen)
     }
 }
@@ -293,11 +293,11 @@ fn many_servers_look_like_one() {
         "{stats}"
     );
     assert_eq!(
-        client.lines("slabs automove 1 noreply|verbosity|flush_all 9 noreply|me"),
+        client.lines("cache_memlimit 64 noreply|verbosity|flush_all 9 noreply|me"),
         "ERROR|CLIENT_ERROR bad command line format"
     );
-    let refused = client.lines("stats items|slabs automove 1|watch|shutdown");
-    let expected = "SERVER_ERROR 'stats items' is about one server, and there are several shards|\
+    let refused = client.lines("stats conns|slabs reassign 1 2|watch|shutdown");
+    let expected = "SERVER_ERROR 'stats conns' is about one server, and there are several shards|\
                     SERVER_ERROR 'slabs' is about one server, and there are several shards|\
                     SERVER_ERROR 'watch' can't be done on a connection that is shared|\
                     SERVER_ERROR 'shutdown' can't be done on a connection that is shared";
