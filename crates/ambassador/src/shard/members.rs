@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use podkit_foundation::telemetry::metrics::Counter;
+use tokio::sync::watch;
 
 use super::failure::{Key, key};
 use super::params::{ShardSaid, Shards};
@@ -127,6 +128,11 @@ impl<T> Members<T> {
             state.members.push(member);
         }
         state.shards = shards;
+    }
+
+    /// Told of the next change.
+    pub(super) fn news(&self) -> watch::Receiver<u64> {
+        self.shared.news()
     }
 
     /// A command was refused.

@@ -57,11 +57,11 @@ static SPEC: ModuleSpec = ModuleSpec {
             TOUCH are split and their replies joined; DBSIZE, KEYS, SCAN, RANDOMKEY, FLUSHALL, FLUSHDB, SCRIPT, FUNCTION and CONFIG SET are for all shards; \
             what names keys of several shards otherwise is refused with CROSSSLOT, as Redis Cluster does. MSET over several shards is not atomic. \
             MULTI, WATCH and what waits (BLPOP) get a connection of their own, to the shard of their first key. PUBLISH and SUBSCRIBE go to the first shard, so that \
-            they meet. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
+            they meet; what shards say of their keys (`__keyspace@0__:…`) and what MONITOR sees comes from all. Commands about a server without a key (INFO, TIME, CLIENT LIST) are answered by the first shard. RESP2 and RESP3, AUTH, HELLO and \
             SELECT are as with Redis. Shards at `rediss://` are spoken to by TLS.\n\n\
             With `--protocol memcached` it is the same with classic and meta commands: gets of many keys are split and their values come in the order of the keys, \
-            flush_all and verbosity are for all shards, stats adds their numbers up, noreply and the quiet meta commands keep their meaning, and what is about one server \
-            (slabs, stats with a word) is refused where there are several.\n\n\
+            flush_all and verbosity are for all shards, stats adds their numbers up (those of items, slabs and sizes too), noreply and the quiet meta commands keep their \
+            meaning, and what is about one server (slabs reassign, stats conns) is refused where there are several.\n\n\
             With `--protocol http` each request goes to the shard of its `--key`. Limits other than those below are the defaults of `podkit balance`.\n\n\
             With `--twemproxy nutcracker.yml` keys are placed as twemproxy places them, to the byte, so that it can be taken for it without moving data.",
     admin_port: 9611,

@@ -1,5 +1,6 @@
 //! Which shards a command goes to, and what becomes of their replies.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -205,6 +206,18 @@ impl Router for Local {
         self.members.follow();
         let state = self.members.state();
         state.way(state.least())
+    }
+
+    fn all(&self) -> Vec<Rc<Node>> {
+        self.members.follow();
+        let state = self.members.state();
+        let there = (0..state.len()).filter(|at| state.is_there(*at));
+        there.map(|at| state.way(at)).collect()
+    }
+
+    fn news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut news = self.members.news();
+        Box::pin(async move { drop(news.changed().await) })
     }
 
     #[inline]

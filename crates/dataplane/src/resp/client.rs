@@ -249,6 +249,9 @@ impl<R: Router> Client<R> {
             let mut out = Vec::new();
             put_bulk(&mut out, &self.line());
             self.near.outbox.answer(&out);
+        } else if is("reply", 3) && words.is(2, b"on") && !self.front.router.is_single() {
+            // It is: the others are refused.
+            self.near.outbox.answer(b"+OK\r\n");
         } else if stays.iter().any(|word| words.is(1, word.as_bytes())) {
             return self.stay(&taken).await;
         } else if let Some(answer) = self.by_id(&words).await {

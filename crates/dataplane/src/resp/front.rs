@@ -16,6 +16,7 @@ use podkit_foundation::params::Size;
 
 use super::client::Who;
 use super::commands::{Kind, Words, find};
+use super::hearing::Hearing;
 use super::join::Join;
 use super::lane::Greeting;
 use super::near::{MOST_UNREAD, MOST_WAITING, Near};
@@ -81,6 +82,7 @@ impl<R: Router> Serve for Front<R> {
             who: Who::new(peer),
             note: Cell::new(0),
             way: Cell::default(),
+            hears: None,
             _guard: guard,
         };
         let ended = client.live().await;
@@ -111,11 +113,15 @@ pub(super) struct Client<R> {
     pub(super) way: Cell<Way>,
     /// The module's own.
     note: Cell<u32>,
+    /// What it hears of several servers.
+    pub(super) hears: Option<Box<Hearing>>,
     _guard: Guard,
 }
 
 /// Why a turn ended.
 enum Turn {
+    /// There may be other servers to hear of.
+    News,
     /// The first command of the input has to be alone, and nothing is waited for.
     Special,
     /// The client is gone, or has been told all.
@@ -138,6 +144,7 @@ impl<R: Router> Client<R> {
                 Turn::Over => return Ok(()),
                 // Boxed: it is rare and large, and would make every client's task so.
                 Turn::Special => Box::pin(self.special()).await?,
+                Turn::News => Box::pin(self.renew()).await?,
             }
         }
     }
@@ -149,6 +156,9 @@ impl<R: Router> Client<R> {
         }
         if self.is_killed(cx) {
             return Poll::Ready(Ok(Turn::Over));
+        }
+        if self.hears.is_some() && self.hear(cx)? {
+            return Poll::Ready(Ok(Turn::News));
         }
         loop {
             let flushed = self.near.flush(cx)?;
@@ -193,7 +203,7 @@ impl<R: Router> Client<R> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     // Armed only where silence is bounded; it also tells that the process drains.
-                    if self.near.is_over(cx) {
+                    if self.near.is_over(cx) && self.hears.is_none() {
                         return Poll::Ready(Err(io::Error::other(
                             "it was silent (--client-timeout)",
                         )));
@@ -276,6 +286,9 @@ impl<R: Router> Client<R> {
             if is_special(command.kind, &request) {
                 return Outcome::Special;
             }
+        }
+        if self.hears.is_some() && self.only_hears() {
+            return Outcome::Special;
         }
         let is_script = request
             .command

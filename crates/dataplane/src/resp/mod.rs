@@ -7,7 +7,8 @@
 //! ```
 //!
 //! `scan` finds where commands and replies end, `commands` says what a command is, `front` reads clients, `lane` carries what is shared
-//! (`way` says which of them); `session`, `private` and `again` do what a client needs a connection of its own for, `client` and `calls` what clients
+//! (`way` says which of them); `session`, `private` and `again` do what a client needs a connection of its own for, `listen`, `hearing` and `ear` what it hears
+//! of several servers, `client` and `calls` what clients
 //! ask of each other; `line` is for who asks for itself. All of a client stays on one thread.
 
 mod again;
@@ -15,15 +16,18 @@ mod asker;
 mod calls;
 mod client;
 mod commands;
+mod ear;
 mod front;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) mod fuzz;
+mod hearing;
 mod info;
 mod join;
 mod journal;
 mod keep;
 mod lane;
 mod line;
+mod listen;
 pub(crate) mod near;
 mod node;
 mod private;

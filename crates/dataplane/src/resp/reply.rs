@@ -94,6 +94,11 @@ impl Outbox {
         }
     }
 
+    /// Something that is no reply, between two.
+    pub(crate) fn push(&self, said: &[u8]) {
+        self.0.borrow_mut().put(said);
+    }
+
     /// Commands that have no reply yet.
     pub(crate) fn waiting(&self) -> usize {
         self.0.borrow().slots.len()

@@ -110,6 +110,16 @@ pub trait Router: 'static {
     /// There is one server only: nothing has to be split or kept apart.
     fn is_single(&self) -> bool;
 
+    /// All servers, for who wants to hear of each what it says by itself.
+    fn all(&self) -> Vec<Rc<Node>> {
+        vec![self.first()]
+    }
+
+    /// Ready when these may be others.
+    fn news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(std::future::pending())
+    }
+
     /// Sends what [`Place::Own`] was said of. False: not now; the client's task has to be woken when it can be, which it is with each reply.
     fn send(&self, _request: &Request<'_>, _sender: &Sender<'_>, _cx: &Context<'_>) -> bool {
         unreachable!("said by place() only where this is there")

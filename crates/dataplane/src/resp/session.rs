@@ -9,10 +9,11 @@ use std::task::Poll;
 use super::client::{ID, There, own_id};
 use super::commands::{Words, find};
 use super::front::Client;
+use super::hearing::put;
 use super::lane::{Greeting, ask};
 use super::node::Node;
 use super::route::{Request, Router};
-use super::scan::{Bounds, Commands, Found, put_bulk};
+use super::scan::{Bounds, Commands, Found};
 use super::secret::{Auth, Credentials};
 use crate::net::{Transport, tunnel};
 
@@ -93,6 +94,9 @@ impl<R: Router> Client<R> {
         self.front.router.taken(&request);
         let words = request.words;
         let name = request.command.map_or("", |command| command.name);
+        if self.only_hears() && self.is_refused(&request) {
+            return Ok(());
+        }
         match name {
             "quit" => {
                 self.near.outbox.answer(b"+OK\r\n");
@@ -100,11 +104,17 @@ impl<R: Router> Client<R> {
             }
             "reset" => {
                 self.greeting = None;
+                self.hears = None;
                 self.who.name.clear();
                 self.near.outbox.answer(b"+RESET\r\n");
             }
             "select" => self.select(&request).await,
             "auth" => self.auth(&request).await,
+            "hello" if self.hears.is_some() => {
+                let line =
+                    b"-ERR HELLO can't be done while messages of several servers are heard\r\n";
+                self.near.outbox.answer(line);
+            }
             "hello" => self.hello(&request).await,
             "client" => return self.client(taken).await,
             "readonly" | "readwrite" | "asking" => {
@@ -115,6 +125,7 @@ impl<R: Router> Client<R> {
             "unwatch" => self.near.outbox.answer(b"+OK\r\n"),
             "exec" => self.near.outbox.answer(b"-ERR EXEC without MULTI\r\n"),
             "discard" => self.near.outbox.answer(b"-ERR DISCARD without MULTI\r\n"),
+            _ if self.listens(name) => return self.listen(&taken).await,
             "subscribe" | "psubscribe" | "ssubscribe" | "monitor" | "sync" | "psync" => {
                 return self.stay(&taken).await;
             }
@@ -129,14 +140,8 @@ impl<R: Router> Client<R> {
         let request = taken.request();
         let router = &self.front.router;
         let name = request.command.map_or("", |command| command.name);
-        let resp3 = self
-            .greeting
-            .as_ref()
-            .is_some_and(|greeting| greeting.resp3);
-        let speaks = matches!(name, "subscribe" | "psubscribe" | "ssubscribe");
-        if !router.is_single() && (!speaks || resp3) {
-            let with = if speaks { " with RESP3" } else { "" };
-            let line = format!("-ERR '{name}'{with} can't be done over several shards\r\n");
+        if !router.is_single() {
+            let line = format!("-ERR '{name}' can't be done over several shards\r\n");
             self.near.outbox.answer(line.as_bytes());
             return Ok(());
         }
@@ -196,27 +201,20 @@ impl<R: Router> Client<R> {
         ended
     }
 
-    /// There is nothing to unsubscribe from: a client that has subscribed does not come here any more.
+    /// There is nothing to unsubscribe from.
     fn unsubscribed(&mut self, name: &str, words: &Words<'_>) {
-        let resp3 = self
-            .greeting
-            .as_ref()
-            .is_some_and(|greeting| greeting.resp3);
-        let mut out = Vec::new();
-        let mut one = |channel: Option<&[u8]>| {
-            out.extend_from_slice(if resp3 { b">3\r\n" } else { b"*3\r\n" });
-            put_bulk(&mut out, name.as_bytes());
-            match channel {
-                Some(channel) => put_bulk(&mut out, channel),
-                None => out.extend_from_slice(if resp3 { b"_\r\n" } else { b"$-1\r\n" }),
-            }
-            out.extend_from_slice(b":0\r\n");
-        };
+        let (resp3, mut out) = (self.speaks_resp3(), Vec::new());
         if words.len() == 1 {
-            one(None);
+            put(&mut out, resp3, name, None, 0);
         }
-        words.iter().skip(1).for_each(|channel| one(Some(channel)));
+        let channels = words.iter().skip(1);
+        channels.for_each(|channel| put(&mut out, resp3, name, Some(channel), 0));
         self.near.outbox.answer(&out);
+    }
+
+    pub(super) fn speaks_resp3(&self) -> bool {
+        let greeting = self.greeting.as_ref();
+        greeting.is_some_and(|greeting| greeting.resp3)
     }
 
     pub(super) fn node(&self) -> Rc<Node> {

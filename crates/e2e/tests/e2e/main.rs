@@ -59,6 +59,7 @@ mod redis_cluster;
 mod redis_cluster_clients;
 mod redis_example;
 mod redis_failover;
+mod redis_messages;
 mod redis_metrics_example;
 mod registries;
 mod reloads;

@@ -73,6 +73,7 @@ const WITHOUT_PODS: &[&str] = &[
     "redis_cluster",
     "redis_cluster_clients",
     "redis_failover",
+    "redis_messages",
     "rootless",
     "schema",
     "shard",

@@ -3,6 +3,7 @@
 //! A client's pipeline is done in its order where that can be seen: at one server. Since who has a slot may change while commands are on their
 //! way, a client sends nothing more after a change before all of them are answered.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Context;
 use std::time::Duration;
@@ -328,6 +329,17 @@ impl Router for Over {
         self.0.follow();
         let first = self.0.state().shards.first().map(Rc::clone);
         first.map_or_else(|| Rc::clone(&self.0.nobody), |local| local.stands())
+    }
+
+    fn all(&self) -> Vec<Rc<Node>> {
+        self.0.follow();
+        let shards = self.0.state().shards.clone();
+        shards.iter().map(|local| local.stands()).collect()
+    }
+
+    fn news(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut changes = self.0.cluster.map.subscribe();
+        Box::pin(async move { drop(changes.changed().await) })
     }
 
     fn open(&self, node: Rc<Node>, greeting: Option<Greeting>) -> Opening {
