@@ -157,11 +157,14 @@ impl<R: Router> Client<R> {
         if self.is_killed(cx) {
             return Poll::Ready(Ok(Turn::Over));
         }
-        if self.hears.is_some() && self.hear(cx)? {
-            return Poll::Ready(Ok(Turn::News));
-        }
         loop {
-            let flushed = self.near.flush(cx)?;
+            let mut flushed = self.near.flush(cx)?;
+            if self.hears.is_some() {
+                if self.hear(cx)? {
+                    return Poll::Ready(Ok(Turn::News));
+                }
+                flushed = self.near.flush(cx)?;
+            }
             if self.near.outbox.bytes() as u64 > self.front.limits.max_reply_size.0 {
                 return Poll::Ready(Err(io::Error::other(
                     "it does not take its replies (--max-reply-size)",

@@ -126,7 +126,7 @@ impl<R: Router> Client<R> {
     pub(super) fn hear(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let outbox = &self.near.outbox;
         match &mut self.hears {
-            // It takes less than there is.
+            // It takes less than there is: more is looked for when it has taken that.
             Some(_) if outbox.bytes() >= MOST_UNREAD => Ok(false),
             Some(hears) => hears.poll(outbox, cx).map_err(io::Error::other),
             None => Ok(false),

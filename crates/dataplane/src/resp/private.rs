@@ -333,11 +333,12 @@ impl<R: Router> Client<R> {
         if self.told(waits, cx).is_some() {
             return Poll::Ready(Ok(Turn::Gone));
         }
+        self.near.flush(cx)?;
         if self.hears.is_some() {
             // Whether there are other servers is looked at later.
             self.hear(cx)?;
+            self.near.flush(cx)?;
         }
-        self.near.flush(cx)?;
         if private.journal.waiting.is_empty() && !private.is_held() {
             return Poll::Ready(Ok(Turn::Done));
         }

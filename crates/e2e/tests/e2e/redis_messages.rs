@@ -160,11 +160,50 @@ fn shards_say_what_becomes_of_their_keys() {
     nothing_more(&mut ann);
     check(&mut ann, "reset", "RESET");
     check(&mut ann, "get a", "1");
+    // One that refuses is enough; what the others had begun is ended.
+    check(
+        &mut other,
+        "acl setuser bob on >p ~* +@all allchannels",
+        "OK",
+    );
+    let mut of_last = ground.servers[2].client();
+    check(&mut of_last, "acl setuser bob resetchannels &news", "OK");
+    let mut bob = ground.client();
+    check(&mut bob, "auth bob p", "OK");
+    check(&mut bob, "subscribe news", "[subscribe news :1]");
+    let refused = bob.line("psubscribe __key* n*");
+    assert!(refused.starts_with("-NOPERM"), "{refused}");
+    for server in &ground.servers {
+        check(&mut server.client(), "pubsub numpat", ":0");
+    }
+    check(&mut other, "publish news y", ":1");
+    assert_eq!(heard(&mut bob, 1), ["[message news y]"]);
+    check(&mut bob, "unsubscribe", "[unsubscribe news :0]");
+    check(&mut bob, "get a", "1");
     // It ends with a server.
     check(&mut ann, "psubscribe __key*", "[psubscribe __key* :1]");
     let page = ground.servers[2].client().line("client kill type pubsub");
     assert_eq!(page, ":1");
     assert!(ann.reply().is_none());
+}
+
+#[test]
+fn who_reads_late_hears_all() {
+    let Some(ground) = shard::Ground::start(2, &[]) else {
+        return;
+    };
+    let (mut client, mut other) = (ground.client(), ground.client());
+    check(&mut client, "psubscribe *", "[psubscribe * :1]");
+    // More than sockets hold, and less than Redis cuts a subscriber for.
+    let long = "x".repeat(64 * 1024);
+    for at in 0..250 {
+        check(&mut other, &format!("publish n{at} {long}"), ":1");
+    }
+    for at in 0..250 {
+        let message = client.reply().expect("a message").to_string();
+        assert!(message.starts_with(&format!("[pmessage * n{at} xxx")));
+    }
+    nothing_more(&mut client);
 }
 
 #[test]
