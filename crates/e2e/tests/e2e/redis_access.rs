@@ -218,11 +218,14 @@ fn a_password_is_changed_and_no_connection_is_lost() {
         let args = if module == "shard" { &args[..4] } else { &args };
         let module = Module::start(module, args, &[]);
         let mut client = Client::connect(listen);
+        // Nothing is kept until it is known what the server is.
+        until("it is served", || {
+            (client.line("set k 1") == "OK").then_some(())
+        });
         let mut check = |command: &str, expected: &str| {
             let line = client.line(command);
             assert!(line.starts_with(expected), "{command}: {line}");
         };
-        check("set k 1", "OK");
         // The one that is open goes on; a new one can't be had before the new password is in the file, and then it is.
         assert_eq!(direct.line("config set requirepass two"), "OK");
         check("get k", "1");
