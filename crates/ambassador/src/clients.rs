@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use podkit_dataplane::module::Setup;
 use podkit_dataplane::net::{
-    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept,
+    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept, ebb,
 };
 use podkit_dataplane::resp::RespLimits;
 use podkit_foundation::error::Failure;
@@ -43,6 +43,11 @@ impl Clients {
     ) -> Result<Workers, Failure> {
         let most = self.limits.max_connections as usize;
         let connections = Connections::new(most, &self.listener_limits, &[]);
+        let settled = setup.settled;
+        let begin = move |worker: &Rc<Worker>| {
+            drop(tokio::task::spawn_local(ebb(settled)));
+            begin(worker)
+        };
         Workers::start(
             module,
             setup.workers,

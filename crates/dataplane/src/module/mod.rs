@@ -45,7 +45,7 @@ pub struct Setup {
     /// `--drain-timeout`: what a part that ends before the process gets too.
     pub drain_timeout: Duration,
     /// Gives back what the work until now needed of the program and what is to come does not; called by itself when the module has
-    /// started, and by a module that does much at once and then nothing for long.
+    /// started, and by a module that does much at once and then nothing for long (see [`crate::net::ebb`]).
     pub settled: fn(),
 }
 

@@ -1,9 +1,13 @@
 //! Byte buffers that are lent: a connection holds one only while bytes are on their way.
 //!
 //! Each thread keeps the few that were used last, so that the next request finds them warm in the cache and initialised
-//! (reading into memory that is not needs `unsafe`, which only `pod::sys` may use). Dropping a buffer gives it back.
+//! (reading into memory that is not needs `unsafe`, which only `pod::sys` may use). Dropping a buffer gives it back. Those that
+//! nobody needs any more go when the load does ([`ebb`]).
 
 use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// Bytes of an ordinary buffer: a TLS record with what protects it.
 pub(crate) const SMALL_BYTES: usize = 17 * 1024;
@@ -17,16 +21,87 @@ const LARGE_KEPT: usize = 16;
 /// us hold whatever they want.
 const LARGE_LENT: usize = 256;
 
+/// How long a buffer may be kept and not used.
+const EBB: Duration = Duration::from_secs(1);
+/// So many that were kept at once are the sign of a load.
+const LOAD: usize = 8;
+
 thread_local! {
     static KEPT: RefCell<Kept> = const {
-        RefCell::new(Kept { small: Vec::new(), large: Vec::new(), large_lent: 0 })
+        RefCell::new(Kept { small: Stack::new(), large: Stack::new(), large_lent: 0, ebb: None })
     };
 }
 
 struct Kept {
-    small: Vec<Box<[u8]>>,
-    large: Vec<Box<[u8]>>,
+    small: Stack,
+    large: Stack,
     large_lent: usize,
+    /// Who is woken when the first is kept.
+    ebb: Option<Waker>,
+}
+
+/// Buffers of one size; the last used is the next to be used.
+struct Stack {
+    kept: Vec<Box<[u8]>>,
+    /// So many at its bottom were not used since this was last looked at.
+    unused: usize,
+}
+
+impl Stack {
+    const fn new() -> Self {
+        Self {
+            kept: Vec::new(),
+            unused: 0,
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<Box<[u8]>> {
+        let last = self.kept.pop();
+        self.unused = self.unused.min(self.kept.len());
+        last
+    }
+
+    /// Drops what was not used.
+    fn sink(&mut self) {
+        drop(self.kept.drain(..self.unused));
+        self.unused = self.kept.len();
+    }
+}
+
+impl Kept {
+    fn count(&self) -> usize {
+        self.small.kept.len() + self.large.kept.len()
+    }
+}
+
+/// Drops what this thread keeps and does not use, forever. When nothing is left of a load, `settled` is called: what else it needed can
+/// go too. Wakes nobody while nothing is kept.
+pub async fn ebb(settled: fn()) {
+    loop {
+        poll_fn(|cx| {
+            KEPT.with_borrow_mut(|kept| match kept.count() {
+                0 => {
+                    kept.ebb = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            })
+        })
+        .await;
+        let mut most = 0;
+        while let count @ 1.. = KEPT.with_borrow(Kept::count) {
+            most = most.max(count);
+            tokio::time::sleep(EBB).await;
+            KEPT.with_borrow_mut(|kept| {
+                kept.small.sink();
+                kept.large.sink();
+            });
+        }
+        if most >= LOAD {
+            settled();
+        }
+    }
 }
 
 /// A buffer with its filled part: bytes are added at the end and consumed at the start.
@@ -220,15 +295,62 @@ fn give_back(data: Box<[u8]>) {
     KEPT.try_with(|kept| {
         let mut kept = kept.borrow_mut();
         match data.len() {
-            SMALL_BYTES if kept.small.len() < SMALL_KEPT => kept.small.push(data),
+            SMALL_BYTES if kept.small.kept.len() < SMALL_KEPT => kept.small.kept.push(data),
             LARGE_BYTES => {
                 kept.large_lent = kept.large_lent.saturating_sub(1);
-                if kept.large.len() < LARGE_KEPT {
-                    kept.large.push(data);
+                if kept.large.kept.len() < LARGE_KEPT {
+                    kept.large.kept.push(data);
                 }
             }
             _ => {}
         }
+        if let Some(ebb) = kept.ebb.take() {
+            ebb.wake();
+        }
     })
     .ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    static SETTLED: AtomicUsize = AtomicUsize::new(0);
+
+    fn kept() -> usize {
+        KEPT.with_borrow(Kept::count)
+    }
+
+    fn load(buffers: usize) {
+        drop((0..buffers).map(|_| Buf::small()).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_load_leaves_goes_when_it_has_ended() {
+        let settled = || {
+            SETTLED.fetch_add(1, Ordering::Relaxed);
+        };
+        let passes = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let test = async {
+            load(1);
+            passes(3).await;
+            assert_eq!(kept(), 0);
+            assert_eq!(SETTLED.load(Ordering::Relaxed), 0, "one is no load");
+            drop(Buf::large());
+            load(20);
+            for _ in 0..10 {
+                load(2);
+                passes(1).await;
+            }
+            assert_eq!(kept(), 2, "those that are used stay");
+            passes(3).await;
+            assert_eq!((kept(), SETTLED.load(Ordering::Relaxed)), (0, 1));
+        };
+        tokio::select! {
+            () = ebb(settled) => {}
+            () = test => {}
+        }
+    }
 }

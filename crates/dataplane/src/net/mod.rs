@@ -34,7 +34,7 @@ pub(crate) const NEWCOMER: std::time::Duration = std::time::Duration::from_secs(
 pub(crate) mod memory;
 
 pub use accept::{Accepted, Acceptor, Guard, Serve, accept};
-pub use buffer::Buf;
+pub use buffer::{Buf, ebb};
 pub(crate) use buffer::{LARGE_BYTES, SMALL_BYTES};
 pub use by_address::ListenerLimits;
 pub use clock::{Clock, Timer};
