@@ -48,7 +48,22 @@ pub(crate) enum Spread {
 }
 
 /// How this one is done.
+#[inline]
 pub(crate) fn spread(command: &Command, request: &Request<'_>) -> Spread {
+    match command.keys {
+        ONE_KEY => Spread::Keyed,
+        _ => by_name(command, request),
+    }
+}
+
+/// Most have one key, and are done where it is.
+const ONE_KEY: Keys = Keys::Range {
+    first: 1,
+    last: 1,
+    step: 1,
+};
+
+fn by_name(command: &Command, request: &Request<'_>) -> Spread {
     let words = &request.words;
     let is = |names: &[&str]| names.iter().any(|name| words.is(1, name.as_bytes()));
     match command.name {
@@ -160,4 +175,32 @@ pub(crate) fn step(request: &Request<'_>, count: usize) -> Option<(usize, Vec<u8
     let mut bytes = Vec::new();
     put_command(&mut bytes, &words);
     Some(((cursor % count) as usize, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use podkit_dataplane::resp::COMMANDS;
+
+    use super::*;
+
+    #[test]
+    fn what_has_one_key_is_done_where_it_is() {
+        let bytes = b"namekey";
+        let ranges = [0..4, 4..7];
+        let mut seen = 0;
+        for command in COMMANDS.iter().filter(|command| command.keys == ONE_KEY) {
+            let request = Request {
+                bytes,
+                words: Words::new(bytes, &ranges),
+                command: Some(command),
+            };
+            assert!(
+                matches!(by_name(command, &request), Spread::Keyed),
+                "{}",
+                command.name
+            );
+            seen += 1;
+        }
+        assert!(seen > 100, "{seen}");
+    }
 }

@@ -3,10 +3,7 @@
 //! From the public reference of Redis 7 and 8 (<https://redis.io/docs/latest/commands/>: arity, flags, key specifications). A command
 //! that is not here is asked from the server (`COMMAND INFO`) or treated as a write.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::sync::OnceLock;
 
 /// What a command is to who passes it on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,45 +147,6 @@ const OF_KEY: [&str; 6] = [
     "sdslen",
     "ziplist",
 ];
-
-/// Letters of a name at most; longer ones are unknown.
-const LONGEST: usize = 24;
-
-/// The command of a name, whatever the case of its letters.
-pub fn find(name: &[u8]) -> Option<&'static Command> {
-    static BY_NAME: OnceLock<HashMap<&[u8], &Command, BuildHasherDefault<Fnv>>> = OnceLock::new();
-    let mut lower = [0; LONGEST];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let by_name = BY_NAME.get_or_init(|| {
-        let all = COMMANDS.iter();
-        all.map(|command| (command.name.as_bytes(), command))
-            .collect()
-    });
-    by_name.get(&*lower).copied()
-}
-
-/// FNV-1a: the names are our own, so that nobody can choose ones that collide.
-struct Fnv(u64);
-
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 impl Keys {
     /// Calls `each` with the place of every key among `words` (the name is word 0). False when they can't be told, such as when a count
@@ -574,6 +532,7 @@ pub static COMMANDS: &[Command] = &[
 
 #[cfg(test)]
 mod tests {
+    use super::super::find;
     use super::*;
 
     fn keys(line: &str) -> Option<Vec<&str>> {
@@ -588,17 +547,6 @@ mod tests {
         let keys = find(words.get(0)?)?.keys;
         let known = keys.each(&words, |at| found.push(&line[ranges[at].clone()]));
         known.then_some(found)
-    }
-
-    #[test]
-    fn they_are_found_whatever_the_case() {
-        assert_eq!(find(b"GET"), find(b"get"));
-        assert!(find(b"get").is_some());
-        assert!(find(b"nothing").is_none());
-        assert!(find(&[b'a'; 100]).is_none());
-        let sorted = COMMANDS.windows(2).all(|two| two[0].name < two[1].name);
-        assert!(sorted, "one name comes twice, or out of order");
-        assert!(COMMANDS.iter().all(|command| command.name.len() <= LONGEST));
     }
 
     #[test]

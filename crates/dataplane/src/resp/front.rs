@@ -15,10 +15,11 @@ use std::time::Duration;
 use podkit_foundation::params::Size;
 
 use super::client::Who;
-use super::commands::{Kind, Words, find};
+use super::commands::{Kind, Words};
 use super::hearing::Hearing;
 use super::join::Join;
 use super::lane::Greeting;
+use super::names::find;
 use super::near::{MOST_UNREAD, MOST_WAITING, Near};
 use super::route::{Place, Request, Router, Sender};
 use super::scan::{Bounds, Commands, Found, put_command};

@@ -2,8 +2,9 @@
 
 use podkit_foundation::fuzz::{Target, pieces};
 
-use super::commands::{Words, find};
+use super::commands::Words;
 use super::join::{Join, Merge};
+use super::names::find;
 use super::scan::{Bounds, Commands, Found, Replies, Shape, elements, integer, text};
 use super::value::Value;
 use crate::net::Buf;

@@ -13,6 +13,9 @@ use crate::net::Buf;
 /// Of those that have something, whose turn it is.
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
+/// Of the room that is made for parts before they are there.
+const ROOM: usize = 64 * 1024;
+
 /// Makes one reply of those of all parts, in another protocol.
 pub trait Joins: Debug {
     /// `parts` are in the order of the tickets.
@@ -52,25 +55,30 @@ pub(crate) struct Join {
     merge: Merge,
     parts: Vec<Option<Part>>,
     left: usize,
+    /// The replies of all parts, as they came.
+    bytes: Vec<u8>,
+    /// Where the values of each end, where whoever read it has noted that.
+    ends: Vec<usize>,
 }
 
 /// The reply of one upstream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Part {
-    reply: Vec<u8>,
-    /// Where its values end, where whoever read it has noted that.
-    ends: Vec<usize>,
+    /// Of the bytes.
+    reply: Range<usize>,
+    /// Of the ends.
+    ends: Range<usize>,
 }
 
 impl Join {
     /// Of so many parts.
     pub(crate) fn new(merge: Merge, parts: usize) -> Self {
-        let mut empty = Vec::new();
-        empty.resize_with(parts, || None);
         Self {
             merge,
-            parts: empty,
+            parts: vec![None; parts],
             left: parts,
+            bytes: Vec::new(),
+            ends: Vec::new(),
         }
     }
 
@@ -82,9 +90,17 @@ impl Join {
     /// A part has come. `ends`: of its values, or none where they were not noted.
     pub(super) fn part(&mut self, part: u32, reply: &[u8], ends: &[usize]) {
         if let Some(place @ None) = self.parts.get_mut(part as usize) {
+            if self.bytes.is_empty() {
+                // As if the others were as large, unless that would be much.
+                self.bytes.reserve((reply.len() * self.left).min(ROOM));
+                self.ends.reserve((ends.len() * self.left).min(ROOM));
+            }
+            let (start, first) = (self.bytes.len(), self.ends.len());
+            self.bytes.extend_from_slice(reply);
+            self.ends.extend_from_slice(ends);
             *place = Some(Part {
-                reply: reply.to_vec(),
-                ends: ends.to_vec(),
+                reply: start..self.bytes.len(),
+                ends: first..self.ends.len(),
             });
             self.left -= 1;
         }
@@ -96,7 +112,7 @@ impl Join {
             return false;
         }
         let there = self.parts.iter().flatten();
-        let parts: Vec<&[u8]> = there.map(|part| part.reply.as_slice()).collect();
+        let parts: Vec<&[u8]> = there.map(|part| &self.bytes[part.reply.clone()]).collect();
         let error = parts
             .iter()
             .find(|part| matches!(part.first(), Some(b'-' | b'!')))
@@ -121,7 +137,9 @@ impl Join {
             Merge::Sum => sum(&parts),
             Merge::Append => append(&parts),
             Merge::Values(owners) => {
-                let parts = self.parts.iter().flatten();
+                let ends = |part: &Part| &self.ends[part.ends.clone()];
+                let ends = self.parts.iter().flatten().map(ends);
+                let parts = parts.iter().copied().zip(ends);
                 if put_values(parts, owners, out.get_or_insert_with(Buf::small)) {
                     return true;
                 }
@@ -166,28 +184,29 @@ fn append(parts: &[&[u8]]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Appends the values in the order of their owners; nothing, and false, when a part has not as many as it owns.
+/// Appends the values in the order of their owners; nothing, and false, when a part has not as many as it owns. Each part has the ends of
+/// its values with it, or none.
 fn put_values<'a>(
-    parts: impl Iterator<Item = &'a Part> + Clone,
+    parts: impl Iterator<Item = (&'a [u8], &'a [usize])> + Clone,
     owners: &[u16],
     out: &mut Buf,
 ) -> bool {
     let mut left = Vec::with_capacity(4);
-    for part in parts.clone() {
-        let Some((count, first)) = aggregate(&part.reply) else {
+    for (reply, ends) in parts.clone() {
+        let Some((count, first)) = aggregate(reply) else {
             return false;
         };
-        let mut ends = Cow::Borrowed(part.ends.as_slice());
+        let mut ends = Cow::Borrowed(ends);
         if ends.is_empty() {
-            let values = elements(&part.reply).unwrap_or_default();
+            let values = elements(reply).unwrap_or_default();
             ends = Cow::Owned(values.iter().map(|value| value.end).collect());
         }
-        if ends.len() != count || ends.last().is_some_and(|end| *end > part.reply.len()) {
+        if ends.len() != count || ends.last().is_some_and(|end| *end > reply.len()) {
             return false;
         }
-        left.push((part.reply.as_slice(), first, ends, 0));
+        left.push((reply, first, ends, 0));
     }
-    out.reserve(parts.map(|part| part.reply.len()).sum::<usize>() + 16);
+    out.reserve(parts.map(|(reply, _)| reply.len()).sum::<usize>() + 16);
     let before = out.len();
     let mut line = Vec::with_capacity(16);
     put_line(&mut line, b'*', owners.len());

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -19,6 +20,7 @@ struct State {
     out: Option<Buf>,
     /// One for each command that has no place in `out` yet, oldest first.
     slots: VecDeque<Slot>,
+    early: Early,
     /// The number of the oldest.
     first: u64,
     waker: Option<Waker>,
@@ -29,8 +31,45 @@ struct State {
 #[derive(Debug)]
 enum Slot {
     Waiting,
+    /// It is among the early ones.
+    Early(Range<usize>),
+    /// Likewise, where there was no room.
     Ready(Vec<u8>),
     Joined(Box<Join>),
+}
+
+/// Replies that came before their turn, one behind the other: of several servers one is always faster.
+#[derive(Debug, Default)]
+struct Early {
+    bytes: Option<Buf>,
+    /// How many of them have not been taken yet.
+    left: usize,
+}
+
+impl Early {
+    #[inline]
+    fn keep(&mut self, reply: &[u8]) -> Slot {
+        let bytes = self.bytes.get_or_insert_with(Buf::small);
+        if bytes.spare().len() < reply.len() {
+            return Slot::Ready(reply.to_vec());
+        }
+        let start = bytes.len();
+        bytes.put(reply);
+        self.left += 1;
+        Slot::Early(start..bytes.len())
+    }
+
+    /// Moves one to `out`.
+    #[inline]
+    fn take(&mut self, range: Range<usize>, out: &mut Option<Buf>) {
+        if let Some(bytes) = &self.bytes {
+            put(out, &bytes.filled()[range]);
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.bytes = None;
+        }
+    }
 }
 
 /// A command that waits for its reply, or for a part of it.
@@ -86,11 +125,12 @@ impl Outbox {
 
     /// The next command's reply is known.
     pub(crate) fn answer(&self, reply: &[u8]) {
-        let mut state = self.0.borrow_mut();
+        let state = &mut *self.0.borrow_mut();
         if state.slots.is_empty() {
             state.put(reply);
         } else {
-            state.slots.push_back(Slot::Ready(reply.to_vec()));
+            let slot = state.early.keep(reply);
+            state.slots.push_back(slot);
         }
     }
 
@@ -146,6 +186,7 @@ impl State {
     fn settle(&mut self) {
         while let Some(slot) = self.slots.front() {
             match slot {
+                Slot::Early(range) => self.early.take(range.clone(), &mut self.out),
                 Slot::Ready(reply) => put(&mut self.out, reply),
                 Slot::Joined(join) if join.finish(&mut self.out) => {}
                 Slot::Waiting | Slot::Joined(_) => return,
@@ -211,14 +252,14 @@ impl Ticket {
                     state.settle();
                 }
             }
-            Some(slot @ Slot::Waiting) => *slot = Slot::Ready(bytes.to_vec()),
+            Some(slot @ Slot::Waiting) => *slot = state.early.keep(bytes),
             Some(Slot::Joined(join)) => {
                 join.part(self.part, bytes, ends);
                 if at == 0 {
                     state.settle();
                 }
             }
-            Some(Slot::Ready(_)) | None => {}
+            Some(Slot::Early(_) | Slot::Ready(_)) | None => {}
         }
         // One that is empty makes room.
         if (state.out.is_some() || bytes.is_empty())
@@ -263,6 +304,24 @@ mod tests {
         fourth.reply(b"+4\r\n");
         outbox.answer(b"+5\r\n");
         assert_eq!(ready(&outbox), "+4\r\n+5\r\n");
+    }
+
+    #[test]
+    fn early_replies_keep_their_bytes_whatever_their_size() {
+        let outbox = Rc::new(Outbox::default());
+        let large = "x".repeat(9_000);
+        // More than one buffer has room for, twice: it is used anew once all was taken.
+        for _ in 0..2 {
+            let mut tickets: Vec<Ticket> = (0..5).map(|_| outbox.ticket()).collect();
+            let first = tickets.remove(0);
+            for (at, ticket) in tickets.into_iter().enumerate().rev() {
+                ticket.reply(format!("{at}{large}").as_bytes());
+            }
+            first.reply(b"first");
+            let expected: String = (0..4).map(|at| format!("{at}{large}")).collect();
+            assert_eq!(ready(&outbox), format!("first{expected}"));
+            assert!(outbox.0.borrow().early.bytes.is_none());
+        }
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::client::{ID, There, own_id};
-use super::commands::{Words, find};
+use super::commands::Words;
 use super::front::Client;
 use super::hearing::put;
 use super::lane::{Greeting, ask};
+use super::names::find;
 use super::node::Node;
 use super::route::{Request, Router};
 use super::scan::{Bounds, Commands, Found};
