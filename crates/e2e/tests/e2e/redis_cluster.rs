@@ -494,6 +494,10 @@ fn a_primary_goes(signal: Signal) {
     );
     let (ends, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     let read = AtomicUsize::new(0);
+    // Who hears of all primaries hears that one is gone, and of the new one when it asks again.
+    let mut hears = ground.client();
+    let begins = "psubscribe __keyevent@0__:*";
+    assert!(hears.line(begins).ends_with(":1]"));
     let (load, resumed, failed) = scope(|scope| {
         let load = scope.spawn(|| load(ground.listen, "", &ends, &done));
         let reader = scope.spawn(|| reads(ground.listen, &ends, &read));
@@ -515,6 +519,11 @@ fn a_primary_goes(signal: Signal) {
             (ground.sent(heir, "primary") > sent).then_some(())
         });
         let resumed = began.elapsed();
+        assert!(hears.reply().is_none());
+        let mut hears = ground.client();
+        assert!(hears.line(begins).ends_with(":1]"));
+        let clients = heir.client().line("client list");
+        assert!(clients.contains("cmd=psubscribe"), "{clients}");
         wait_for(300, &done);
         if signal == Signal::STOP {
             let sent = ground.sent(former, "primary");
