@@ -1,8 +1,10 @@
 //! What a source said, once: families of samples.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
+
+use hashbrown::HashTable;
 
 /// What a family's samples mean, in the words of the Prometheus text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +92,9 @@ impl Family {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Batch {
     families: Vec<Family>,
-    by_name: HashMap<Box<str>, usize>,
+    /// Their places; the names are the families'.
+    by_name: HashTable<usize>,
+    hash: RandomState,
 }
 
 impl Batch {
@@ -101,17 +105,21 @@ impl Batch {
         kind: Kind,
         help: impl Into<Cow<'static, str>>,
     ) -> &mut Family {
-        let at = match self.by_name.get(name) {
+        let hash = self.hash.hash_one(name);
+        let is = |at: &usize| &*self.families[*at].name == name;
+        let at = match self.by_name.find(hash, is) {
             Some(at) => *at,
             None => {
                 let at = self.families.len();
-                self.by_name.insert(name.into(), at);
                 self.families.push(Family {
                     name: name.into(),
                     kind,
                     help: help.into(),
-                    samples: Vec::new(),
+                    // Most have one, and there are many.
+                    samples: Vec::with_capacity(1),
                 });
+                let hashed = |at: &usize| self.hash.hash_one(&*self.families[*at].name);
+                self.by_name.insert_unique(hash, at, hashed);
                 at
             }
         };

@@ -3,6 +3,7 @@
 //! Names stay what the usual exporters call them in both formats, so that a dashboard does not depend on what the scraper asked
 //! for. OpenMetrics wants a counter's samples to end in `_total`: what does not is `unknown` there.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -23,8 +24,20 @@ pub(crate) struct Style {
 
 /// All families of `parts`, each once, in the order in which they come first; a series that comes twice is written once.
 pub(crate) fn expose(parts: &[Part<'_>], style: Style) -> String {
+    let mut out = String::new();
+    expose_to(&mut out, parts, style, |_| ());
+    out
+}
+
+/// The same, into `out`; `written` is told after each family, and may take what is there.
+pub(crate) fn expose_to(
+    out: &mut String,
+    parts: &[Part<'_>],
+    style: Style,
+    mut written: impl FnMut(&mut String),
+) {
     let mut order: Vec<Group<'_>> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut known: HashMap<Cow<'_, str>, usize> = HashMap::new();
     for (labels, batch) in parts {
         for family in batch
             .families()
@@ -51,19 +64,18 @@ pub(crate) fn expose(parts: &[Part<'_>], style: Style) -> String {
             }
         }
     }
-    let mut out = String::new();
     for group in &order {
-        group.put(&mut out, style.format);
+        group.put(out, style.format);
+        written(out);
     }
     if style.format == Format::OpenMetrics {
         out.push_str("# EOF\n");
     }
-    out
 }
 
 /// The families of one name.
 struct Group<'a> {
-    name: String,
+    name: Cow<'a, str>,
     kind: Kind,
     /// With the labels that all their samples get, and what their values are divided by.
     families: Vec<(&'a str, &'a Family, f64)>,
@@ -185,7 +197,7 @@ fn put_help(out: &mut String, help: &str, format: Format) {
 }
 
 /// The name under which a family is written, its kind there, and what its values are divided by.
-fn named(family: &Family, style: Style) -> (String, Kind, f64) {
+fn named(family: &Family, style: Style) -> (Cow<'_, str>, Kind, f64) {
     let plain = family.samples.iter().all(|one| one.line == Line::Plain);
     let kind = match family.kind {
         // What has no buckets, sums or counts is none.
@@ -195,9 +207,9 @@ fn named(family: &Family, style: Style) -> (String, Kind, f64) {
     match style.strict {
         true => {
             let (name, parts) = strict_name(&family.name, kind);
-            (name, kind, parts)
+            (name.into(), kind, parts)
         }
-        false => (family.name.clone().into(), kind, 1.0),
+        false => ((&*family.name).into(), kind, 1.0),
     }
 }
 

@@ -5,19 +5,25 @@ use std::io::Write as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::ZlibEncoder;
+use flate2::{Compress, Compression};
 use podkit_foundation::telemetry::metrics::Format;
 use tokio::time::Instant;
 
 use super::batch::Batch;
-use super::expose::{Part, Style, expose};
+use super::expose::{Part, Style, expose, expose_to};
 use super::keeper::{Keeper, Seen};
 use super::own;
 use super::spec::{Kind, Spec};
 
 /// What a scrape costs beyond waiting for sources.
 const MARGIN: Duration = Duration::from_millis(250);
+
+/// How far the compression looks back (8 KiB): lines are like those just before them, and what is kept for it is in memory twice.
+const WINDOW_BITS: u8 = 13;
+
+/// Bytes of text that are compressed together, at least.
+const PIECE_BYTES: usize = 8 << 10;
 
 /// A source, or the part of one.
 #[derive(Clone)]
@@ -125,6 +131,35 @@ async fn ask_those(members: impl Iterator<Item = &Member>, until: Instant) {
 
 /// Everything that is known, as text.
 pub(crate) fn text(members: &[Member], style: Style, max_age: Duration) -> String {
+    with_parts(members, max_age, |parts| expose(parts, style))
+}
+
+/// The same, compressed.
+pub(crate) fn gzip(members: &[Member], style: Style, max_age: Duration) -> Vec<u8> {
+    with_parts(members, max_age, |parts| compressed(parts, style))
+}
+
+/// Compressed while it is written, so that the text is never there as a whole; and quickly, as it is read once, by a machine that is near.
+fn compressed(parts: &[Part<'_>], style: Style) -> Vec<u8> {
+    let state = Compress::new_gzip(Compression::fast(), WINDOW_BITS);
+    let mut encoder = ZlibEncoder::new_with_compress(Vec::new(), state);
+    let mut take = |piece: &mut String| {
+        let taken = encoder.write_all(piece.as_bytes());
+        taken.expect("writing to a Vec can't fail");
+        piece.clear();
+    };
+    let mut piece = String::new();
+    expose_to(&mut piece, parts, style, |piece| {
+        if piece.len() >= PIECE_BYTES {
+            take(piece);
+        }
+    });
+    take(&mut piece);
+    encoder.finish().expect("writing to a Vec can't fail")
+}
+
+/// All that is shown goes to `show`.
+fn with_parts<T>(members: &[Member], max_age: Duration, show: impl FnOnce(&[Part<'_>]) -> T) -> T {
     let now = Instant::now();
     let seen: Vec<Seen> = members.iter().map(|member| member.keeper.seen()).collect();
     let own = own::batch(members);
@@ -140,7 +175,7 @@ pub(crate) fn text(members: &[Member], style: Style, max_age: Duration) -> Strin
         }
     }
     parts.push(("", &own));
-    expose(&parts, style)
+    show(&parts)
 }
 
 /// What the last answer said is shown: it was the last time that it was asked, or is not too old.
@@ -185,17 +220,10 @@ pub(crate) fn rows<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Vec
     members.into_iter().map(row).collect()
 }
 
-/// Compressed quickly: a scrape is read once, by a machine that is near.
-pub(crate) fn gzip(text: &str) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    let written = encoder.write_all(text.as_bytes());
-    written
-        .and_then(|()| encoder.finish())
-        .expect("writing to a Vec can't fail")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -209,6 +237,28 @@ mod tests {
             ("*", true),
         ] {
             assert_eq!(takes_gzip(encodings), taken, "{encodings}");
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_in_pieces_is_the_whole_text() {
+        let mut batch = Batch::default();
+        for number in 0..2000 {
+            batch.gauge(&format!("a_{number}"), "Some help.", f64::from(number));
+        }
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let style = Style {
+                format,
+                strict: false,
+            };
+            let parts = [("source=\"s\"", &batch)];
+            let bytes = compressed(&parts, style);
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(&bytes[..])
+                .read_to_string(&mut text)
+                .unwrap();
+            assert_eq!(text, expose(&parts, style));
+            assert!(text.len() > 10 * PIECE_BYTES && bytes.len() * 4 < text.len());
         }
     }
 

@@ -302,11 +302,11 @@ impl Door {
             format: wanted.format,
             strict: params.strict_names,
         };
-        let text = text(members, style, params.max_age);
         let kind = wanted.format.content_type();
         match wanted.gzip {
-            true => Response::bytes(200, kind, gzip(&text)).header("Content-Encoding", "gzip"),
-            false => Response::bytes(200, kind, text.into_bytes()),
+            true => Response::bytes(200, kind, gzip(members, style, params.max_age))
+                .header("Content-Encoding", "gzip"),
+            false => Response::bytes(200, kind, text(members, style, params.max_age).into_bytes()),
         }
         .header("Vary", "Accept, Accept-Encoding")
     }
