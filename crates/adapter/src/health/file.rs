@@ -11,7 +11,7 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use podkit_foundation::yaml::{Entry, Findings, Node, Place, Value, documents, read};
+use podkit_foundation::yaml::{Entry, Findings, Node, Place, Schema, Value, documents_in, read};
 
 use super::spec::Spec;
 
@@ -30,7 +30,7 @@ pub(crate) fn load(path: &FilePath) -> Result<Vec<Spec>, String> {
 fn parse(name: &str, text: &str) -> Result<Vec<Spec>, String> {
     let file: Arc<str> = Arc::from(name);
     let mut findings = Findings::new();
-    let mut roots = documents(text, &file, &mut findings).into_iter();
+    let mut roots = documents_in(Schema::Core, text, &file, &mut findings).into_iter();
     if let Some(finding) = findings.iter().next() {
         return Err(finding.to_string());
     }
@@ -133,6 +133,17 @@ mod tests {
         assert_eq!(specs[0].option("status"), Some("200"));
         assert_eq!(specs[0].options("header").count(), 2);
         assert_eq!(specs[1].to_string(), "run=exec:///bin/sh -c echo a; echo b");
+    }
+
+    #[test]
+    fn a_probe_may_be_called_by_a_word_of_yaml_1_1() {
+        let names = parse(
+            "f",
+            "probes:\n  on: {url: 'tcp://:1'}\n  n: {url: 'tcp://:2'}\n",
+        )
+        .unwrap();
+        let names: Vec<&str> = names.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(names, ["on", "n"]);
     }
 
     #[test]

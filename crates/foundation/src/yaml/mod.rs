@@ -17,4 +17,5 @@ mod syntax;
 pub use finding::{Finding, Findings, Place, Severity};
 pub use nearest::nearest;
 pub use node::{Entry, Mark, Node, Path, Source, Value};
-pub use reader::documents;
+pub use reader::{documents, documents_in};
+pub use scalar::Schema;

@@ -16,7 +16,7 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::finding::{Findings, Place, Severity};
 use super::lenient::without_quote_escapes;
 use super::node::{Entry, Mark, Node, Path, Value};
-use super::scalar;
+use super::scalar::Schema;
 use super::syntax::explain;
 
 /// A file of objects that each fit into the API server (1.5 MiB) is far below.
@@ -35,10 +35,21 @@ const FEW: usize = 24;
 /// What `!!` stands for.
 const YAML_TAGS: &str = "tag:yaml.org,2002:";
 
-/// All documents of a text, empty ones left out. What can't be read is among the findings.
+/// All documents of a manifest, empty ones left out. What can't be read is among the findings.
 pub fn documents(text: &str, file: &Arc<str>, findings: &mut Findings) -> Vec<Node> {
+    documents_in(Schema::Kubernetes, text, file, findings)
+}
+
+/// All documents of a text whose scalars have types by that schema.
+pub fn documents_in(
+    schema: Schema,
+    text: &str,
+    file: &Arc<str>,
+    findings: &mut Findings,
+) -> Vec<Node> {
     let mut documents = Vec::new();
     let mut reader = Reader {
+        schema,
         file,
         findings,
         nodes: 0,
@@ -123,6 +134,7 @@ enum Key {
 }
 
 struct Reader<'a> {
+    schema: Schema,
     file: &'a Arc<str>,
     findings: &'a mut Findings,
     nodes: usize,
@@ -304,7 +316,7 @@ impl Reader<'_> {
     ) -> Result<Value, Stop> {
         // The parser gives a flow mapping's key without a value as `~`; both are null.
         let resolved = match style {
-            ScalarStyle::Plain => scalar::resolve(text),
+            ScalarStyle::Plain => self.schema.resolve(text),
             _ => Value::Str(text.to_owned()),
         };
         let Some(tag) = tag else {
@@ -319,7 +331,7 @@ impl Reader<'_> {
                 format!("the tag {tag} means nothing in a manifest"),
             ));
         };
-        match (&*name, scalar::resolve(text)) {
+        match (&*name, self.schema.resolve(text)) {
             ("str", _) => Ok(Value::Str(text.to_owned())),
             ("int", value @ Value::Int(..))
             | ("float", value @ Value::Float(..))
@@ -388,11 +400,16 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A key as text. JSON has no other keys; what isn't text is turned into it as kubectl does.
+    /// A key as text. JSON has no other keys; what isn't text in a manifest is turned into it as kubectl does.
     fn key(&mut self, node: Node) -> Result<Key, Stop> {
         Ok(Key::Named(match node.value {
             Value::Str(text) if text == "<<" => return Ok(Key::Merge),
             Value::Str(text) => text,
+            Value::Int(_, text) | Value::Float(_, text) | Value::Bool(_, text)
+                if self.schema == Schema::Core =>
+            {
+                text
+            }
             Value::Int(value, _) => value.to_string(),
             Value::Bool(value, ref text) => {
                 if text.parse() != Ok(value) {

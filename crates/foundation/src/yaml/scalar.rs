@@ -1,12 +1,63 @@
-//! What a plain scalar is, as Kubernetes reads it.
+//! What a plain scalar is: as Kubernetes reads it, or as YAML 1.2 does.
 //!
 //! kubectl turns YAML into JSON with Go's YAML 1.1 decoder (sigs.k8s.io/yaml, `goyaml.v2/resolve.go`), so `yes`, `on`
 //! and `n` are booleans, `0644` and `0o644` are octal, `1_000` is a thousand, and dates are text. A YAML 1.2 reading
-//! would accept files here that the cluster refuses, and give other modes to files.
+//! would accept files here that the cluster refuses, and give other modes to files. podkit's own files are no manifests: there `n` and `on` are names.
 
 use super::node::Value;
 
-/// Types an unquoted scalar.
+/// By which rules unquoted scalars have types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// Manifests: YAML 1.1 as kubectl reads it. A key that isn't text becomes what JSON has for it.
+    Kubernetes,
+    /// Rules and settings: the core schema of YAML 1.2. A key is the text that stands there.
+    Core,
+}
+
+impl Schema {
+    /// Types an unquoted scalar.
+    pub fn resolve(self, text: &str) -> Value {
+        match self {
+            Self::Kubernetes => resolve(text),
+            Self::Core => core(text),
+        }
+    }
+}
+
+/// YAML 1.2.2, section 10.3.2.
+fn core(text: &str) -> Value {
+    let body = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let is_decimal = !body.is_empty() && body.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = |prefix: &str, radix| i128::from_str_radix(text.strip_prefix(prefix)?, radix).ok();
+    let is_prefixed = text
+        .bytes()
+        .skip(2)
+        .all(|byte| byte.is_ascii_alphanumeric());
+    let int = match text.get(..2) {
+        Some("0x") if is_prefixed => digits("0x", 16),
+        Some("0o") if is_prefixed => digits("0o", 8),
+        _ if is_decimal => text.parse().ok(),
+        _ => None,
+    };
+    let range = i128::from(i64::MIN)..=i128::from(u64::MAX);
+    if let Some(int) = int.filter(|int| range.contains(int)) {
+        return Value::Int(int, text.into());
+    }
+    match text {
+        "true" | "True" | "TRUE" => Value::Bool(true, text.into()),
+        "false" | "False" | "FALSE" => Value::Bool(false, text.into()),
+        _ if text.starts_with("0x") || text.starts_with("0o") => Value::Str(text.into()),
+        // What is neither an integer nor a boolean of YAML 1.2 is the same in both, but for what only YAML 1.1 takes for one.
+        _ => match resolve(text) {
+            Value::Float(_, text) if text.contains('_') => Value::Str(text),
+            Value::Int(_, text) | Value::Bool(_, text) => Value::Str(text),
+            same => same,
+        },
+    }
+}
+
+/// Types an unquoted scalar of a manifest.
 pub fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -96,4 +147,39 @@ fn float(text: &str) -> Option<f64> {
         return None;
     }
     text.parse().ok().filter(|value: &f64| value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_core_schema_has_no_words_of_yaml_1_1() {
+        let text = |text: &str| assert_eq!(core(text), Value::Str(text.into()), "{text}");
+        for word in [
+            "y", "Y", "n", "yes", "No", "on", "OFF", "1_000", "1_0.5", "0b1", "-0x1", "0x", "0o8",
+            "0x+1", "1.2.3", "-", "+", "nul",
+        ] {
+            text(word);
+        }
+        let int = |text: &str, value| assert_eq!(core(text), Value::Int(value, text.into()));
+        int("0", 0);
+        int("-7", -7);
+        int("+7", 7);
+        int("0644", 644);
+        int("0o17", 15);
+        int("0xfF", 255);
+        int("18446744073709551615", u64::MAX.into());
+        let float = |text: &str, value| assert_eq!(core(text), Value::Float(value, text.into()));
+        float("0.5", 0.5);
+        float("-.5e3", -500.0);
+        float("1.", 1.0);
+        float("18446744073709551616", 18_446_744_073_709_551_616.0);
+        float("-.inf", f64::NEG_INFINITY);
+        assert_eq!(core("True"), Value::Bool(true, "True".into()));
+        assert_eq!(core("false"), Value::Bool(false, "false".into()));
+        for null in ["", "~", "null"] {
+            assert_eq!(core(null), Value::Null);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use podkit_foundation::yaml::{self, Findings, Node, documents, read};
+use podkit_foundation::yaml::{self, Findings, Node, Schema, documents_in, read};
 use serde_json::Value;
 
 use super::promql;
@@ -179,7 +179,7 @@ fn speaks(value: &Value) -> Option<bool> {
 fn rules(shown: &str, text: &str) -> Result<Asked, String> {
     let mut findings = Findings::new();
     let file: Arc<str> = Arc::from(shown);
-    let roots = documents(text, &file, &mut findings);
+    let roots = documents_in(Schema::Core, text, &file, &mut findings);
     findings.sort();
     if findings.has_errors() {
         return Err(format!("not YAML:\n{findings}"));

@@ -1,15 +1,21 @@
 //! Reading a file of rules: strictly, and with the place of everything that is wrong.
+//!
+//! YAML 1.2, so that a label or a module may be called `n` or `on`. For true and false the words of YAML 1.1 are taken too: the files of
+//! the usual exporters have them.
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use podkit_foundation::yaml::{
-    Findings, Node, Path, Severity, Source, Value, documents, nearest, read,
+    Findings, Mark, Node, Path, Schema, Severity, Source, Value, documents_in, nearest, read,
 };
 use regex::bytes::{Regex, RegexBuilder};
 
 /// What a compiled expression may take, in bytes.
 const MOST_REGEX_BYTES: usize = 2 << 20;
+
+/// Items of a list that nobody would write by hand.
+pub(super) const MANY: usize = 10_000;
 
 /// Looks into a document, and notes what is wrong with it.
 pub(super) struct Words<'a> {
@@ -17,7 +23,7 @@ pub(super) struct Words<'a> {
     findings: Findings,
 }
 
-/// What `take` makes of the file that a source's `key` names. The error names everything that is wrong with it.
+/// What `take` makes of the file that a source's `key` names. The error has a line for each thing that is wrong.
 pub(super) fn file<T>(
     key: &str,
     path: &FilePath,
@@ -30,7 +36,7 @@ pub(super) fn file<T>(
     parse(key, &shown, text, take)
 }
 
-/// The same, of its text.
+/// The same, of its text. One that says nothing is null.
 pub(super) fn parse<T>(
     key: &str,
     name: &str,
@@ -39,26 +45,31 @@ pub(super) fn parse<T>(
 ) -> Result<T, String> {
     let mut findings = Findings::new();
     let file: Arc<str> = Arc::from(name);
-    let mut roots = documents(text, &file, &mut findings);
-    let mut taken = None;
-    if roots.len() == 1 {
-        let source = Source::new(file, Arc::new(roots.remove(0)), Path::root());
+    let mut roots = documents_in(Schema::Core, text, &file, &mut findings).into_iter();
+    let taken = (!findings.has_errors()).then(|| {
+        let nothing = Node {
+            mark: Mark { line: 1, column: 1 },
+            value: Value::Null,
+        };
+        let root = roots.next().unwrap_or(nothing);
+        let source = Source::new(file, Arc::new(root), Path::root());
         let mut words = Words {
             source: &source,
-            findings,
+            findings: std::mem::take(&mut findings),
         };
-        taken = Some(take(&mut words));
+        if let Some(more) = roots.next() {
+            let why = "a second document; expected one";
+            let place = source.at(more.mark);
+            words.findings.add(Severity::Error, place, "", why);
+        }
+        let taken = take(&mut words);
         findings = words.findings;
-    } else if !findings.has_errors() {
-        return Err(format!(
-            "{key}={name}: expected one document, found {}",
-            roots.len()
-        ));
-    }
+        taken
+    });
     findings.sort();
     match taken {
         Some(taken) if findings.is_empty() => Ok(taken),
-        _ => Err(format!("{key} can't be used:\n{findings}")),
+        _ => Err(format!("{key}={}", findings.to_string().trim_end())),
     }
 }
 
@@ -78,7 +89,7 @@ impl Words<'_> {
         self.find(path).is_some()
     }
 
-    fn expected(&mut self, path: &Path, what: &str) {
+    pub(super) fn expected(&mut self, path: &Path, what: &str) {
         let found = self.find(path).map_or("nothing".into(), Node::describe);
         self.wrong(path, format!("expected {what}, found {found}"));
     }
@@ -150,13 +161,60 @@ impl Words<'_> {
     }
 
     pub(super) fn truth(&mut self, path: &Path) -> Option<bool> {
-        match self.find(path)?.value {
-            Value::Bool(value, _) => Some(value),
-            _ => {
-                self.expected(path, "true or false");
-                None
-            }
+        let truth = match &self.find(path)?.value {
+            Value::Bool(value, _) => Some(*value),
+            Value::Str(text) => match text.to_ascii_lowercase().as_str() {
+                "y" | "yes" | "on" => Some(true),
+                "n" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        };
+        if truth.is_none() {
+            self.expected(path, "true or false");
         }
+        truth
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "as near as floats come")]
+    pub(super) fn number(&mut self, path: &Path) -> Option<f64> {
+        let number = match self.find(path)?.value {
+            Value::Int(value, _) => Some(value as f64),
+            Value::Float(value, _) if value.is_finite() => Some(value),
+            _ => None,
+        };
+        if number.is_none() {
+            self.expected(path, "a number");
+        }
+        number
+    }
+
+    /// A number of things, within `least` and `most`.
+    pub(super) fn count(&mut self, path: &Path, least: u32, most: u32) -> Option<u32> {
+        let count = match self.find(path)?.value {
+            Value::Int(value, _) => u32::try_from(value).ok(),
+            _ => None,
+        };
+        let count = count.filter(|count| (least..=most).contains(count));
+        if count.is_none() {
+            self.expected(path, &format!("a whole number of {least} to {most}"));
+        }
+        count
+    }
+
+    /// A text that `read` makes something of: `what` it is expected to be.
+    pub(super) fn parsed<T>(
+        &mut self,
+        path: &Path,
+        what: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.text(path)?;
+        let value = read(&text);
+        if value.is_none() {
+            self.wrong(path, format!("{text:?} is not {what}"));
+        }
+        value
     }
 
     /// One of some words.
@@ -164,7 +222,8 @@ impl Words<'_> {
         let text = self.text(path)?;
         let found = words.iter().find(|(word, _)| *word == text);
         if found.is_none() {
-            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let mut known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            known.retain(|word| !word.is_empty());
             let why = format!("\"{text}\" is not one of {}", known.join(", "));
             self.wrong(path, why);
         }

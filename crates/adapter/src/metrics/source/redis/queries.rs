@@ -21,19 +21,17 @@
 mod tests;
 
 use std::path::Path as FilePath;
-use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_dataplane::resp::{self, Questions, Value};
 use podkit_foundation::params::ParamType as _;
-use podkit_foundation::yaml::{
-    self, Findings, Node, Path, Severity, Source, documents, nearest, read,
-};
+use podkit_foundation::yaml::Path;
 
 use super::keys::select;
 use crate::client::redis::{Redis, refusal};
 use crate::metrics::batch::{Batch, Kind};
 use crate::metrics::keeper::{Answered, Collected, Collector, Went};
+use crate::metrics::source::words::{self, MANY, Words, is_label, is_metric};
 
 /// Queries of a file at most.
 const MOST: usize = 1000;
@@ -164,254 +162,126 @@ impl Collector for Alone {
     }
 }
 
-/// The queries of a file. The error names everything that is wrong with it.
+/// The queries of a file. The error has a line for each thing that is wrong.
 pub(super) fn file(path: &FilePath) -> Result<Vec<Query>, String> {
-    let shown = path.display().to_string();
-    let bytes = read::file(path).map_err(|why| format!("queries={shown}: {why}"))?;
-    let text = read::text(&bytes)
-        .map_err(|(line, column, why)| format!("queries={shown}:{line}:{column}: {why}"))?;
-    parse(&shown, text)
+    words::file("queries", path, queries)
 }
 
-fn parse(name: &str, text: &str) -> Result<Vec<Query>, String> {
-    let mut findings = Findings::new();
-    let file: Arc<str> = Arc::from(name);
-    let mut roots = documents(text, &file, &mut findings);
-    let mut queries = Vec::new();
-    if roots.len() == 1 {
-        let source = Source::new(file, Arc::new(roots.remove(0)), Path::root());
-        let mut reader = Reader {
-            source: &source,
-            findings,
+fn queries(words: &mut Words<'_>) -> Vec<Query> {
+    let root = Path::root();
+    let items = words.list(&root, MOST);
+    if !words.has(&root) {
+        words.expected(&root, "a list: \"- name: …\"");
+    }
+    let mut queries: Vec<Query> = Vec::new();
+    for path in items {
+        let Some(query) = query(words, &path) else {
+            continue;
         };
-        queries = reader.queries();
-        findings = reader.findings;
-    } else if !findings.has_errors() {
-        return Err(format!("queries={name}: expected one list: \"- name: …\""));
-    }
-    findings.sort();
-    match findings.is_empty() {
-        true => Ok(queries),
-        false => Err(format!("queries can't be used:\n{findings}")),
-    }
-}
-
-struct Reader<'a> {
-    source: &'a Source,
-    findings: Findings,
-}
-
-impl Reader<'_> {
-    fn wrong(&mut self, path: &Path, why: impl Into<String>) {
-        let place = self.source.place(path);
-        self.findings.add(Severity::Error, place, path, why);
-    }
-
-    fn queries(&mut self) -> Vec<Query> {
-        let root = Path::root();
-        let yaml::Value::Seq(items) = self
-            .source
-            .find(&root)
-            .map_or(&yaml::Value::Null, |node| &node.value)
-        else {
-            self.wrong(&root, "expected a list: \"- name: …\"");
-            return Vec::new();
-        };
-        if items.len() > MOST {
-            self.wrong(&root, format!("more than {MOST} queries"));
-            return Vec::new();
-        }
-        let queries: Vec<Query> = items
-            .iter()
-            .enumerate()
-            .filter_map(|(at, node)| self.query(node, &root.index(at)))
-            .collect();
-        for (at, query) in queries.iter().enumerate() {
-            let other = queries[..at].iter().find(|other| {
-                other.name == query.name
-                    && (other.kind != query.kind || other.labels == query.labels)
-            });
-            if let Some(other) = other {
-                let why = match other.kind == query.kind {
-                    true => "is there twice; other labels would tell them apart",
-                    false => "is there twice, with another type",
-                };
-                self.wrong(&root.index(at), format!("{} {why}", query.name));
-            }
-        }
-        queries
-    }
-
-    fn query(&mut self, node: &Node, path: &Path) -> Option<Query> {
-        let yaml::Value::Map(entries) = &node.value else {
-            self.wrong(
-                path,
-                format!("is {}; expected name, command, …", node.describe()),
-            );
-            return None;
-        };
-        let before = self.findings.iter().len();
-        for entry in entries {
-            if !KEYS.contains(&entry.key.as_str()) {
-                let why = match nearest(&entry.key, KEYS) {
-                    Some(near) => format!("there is no such key; did you mean {near}?"),
-                    None => format!("there is no such key; there are {}", KEYS.join(", ")),
-                };
-                self.wrong(&path.key(entry.key.clone()), why);
-            }
-        }
-        let name = self.text(node, path, "name");
-        if name.is_none() {
-            self.wrong(path, "has no name");
-        }
-        let name = name.unwrap_or_default();
-        if !name.is_empty() && crate::metrics::batch::metric_name(&name) != name {
-            let why = "is no name for a metric: letters, digits, _ and :, no digit first";
-            self.wrong(&path.key("name"), why);
-        }
-        let query = Query {
-            help: self.text(node, path, "help").unwrap_or_default(),
-            kind: self.kind(node, path),
-            words: self.words(node, path),
-            database: self.parsed(node, path, "database", "a number such as 1", |text| {
-                text.parse().ok()
-            }),
-            value: match self.text(node, path, "value") {
-                Some(text) => text.split('.').map(str::to_owned).collect(),
-                None => Vec::new(),
-            },
-            each: self.text(node, path, "each"),
-            labels: self.labels(node, path),
-            interval: self.parsed(node, path, "interval", "a time such as 30s", |text| {
-                Duration::parse(text).ok().filter(|time| !time.is_zero())
-            }),
-            name,
-        };
-        if let Some(each) = &query.each {
-            if !is_label(each) {
-                self.wrong(&path.key("each"), "is no name for a label");
-            } else if query.labels.iter().any(|(name, _)| name == each) {
-                self.wrong(&path.key("each"), "is one of labels too");
-            }
-        }
-        (self.findings.iter().len() == before).then_some(query)
-    }
-
-    /// A text, or a number as it is written.
-    fn text(&mut self, node: &Node, path: &Path, key: &'static str) -> Option<String> {
-        let node = node.get(key)?;
-        match written(node) {
-            Some(text) if !text.is_empty() => Some(text),
-            _ => {
-                let why = format!("is {}; expected a text", node.describe());
-                self.wrong(&path.key(key), why);
-                None
-            }
-        }
-    }
-
-    fn parsed<T>(
-        &mut self,
-        node: &Node,
-        path: &Path,
-        key: &'static str,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Option<T> {
-        let text = self.text(node, path, key)?;
-        let value = parse(&text);
-        if value.is_none() {
-            self.wrong(&path.key(key), format!("{text:?} is not {expected}"));
-        }
-        value
-    }
-
-    fn kind(&mut self, node: &Node, path: &Path) -> Kind {
-        let kind = self.parsed(node, path, "type", "gauge, counter or untyped", |text| {
-            Some(match text {
-                "gauge" => Kind::Gauge,
-                "counter" => Kind::Counter,
-                "untyped" => Kind::Untyped,
-                _ => return None,
-            })
+        let other = queries.iter().find(|other| {
+            other.name == query.name && (other.kind != query.kind || other.labels == query.labels)
         });
-        kind.unwrap_or(Kind::Gauge)
+        if let Some(other) = other {
+            let why = match other.kind == query.kind {
+                true => "is there twice; other labels would tell them apart",
+                false => "is there twice, with another type",
+            };
+            words.wrong(&path, format!("{} {why}", query.name));
+        }
+        queries.push(query);
     }
+    queries
+}
 
-    /// Texts in a list.
-    fn list(&mut self, node: &Node, path: &Path, key: &'static str) -> Vec<String> {
-        let Some(node) = node.get(key) else {
-            return Vec::new();
-        };
-        let items = match &node.value {
-            yaml::Value::Seq(items) => items.iter().map(written).collect(),
-            _ => None,
-        };
-        items.unwrap_or_else(|| {
-            self.wrong(&path.key(key), "expected a list of texts: [LLEN, jobs]");
+fn query(words: &mut Words<'_>, path: &Path) -> Option<Query> {
+    const KINDS: [(&str, Kind); 3] = [
+        ("gauge", Kind::Gauge),
+        ("counter", Kind::Counter),
+        ("untyped", Kind::Untyped),
+    ];
+    if !words.object(path, &KEYS) {
+        words.wrong(path, "expected an object with name and command");
+        return None;
+    }
+    let at = |key: &'static str| path.key(key);
+    let name = words.text(&at("name"));
+    match &name {
+        None => words.wrong(path, "has no name"),
+        Some(name) if !is_metric(name) => words.wrong(
+            &at("name"),
+            "is no name for a metric: letters, digits, _ and :, no digit first",
+        ),
+        Some(_) => {}
+    }
+    let labels = words.pairs(&at("labels"));
+    for (name, _) in labels.iter().filter(|(name, _)| !is_free(name)) {
+        words.wrong(&at("labels").key(name.clone()), "is no name for a label");
+    }
+    let each = words.text(&at("each"));
+    if let Some(each) = &each {
+        if !is_free(each) {
+            words.wrong(&at("each"), "is no name for a label");
+        } else if labels.iter().any(|(name, _)| name == each) {
+            words.wrong(&at("each"), "is one of labels too");
+        }
+    }
+    Some(Query {
+        help: words.text(&at("help")).unwrap_or_default(),
+        kind: words.word(&at("type"), &KINDS).unwrap_or(Kind::Gauge),
+        words: command(words, path),
+        database: words.parsed(&at("database"), "a number such as 1", |text| {
+            text.parse().ok()
+        }),
+        value: match words.text(&at("value")) {
+            Some(text) => text.split('.').map(str::to_owned).collect(),
+            None => Vec::new(),
+        },
+        each,
+        labels,
+        interval: words.parsed(&at("interval"), "a time such as 30s", |text| {
+            Duration::parse(text).ok().filter(|time| !time.is_zero())
+        }),
+        name: name?,
+    })
+}
+
+/// What is sent.
+fn command(words: &mut Words<'_>, path: &Path) -> Vec<String> {
+    let at = path.key("command");
+    let keys = words.texts(&path.key("keys"), MANY);
+    match (words.has(&at), words.text(&path.key("script"))) {
+        (true, None) => {
+            if !keys.is_empty() {
+                words.wrong(&path.key("keys"), "are for a script");
+            }
+            let command = words.texts(&at, MANY);
+            let known = command
+                .first()
+                .map(|name| (resp::find(name.as_bytes()), name));
+            match known {
+                None => words.wrong(&at, "has no words: [LLEN, jobs]"),
+                Some((Some(known), name)) if !is_reading(known.kind, &command) => {
+                    let why = format!("{name} may do more than read; a query reads");
+                    words.wrong(&at, why);
+                }
+                Some((Some(known), name)) if !known.takes(command.len()) => {
+                    words.wrong(&at, format!("{name} does not take {} words", command.len()));
+                }
+                // What is not known may be a module's.
+                Some(_) => {}
+            }
+            command
+        }
+        (false, Some(script)) => {
+            // The server holds it to reading.
+            let mut sent = vec!["EVAL_RO".to_owned(), script, keys.len().to_string()];
+            sent.extend(keys);
+            sent
+        }
+        _ => {
+            words.wrong(path, "expected one of command and script");
             Vec::new()
-        })
-    }
-
-    /// What is sent.
-    fn words(&mut self, node: &Node, path: &Path) -> Vec<String> {
-        let keys = self.list(node, path, "keys");
-        match (node.get("command"), self.text(node, path, "script")) {
-            (Some(_), None) => {
-                if !keys.is_empty() {
-                    self.wrong(&path.key("keys"), "are for a script");
-                }
-                let words = self.list(node, path, "command");
-                match words
-                    .first()
-                    .map(|name| (resp::find(name.as_bytes()), name))
-                {
-                    None => self.wrong(&path.key("command"), "has no words"),
-                    Some((Some(command), name)) if !is_reading(command.kind, &words) => {
-                        let why = format!("{name} may do more than read; a query reads");
-                        self.wrong(&path.key("command"), why);
-                    }
-                    Some((Some(command), name)) if !command.takes(words.len()) => {
-                        let why = format!("{name} does not take {} words", words.len());
-                        self.wrong(&path.key("command"), why);
-                    }
-                    // What is not known may be a module's.
-                    Some(_) => {}
-                }
-                words
-            }
-            (None, Some(script)) => {
-                // The server holds it to reading.
-                let mut words = vec!["EVAL_RO".to_owned(), script, keys.len().to_string()];
-                words.extend(keys);
-                words
-            }
-            _ => {
-                self.wrong(path, "expected one of command and script");
-                Vec::new()
-            }
         }
-    }
-
-    fn labels(&mut self, node: &Node, path: &Path) -> Vec<(String, String)> {
-        let path = path.key("labels");
-        let entries = match node.get("labels").map(|node| &node.value) {
-            None => return Vec::new(),
-            Some(yaml::Value::Map(entries)) => entries,
-            Some(_) => {
-                self.wrong(&path, "expected names and texts: {queue: mail}");
-                return Vec::new();
-            }
-        };
-        let mut labels = Vec::new();
-        for entry in entries {
-            match written(&entry.node) {
-                Some(text) if is_label(&entry.key) => labels.push((entry.key.clone(), text)),
-                Some(_) => self.wrong(&path.key(entry.key.clone()), "is no name for a label"),
-                None => self.wrong(&path.key(entry.key.clone()), "expected a text"),
-            }
-        }
-        labels
     }
 }
 
@@ -442,22 +312,7 @@ fn is_reading(kind: resp::Kind, words: &[String]) -> bool {
     }
 }
 
-/// A scalar as it stands there.
-fn written(node: &Node) -> Option<String> {
-    match &node.value {
-        yaml::Value::Str(text)
-        | yaml::Value::Bool(_, text)
-        | yaml::Value::Int(_, text)
-        | yaml::Value::Float(_, text) => Some(text.clone()),
-        _ => None,
-    }
-}
-
 /// Of a label, none of those that Prometheus has for itself.
-fn is_label(name: &str) -> bool {
-    let right = |part: char| part.is_ascii_alphanumeric() || part == '_';
-    !name.is_empty()
-        && !name.starts_with("__")
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && name.chars().all(right)
+fn is_free(name: &str) -> bool {
+    is_label(name) && !name.starts_with("__")
 }

@@ -17,7 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podkit_foundation::params::ParamType;
-use podkit_foundation::yaml::{Entry, Findings, Mark, Node, Value, documents, nearest, read};
+use podkit_foundation::yaml::{
+    Entry, Findings, Mark, Node, Schema, Value, documents_in, nearest, read,
+};
 
 use crate::metrics::batch::metric_name;
 
@@ -62,7 +64,7 @@ pub(super) fn load(path: &Path) -> Result<File, String> {
 /// The queries of a text. Errors begin with `FILE:LINE:COLUMN`.
 pub(super) fn parse(text: &str, file: &str) -> Result<Vec<Query>, String> {
     let mut findings = Findings::new();
-    let documents = documents(text, &Arc::from(file), &mut findings);
+    let documents = documents_in(Schema::Core, text, &Arc::from(file), &mut findings);
     if let Some(found) = findings.iter().next() {
         return Err(found.to_string());
     }
@@ -333,6 +335,21 @@ mod tests {
         assert_eq!(query.interval, Some(Duration::from_secs(30)));
         assert_eq!(query.timeout, Duration::from_millis(250));
         assert!(query.runs_on.unwrap().has((10, 0, 0)));
+    }
+
+    #[test]
+    fn columns_may_be_called_by_words_of_yaml_1_1() {
+        let text =
+            "a:\n  query: SELECT 1\n  metrics: [{y: {usage: GAUGE}}, {on: {usage: LABEL}}]\n";
+        let names: Vec<String> = parse(text, "q")
+            .unwrap()
+            .remove(0)
+            .mapped
+            .columns
+            .into_iter()
+            .map(|one| one.name)
+            .collect();
+        assert_eq!(names, ["y", "on"]);
     }
 
     #[test]

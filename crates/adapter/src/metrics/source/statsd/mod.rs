@@ -36,7 +36,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamType as _, Size};
-use podkit_foundation::yaml::read;
 
 use super::{Ground, Planned, Spec};
 use crate::metrics::batch::{Batch, Kind};
@@ -123,7 +122,7 @@ fn put_drops(batch: &mut Batch, drops: u64) {
 fn table(options: &Options) -> Result<Table, String> {
     let mapping = match &options.mapping {
         None => Mapping::none(options.ttl),
-        Some(path) => load(path, options.ttl)?,
+        Some(path) => mapping::read(path, options.ttl)?,
     };
     let keys = [
         RandomState::new().hash_one(0),
@@ -137,14 +136,8 @@ fn table(options: &Options) -> Result<Table, String> {
     ))
 }
 
-fn load(path: &Path, ttl: u32) -> Result<Mapping, String> {
-    let name = path.display().to_string();
-    let bytes = read::file(path).map_err(|why| format!("{name}: {why}"))?;
-    mapping::read(&name, &bytes, ttl)
-}
-
 fn reload(path: &Path, ttl: u32, table: &Mutex<Table>) -> Result<(), String> {
-    let loaded = load(path, ttl);
+    let loaded = mapping::read(path, ttl);
     let mut table = lock(table);
     match loaded {
         Ok(mapping) => {

@@ -1,6 +1,10 @@
 use super::*;
 use crate::metrics::source::shown;
 
+fn parse(name: &str, text: &str) -> Result<Vec<Query>, String> {
+    words::parse("queries", name, text, queries)
+}
+
 const GOOD: &str = "\
 - name: jobs_waiting
   help: Jobs
@@ -70,12 +74,25 @@ fn replies_are_samples() {
 }
 
 #[test]
+fn words_that_yaml_once_had_for_true_and_false_are_names() {
+    let text = "- {name: y, command: [GET, on], labels: {n: off, on: yes}, each: off}";
+    let query = parse("q.yml", text).unwrap().remove(0);
+    assert_eq!((&*query.name, query.each.as_deref()), ("y", Some("off")));
+    assert_eq!(query.words, ["GET", "on"]);
+    let labels = [("n", "off"), ("on", "yes")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(query.labels, labels);
+}
+
+#[test]
 fn what_is_wrong_has_its_place() {
     let check = |text: &str, why: &str| {
         let error = parse("q.yml", text).unwrap_err();
         assert!(error.contains(why), "{text}: {error}");
     };
-    check("", "queries=q.yml: expected one list");
+    check(
+        "",
+        "queries=q.yml:1:1: expected a list: \"- name: …\", found nothing",
+    );
     check("a: b", "expected a list");
     check("- x", "q.yml:1:3");
     check("- {name: a, comand: [PING]}", "did you mean command?");
@@ -99,7 +116,7 @@ fn what_is_wrong_has_its_place() {
     );
     check(
         "- {name: a, command: [PING], type: summary}",
-        "is not gauge, counter or untyped",
+        "is not one of gauge, counter, untyped",
     );
     check(
         "- {name: a, command: [PING], interval: 3}",
@@ -117,12 +134,19 @@ fn what_is_wrong_has_its_place() {
         "- {name: a, command: [PING], labels: {x: b}, each: x}",
         "is one of labels too",
     );
+    let twice = "- {name: a, kommand: [PING]}\n- {name: b c, command: [PING]}";
+    assert_eq!(
+        parse("q.yml", twice).unwrap_err(),
+        "queries=q.yml:1:3: [0]: expected one of command and script\n\
+         q.yml:1:13: [0].kommand: unknown key; did you mean command?\n\
+         q.yml:2:10: [1].name: is no name for a metric: letters, digits, _ and :, no digit first"
+    );
     check(
         "- {name: a, command: [PING]}\n- {name: a, command: [PING]}",
         "is there twice",
     );
     check(
         "- {name: a, command: [DBSIZE]}\n- {name: b, command: [PING]}\n---\n- x",
-        "one list",
+        "q.yml:4:1: a second document",
     );
 }

@@ -1,13 +1,14 @@
 //! The file: its text to rules. Unknown keys, and what statsd_exporter refuses, are errors, each with its line.
 
+use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use podkit_foundation::yaml::{Findings, Path, Place, Severity, Source, documents, read as text};
-use regex::bytes::RegexBuilder;
+use podkit_foundation::yaml::Path;
 
 use super::super::window::Age;
-use super::words::Words;
+use super::time::seconds;
 use super::{Mapping, Observer, Pattern, Rule, Sort, Treatment};
+use crate::metrics::source::words::{self, MANY, Words, is_label};
 
 /// Rules of a file, at most.
 const MOST_RULES: usize = 10_000;
@@ -108,52 +109,15 @@ pub(super) fn usual(ttl: u32) -> Treatment {
     options.treatment()
 }
 
-/// Reads a file; `ttl`, in seconds, is that of series for which it says none. An error is one line: the first that is wrong, and how
-/// many more are.
-pub(in super::super) fn read(name: &str, bytes: &[u8], ttl: u32) -> Result<Mapping, String> {
-    let file: Arc<str> = Arc::from(name);
-    let mut findings = Findings::new();
-    let roots = match text::text(bytes) {
-        Ok(text) => documents(text, &file, &mut findings),
-        Err((line, column, why)) => {
-            let file = Arc::clone(&file);
-            findings.add(Severity::Error, Place { file, line, column }, "", why);
-            Vec::new()
-        }
-    };
-    let mut roots = roots.into_iter();
-    let root = roots.next().filter(|_| !findings.has_errors());
-    let Some(root) = root else {
-        // An empty file has no rules.
-        return match findings.has_errors() {
-            true => Err(first(&findings)),
-            false => Ok(Mapping::none(ttl)),
-        };
-    };
-    let source = Source::new(file, Arc::new(root), Path::root());
-    let mut words = Words {
-        source: &source,
-        findings,
-    };
-    if let Some(more) = roots.next() {
-        let place = source.at(more.mark);
-        let why = "a second document; a mapping file is one";
-        words.findings.add(Severity::Error, place, "", why);
-    }
-    let mapping = whole(&mut words, ttl);
-    match words.findings.has_errors() {
-        true => Err(first(&words.findings)),
-        false => Ok(mapping),
-    }
+/// The mapping of a text; `ttl`, in seconds, is that of series for which it says none. An empty one has no rules.
+#[cfg(test)]
+pub(in super::super) fn parse(name: &str, text: &str, ttl: u32) -> Result<Mapping, String> {
+    words::parse("mapping", name, text, |words| whole(words, ttl))
 }
 
-fn first(findings: &Findings) -> String {
-    let line = findings.iter().next().map(ToString::to_string);
-    let line = line.unwrap_or_default();
-    match findings.count(Severity::Error) {
-        0 | 1 => line,
-        count => format!("{line} (and {} more)", count - 1),
-    }
+/// That of a file.
+pub(in super::super) fn read(path: &FilePath, ttl: u32) -> Result<Mapping, String> {
+    words::file("mapping", path, |words| whole(words, ttl))
 }
 
 fn whole(words: &mut Words<'_>, ttl: u32) -> Mapping {
@@ -176,12 +140,9 @@ fn whole(words: &mut Words<'_>, ttl: u32) -> Mapping {
     defaults.ttl = defaults.ttl.filter(|ttl| *ttl > 0).or(Some(ttl));
     let is_regex = match_type(words, &at).unwrap_or(false);
     let is_unordered = words.truth(&at.key("glob_disable_ordering"));
-    let paths = words.list(&top.key("mappings"));
-    if paths.len() > MOST_RULES {
-        words.wrong(&top.key("mappings"), format!("more than {MOST_RULES}"));
-    }
+    let paths = words.list(&top.key("mappings"), MOST_RULES);
     let mut rules = Vec::new();
-    for path in paths.iter().take(MOST_RULES) {
+    for path in &paths {
         rules.extend(rule(words, path, &defaults, is_regex));
     }
     Mapping::new(rules, defaults.treatment(), !is_unordered.unwrap_or(false))
@@ -213,9 +174,9 @@ fn options(words: &mut Words<'_>, path: &Path) -> Options {
     // Those are for a format that is not spoken here.
     words.number(&histogram.key(known[1]));
     words.count(&histogram.key(known[2]), 0, u32::MAX);
-    let bounds = words.numbers(&histogram.key("buckets"));
-    let former_bounds = words.numbers(&path.key("buckets"));
-    let ttl = words.time(&path.key("ttl"));
+    let bounds = numbers(words, &histogram.key("buckets"));
+    let former_bounds = numbers(words, &path.key("buckets"));
+    let ttl = seconds(words, &path.key("ttl"));
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -225,7 +186,7 @@ fn options(words: &mut Words<'_>, path: &Path) -> Options {
     Options {
         shown,
         quantiles: new.or(former),
-        max_age: words.time(&summary.key("max_age")),
+        max_age: seconds(words, &summary.key("max_age")),
         parts: words
             .count(&summary.key("age_buckets"), 0, 100)
             .filter(|parts| *parts > 0),
@@ -236,7 +197,7 @@ fn options(words: &mut Words<'_>, path: &Path) -> Options {
 
 fn quantiles(words: &mut Words<'_>, path: &Path) -> Option<Arc<[f64]>> {
     let mut all = Vec::new();
-    for path in words.list(path) {
+    for path in words.list(path, MANY) {
         if !words.object(&path, &["quantile", "error"]) {
             continue;
         }
@@ -277,10 +238,10 @@ fn rule(words: &mut Words<'_>, path: &Path, defaults: &Options, is_regex: bool) 
     let all = own.or(defaults);
     let summary = path.key("summary_options");
     let histogram = path.key("histogram_options");
-    if all.shown == Some(Shown::Histogram) && words.find(&summary).is_some() {
+    if all.shown == Some(Shown::Histogram) && words.has(&summary) {
         words.wrong(&summary, "can't go with a histogram");
     }
-    if all.shown == Some(Shown::Summary) && words.find(&histogram).is_some() {
+    if all.shown == Some(Shown::Summary) && words.has(&histogram) {
         words.wrong(&histogram, "can't go with a summary");
     }
     let sorts = [
@@ -318,18 +279,7 @@ fn pattern(words: &mut Words<'_>, path: &Path, is_regex: bool) -> Option<Pattern
         return None;
     }
     if is_regex {
-        // Bytes, and letters of ASCII, as in Go.
-        let regex = RegexBuilder::new(&text).unicode(false).build();
-        return match regex {
-            Ok(regex) => Some(Pattern::Regex(regex)),
-            Err(error) => {
-                let why = error.to_string();
-                let last = why.lines().last().unwrap_or_default().trim();
-                let last = last.strip_prefix("error: ").unwrap_or(last);
-                words.wrong(path, format!("is not a regular expression: {last}"));
-                None
-            }
-        };
+        return words.regex(path, &text, false).map(Pattern::Regex);
     }
     let part = |(at, part): (usize, &str)| {
         let right = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -350,29 +300,22 @@ fn pattern(words: &mut Words<'_>, path: &Path, is_regex: bool) -> Option<Pattern
 }
 
 fn labels(words: &mut Words<'_>, path: &Path) -> Vec<(String, String)> {
-    use podkit_foundation::yaml::Value;
-    let entries = match words.find(path) {
-        None => return Vec::new(),
-        Some(node) => match node.value {
-            Value::Map(entries) => entries,
-            _ => {
-                words.expected(path, &node, "an object");
-                return Vec::new();
-            }
-        },
-    };
-    let mut labels = Vec::new();
-    for entry in entries {
-        let at = path.key(entry.key.clone());
-        let right = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-        let begins = |first: char| first.is_ascii_alphabetic() || first == '_';
-        if !(entry.key.starts_with(begins) && entry.key.bytes().all(right)) {
-            words.wrong(&at, "is not a label's name: letters, digits and _");
-        }
-        let value = words.text(&at).unwrap_or_default();
-        labels.push((entry.key, value));
+    let labels = words.pairs(path);
+    for (name, _) in labels.iter().filter(|(name, _)| !is_label(name)) {
+        let why = "is not a label's name: letters, digits and _";
+        words.wrong(&path.key(name.clone()), why);
     }
     labels
+}
+
+/// Numbers in ascending order.
+fn numbers(words: &mut Words<'_>, path: &Path) -> Option<Arc<[f64]>> {
+    let paths = words.list(path, MANY);
+    let numbers: Vec<f64> = paths.iter().filter_map(|path| words.number(path)).collect();
+    if let Some(at) = numbers.windows(2).position(|two| two[0] >= two[1]) {
+        words.wrong(&path.index(at + 1), "is not above the one before it");
+    }
+    (!numbers.is_empty()).then(|| numbers.into())
 }
 
 /// Letters, digits, `_`, and references such as `$1` and `${1}`.

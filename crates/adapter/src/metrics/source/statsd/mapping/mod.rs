@@ -4,7 +4,7 @@
 
 mod file;
 mod glob;
-mod words;
+mod time;
 
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use regex::bytes::Regex;
 
 use super::line::Kind;
 use super::window::Age;
+#[cfg(test)]
+pub(super) use file::parse;
 pub(super) use file::read;
 use glob::Tree;
 

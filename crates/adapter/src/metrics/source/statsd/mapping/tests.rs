@@ -1,7 +1,7 @@
 use super::*;
 
 fn read_text(text: &str) -> Result<Mapping, String> {
-    read("map.yml", text.as_bytes(), 0)
+    parse("map.yml", text, 0)
 }
 
 /// What a name becomes: `name{label=value,…}`, or nothing.
@@ -136,6 +136,7 @@ mappings:
 fn what_is_wrong_is_told_with_its_line() {
     let check = |text: &str, expected: &str| {
         let why = read_text(text).map(drop).unwrap_err();
+        let why = why.strip_prefix("mapping=").unwrap();
         assert!(why.starts_with(expected), "{why}");
     };
     let rule = |line: &str| format!("mappings:\n- match: a.*\n  name: a\n  {line}\n");
@@ -212,6 +213,14 @@ fn what_is_wrong_is_told_with_its_line() {
         "map.yml:3:1: a second document",
     );
     check("a: [\n", "map.yml:");
+}
+
+#[test]
+fn words_for_truth_are_names_where_names_are() {
+    let text = "mappings:\n- {match: n, name: y, labels: {on: off, y: no}, honor_labels: yes}\n";
+    let mapping = read_text(text).unwrap();
+    assert_eq!(shown(&mapping, "n", Kind::Gauge), "y{on=off,y=no}");
+    assert!(mapping.rules[0].honor_labels);
 }
 
 #[test]

@@ -20,7 +20,7 @@ type Shown = BTreeMap<String, String>;
 
 /// A table with a mapping.
 fn with(mapping: &str) -> Table {
-    let mapping = mapping::read("map.yml", mapping.as_bytes(), 0).unwrap();
+    let mapping = mapping::parse("map.yml", mapping, 0).unwrap();
     Table::new(mapping, Dialects::ALL, 1000, [1, 2])
 }
 

@@ -109,7 +109,7 @@ fn another_mapping_keeps_what_was_counted() {
     let rules = |name: &str| format!("mappings:\n- {{match: a.*, name: {name}, scale: 2}}\n");
     let mut table = with(&rules("one"));
     table.packet(b"a.x:1|c\nb:1|c\n");
-    let two = mapping::read("map.yml", rules("two").as_bytes(), 0).unwrap();
+    let two = mapping::parse("map.yml", &rules("two"), 0).unwrap();
     table.remap(two);
     table.packet(b"a.x:1|c\nb:1|c\n");
     assert_eq!(shown(&table), ["b 2", "one 2", "two 2"]);
