@@ -204,8 +204,12 @@ impl Service for Metrics {
         let targets = self.pages.targets.as_ref();
         let targets = targets.map(|targets| targets.reload());
         // All of them: what is refused keeps what it had.
-        let done: Vec<Result<(), String>> = tls.into_iter().chain(files).chain(targets).collect();
-        done.into_iter().collect()
+        let done = tls.into_iter().chain(files).chain(targets);
+        let refused: Vec<String> = done.filter_map(Result::err).map(|why| line(&why)).collect();
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(refused.join("; ")),
+        }
     }
 
     fn page(&self) -> Vec<Section> {
@@ -224,6 +228,15 @@ impl Service for Metrics {
             alert: None,
         }));
         sections
+    }
+}
+
+/// What is wrong with a file has many lines, of which a log takes one.
+fn line(why: &str) -> String {
+    let (first, more) = why.split_once('\n').unwrap_or((why, ""));
+    match more.lines().count() {
+        0 => first.to_owned(),
+        more => format!("{first} (and {more} more)"),
     }
 }
 
@@ -309,5 +322,15 @@ impl Door {
             false => Response::bytes(200, kind, text(members, style, params.max_age).into_bytes()),
         }
         .header("Vary", "Accept, Accept-Encoding")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_wrong_with_a_file_is_one_line() {
+        for (why, expected) in [("a", "a"), ("a\n", "a"), ("a\nb\nc", "a (and 2 more)")] {
+            assert_eq!(super::line(why), expected);
+        }
     }
 }
