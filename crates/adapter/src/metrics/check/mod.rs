@@ -234,6 +234,38 @@ mod tests {
     }
 
     #[test]
+    fn a_databases_names_are_those_of_its_collectors() {
+        let dir = tempfile::tempdir().unwrap();
+        // As the dashboards of the exporters' mixins ask.
+        let good = [
+            "mysql_slave_status_seconds_behind_master > 0",
+            "sum by (command) (rate(mysql_info_schema_processlist_seconds[5m]))",
+            "rate(mysql_perf_schema_events_statements_total[5m])",
+            "sum(rate(pg_stat_database_xact_commit{datname=~\"$db\"}[5m]))",
+            "pg_stat_activity_count + pg_locks_count + pg_database_size_bytes",
+            "rate(pg_stat_bgwriter_buffers_alloc_total[5m])",
+        ];
+        let wrong = [
+            "pg_stat_database_xact_comit",
+            "pg_stat_activity_cuont",
+            "mysql_info_schema_inodb_cmp_compress_ops_total",
+            "mysql_perf_schema_events_statement_total",
+        ];
+        let rule = |(at, expr): (usize, &&str)| format!("  - {{alert: A{at}, expr: '{expr}'}}\n");
+        let rules: String = good.iter().chain(&wrong).enumerate().map(rule).collect();
+        let rules = file(&dir, "r.yaml", &format!("groups:\n- rules:\n{rules}"));
+        let sources = ["mysql://h", "postgres://h"].map(|text| Spec::parse(text).unwrap());
+        let check = Check::new(&[rules], &[], &sources, false).unwrap();
+        let checked = check.look();
+        assert_eq!(checked.missing, wrong.len(), "{}", checked.lines);
+        assert!(
+            checked
+                .lines
+                .contains("nearest is pg_stat_database_xact_commit")
+        );
+    }
+
+    #[test]
     fn strict_names_are_other_names() {
         let dir = tempfile::tempdir().unwrap();
         let rules = file(

@@ -21,7 +21,7 @@ use podkit_foundation::yaml::{
     Entry, Findings, Mark, Node, Schema, Value, documents_in, nearest, read,
 };
 
-use crate::metrics::batch::metric_name;
+use crate::metrics::batch::{Kind, metric_name};
 
 use super::mapped::{Known, Mapped, Usage};
 use super::range::Range;
@@ -294,6 +294,33 @@ pub(super) fn built_in(text: &str, file: &str, fixed: &[(String, String)]) -> Ve
         unit
     };
     queries.into_iter().map(unit).collect()
+}
+
+/// The names and kinds of what their columns become.
+pub(super) fn names(text: &str, file: &str) -> Vec<(String, Kind)> {
+    let queries = parse(text, file).expect("it comes with podkit, and a test reads it");
+    let mut names = Vec::new();
+    for Mapped {
+        namespace, columns, ..
+    } in queries.into_iter().map(|query| query.mapped)
+    {
+        let kinds = columns.into_iter().filter_map(|column| {
+            let kind = match column.usage {
+                Usage::Discard | Usage::Label => return None,
+                Usage::Counter => Kind::Counter,
+                Usage::Histogram => Kind::Histogram,
+                Usage::Gauge | Usage::Words(_) | Usage::Duration => Kind::Gauge,
+            };
+            let end = if column.usage == Usage::Duration {
+                "_milliseconds"
+            } else {
+                ""
+            };
+            Some((format!("{namespace}_{}{end}", column.name), kind))
+        });
+        names.extend(kinds);
+    }
+    names
 }
 
 #[cfg(test)]

@@ -62,27 +62,34 @@ pub(super) fn postgres(spec: &Spec, ground: &Ground) -> Result<Vec<Planned>, Str
 
 /// What a MySQL or MariaDB says by its role, its load, and what it is asked besides the usual; the rest is what it has.
 pub(super) fn mysql_names() -> Vec<(String, Kind)> {
-    gauges(&[
+    let mut names = file::names(include_str!("mysql.yaml"), "mysql.yaml");
+    names.extend(gauges(&[
         "mysql_binlog_*",
+        "mysql_engine_innodb_*",
         "mysql_exporter_*",
-        "mysql_info_schema_*",
-        "mysql_perf_schema_*",
+        "mysql_galera_*",
+        "mysql_info_schema_processlist_*",
+        "mysql_info_schema_query_response_time_seconds*",
+        "mysql_info_schema_read_query_response_time_seconds*",
+        "mysql_info_schema_table_*",
+        "mysql_info_schema_write_query_response_time_seconds*",
         "mysql_slave_status_*",
         "mysql_up",
         "mysql_version_info",
-    ])
+    ]));
+    names
 }
 
 /// The same of a PostgreSQL.
 pub(super) fn postgres_names() -> Vec<(String, Kind)> {
-    gauges(&[
+    let mut names = file::names(include_str!("postgres.yaml"), "postgres.yaml");
+    names.extend(gauges(&[
         "pg_exporter_*",
-        "pg_replication_*",
         "pg_scrape_*",
-        "pg_stat_*",
-        "pg_statio_*",
+        "pg_static",
         "pg_up",
-    ])
+    ]));
+    names
 }
 
 fn gauges(names: &[&str]) -> Vec<(String, Kind)> {
