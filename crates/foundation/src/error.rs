@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::params::ParamError;
+use crate::secret::masked;
 
 /// Why a process ends without having done its job, with its exit code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +35,11 @@ impl Failure {
     }
 }
 
+/// Without the passwords that somebody wrote into a URL.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(line) | Self::Runtime(line) => f.write_str(line),
+            Self::Usage(line) | Self::Runtime(line) => f.write_str(&masked(line)),
             Self::Parameter(error) => error.fmt(f),
         }
     }

@@ -7,6 +7,7 @@ pub mod error;
 pub mod fuzz;
 pub mod lifecycle;
 pub mod params;
+pub mod secret;
 pub mod surface;
 pub mod telemetry;
 pub mod yaml;

@@ -11,9 +11,8 @@ use podkit_dataplane::net::{Connections, Listener, ListenerLimits, Worker, accep
 use podkit_dataplane::tls::{UpstreamTls, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
 use podkit_foundation::error::Failure;
-use podkit_foundation::params::{
-    ParamError, ParamSet as _, ParamType as _, Values, without_password,
-};
+use podkit_foundation::params::{ParamError, ParamSet as _, ParamType as _, Values};
+use podkit_foundation::secret::{masked, masked_value};
 use podkit_foundation::telemetry::metrics::Registry;
 
 use super::check::{Check, Checking};
@@ -295,8 +294,8 @@ impl Door {
                     Refusal::Unlisted(why) => (403, why),
                     Refusal::Broken(why) => (500, why),
                 };
-                let target = without_password(&target);
-                Response::text(status, format!("{target:?}: {why}\n"))
+                let target = masked_value(&target);
+                Response::text(status, masked(&format!("{target:?}: {why}\n")).into_owned())
             }
         }
     }

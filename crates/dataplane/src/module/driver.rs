@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use podkit_foundation::error::Failure;
 use podkit_foundation::lifecycle::{Lifecycle, Phase};
 use podkit_foundation::params::{ParamSet as _, Values, unknown_variables};
+use podkit_foundation::secret::masked;
 use podkit_foundation::surface::common::{Common, DataPath, generation};
 use podkit_foundation::telemetry::log::{self, LogFormat};
 use podkit_foundation::telemetry::metrics::{Counter, Gauge, Kind, Registry};
@@ -300,6 +301,7 @@ impl Reloads {
                 info!("reloaded");
             }
             Err(why) => {
+                let why = masked(&why).into_owned();
                 self.refused.inc();
                 self.good.set(0);
                 error!(why, "reload refused; the old state stays");

@@ -34,7 +34,7 @@ pub use decl::{Param, ParamSet};
 pub use listed::{Listed, listed};
 pub use pairs::{check_pair, pairs, unknown};
 pub use types::{Factor, ParamShape, ParamType, Percent, Rate, Size};
-pub use values::{Origin, ParamError, Raw, Values, unknown_variables, without_password};
+pub use values::{Origin, ParamError, Raw, Values, unknown_variables};
 
 #[cfg(test)]
 mod tests;

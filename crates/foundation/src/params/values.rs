@@ -1,11 +1,11 @@
 //! The texts that were given for parameters, where each came from, and how one becomes a typed field.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::decl::Param;
 use super::types::ParamShape;
+use crate::secret::{MASK, masked, masked_about, masked_value};
 
 /// Where a text came from. Flag beats variable beats default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +42,11 @@ pub struct ParamError {
 
 impl ParamError {
     /// For a value that has the right form and is wrong all the same (a file that can't be read, two
-    /// parameters that exclude each other): `why` says what is wrong and what would be right.
+    /// parameters that exclude each other): `why` says what is wrong and what would be right. Passwords in it are not shown.
     pub fn new(field: &str, why: impl fmt::Display) -> Self {
         Self {
             field: field.trim_start_matches("r#").to_owned(),
-            why: why.to_string(),
+            why: masked(&why.to_string()).into_owned(),
         }
     }
 
@@ -117,15 +117,14 @@ impl Values {
             .expect("every declared field was gathered");
         let texts: Vec<&str> = raws.iter().map(|raw| raw.text.as_str()).collect();
         let wrong = |text: &str, why: &str| {
-            let shown = if param.secret {
-                "***".into()
-            } else {
-                without_password(text)
+            let shown = match param.secret {
+                true => MASK.into(),
+                false => masked_value(text),
             };
             let why = if why.is_empty() {
                 String::new()
             } else {
-                format!(" ({why})")
+                format!(" ({})", masked_about(text, why))
             };
             ParamError::new(
                 field,
@@ -157,15 +156,15 @@ impl Values {
         given.is_some_and(|raws| raws.iter().any(|raw| raw.origin != Origin::Default))
     }
 
-    /// Every parameter with its texts, as `/config` shows them: secrets are masked, and passwords in addresses.
+    /// Every parameter with its texts, as `/config` shows them: secrets are masked, and passwords in URLs.
     pub fn shown(&self) -> impl Iterator<Item = (&Param, Vec<Raw>)> {
         self.given.values().map(|(param, raws)| {
             let mask = |raw: &Raw| Raw {
                 text: match param.secret {
-                    true => "***".to_owned(),
-                    false => without_password(&raw.text).into_owned(),
+                    true => MASK.to_owned(),
+                    false => masked_value(&raw.text).into_owned(),
                 },
-                ..*raw
+                origin: raw.origin,
             };
             (param, raws.iter().map(mask).collect())
         })
@@ -184,27 +183,6 @@ impl Values {
             raws.iter().for_each(|raw| add(raw.text.as_bytes()));
         }
         hash
-    }
-}
-
-/// `redis://app:***@db:6379`: an address as it may be shown, whether it was right to put a password there or not.
-pub fn without_password(text: &str) -> Cow<'_, str> {
-    let password = || {
-        let begin = text.find("://")? + 3;
-        let rest = &text[begin..];
-        let colon = rest.find(':')?;
-        let end = rest.rfind('@').filter(|end| *end > colon)?;
-        // Behind a host, or a host and its port, an @ is something else's.
-        let is_behind = |text: &str| text.starts_with(['/', '?', '#', ';']);
-        let between = &rest[colon + 1..end];
-        let behind = between.trim_start_matches(|one: char| one.is_ascii_digit());
-        let is_port = is_behind(behind) && behind.len() < between.len();
-        let is_host = !rest[..colon].contains(['/', '?', '#', ';']);
-        (is_host && !is_port).then_some(begin + colon + 1..begin + end)
-    };
-    match password() {
-        Some(range) => format!("{}***{}", &text[..range.start], &text[range.end..]).into(),
-        None => text.into(),
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
+use crate::secret::masked_urls;
+
 crate::choices! {
     /// `--log-level`.
     pub enum LogLevel {
@@ -109,13 +111,14 @@ impl Fields {
     }
 }
 
+/// Passwords in URLs are not logged.
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.take(field, format!("{value:?}").into());
+        self.take(field, masked_urls(&format!("{value:?}")).into());
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.take(field, value.into());
+        self.take(field, masked_urls(value).into());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
