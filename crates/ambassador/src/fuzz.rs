@@ -3,11 +3,23 @@
 use podkit_foundation::fuzz::Target;
 
 use crate::shard::place::nutcracker;
+use crate::{redis, shard};
 
 /// All of this crate.
 pub fn targets() -> Vec<Target> {
-    vec![NUTCRACKER]
+    let mut all = vec![NUTCRACKER, SHARDS];
+    all.extend(redis::fuzz::TARGETS);
+    all
 }
+
+const SHARDS: Target = Target {
+    name: "shards-file",
+    seeds: &[
+        b"# ours\na=127.0.0.1:1\nb=unix:/s;weight=3 # x\n",
+        b"c=rediss://[::1]:2;server-name=h;weight=10000\n",
+    ],
+    run: |bytes| shard::read_again(&String::from_utf8_lossy(bytes)),
+};
 
 const NUTCRACKER: Target = Target {
     name: "nutcracker-yml",
@@ -47,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_seeds_are_files_that_are_taken() {
-        for seed in super::targets().iter().flat_map(|target| target.seeds) {
+        for seed in super::NUTCRACKER.seeds {
             let text = String::from_utf8_lossy(seed);
             let (pools, findings) = crate::shard::place::nutcracker::parse("file", &text);
             assert!(pools.len() == 1 && !findings.has_errors(), "{findings}");

@@ -5,12 +5,14 @@ use podkit_foundation::fuzz::{Target, pieces};
 use crate::http::chunked::{Chunks, Step};
 use crate::http::head::{RequestHead, ResponseHead, Scanner, parse_trailers};
 use crate::http2::fuzz::SESSION;
+use crate::memcache;
 use crate::net::proxied;
 use crate::resp;
 
 /// All of this crate.
 pub fn targets() -> Vec<Target> {
     let mut all = vec![REQUEST, RESPONSE, CHUNKED, TRAILERS, PROXY_HEADER, SESSION];
+    all.extend(memcache::fuzz::TARGETS);
     all.extend(resp::fuzz::TARGETS);
     all
 }

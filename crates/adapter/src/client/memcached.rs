@@ -125,6 +125,25 @@ impl Reading {
     }
 }
 
+/// What comes of three answers, however they are cut.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_all(bytes: &[u8]) {
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let (mut buf, mut reading) = (Buf::small(), Reading::of(3));
+        for piece in pieces {
+            buf.reserve(piece.len());
+            buf.put(piece);
+            if let Err(why) = reading.take(&mut buf) {
+                return (reading.answers, Some(why));
+            }
+        }
+        (reading.answers, None)
+    };
+    let whole = read(&mut std::iter::once(bytes.get(1..).unwrap_or_default()));
+    let cut = read(&mut podkit_foundation::fuzz::pieces(bytes));
+    assert_eq!(cut, whole, "the pieces matter");
+}
+
 /// It is the last line of an answer.
 fn ends(line: &str) -> bool {
     let words = ["END", "ERROR", "CLIENT_ERROR", "SERVER_ERROR", "VERSION"];

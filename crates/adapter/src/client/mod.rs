@@ -9,6 +9,8 @@
 //! authorities compiled in, regular expressions and a second zlib; tokio-postgres has a task for each connection. What of them is
 //! hard (SCRAM) comes from postgres-protocol.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod line;
 pub(crate) mod memcached;
 pub(crate) mod mysql;

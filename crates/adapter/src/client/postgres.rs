@@ -34,8 +34,13 @@ impl Conn {
 
     /// The same, and tells of each step.
     pub(crate) async fn open_told(login: &Login, told: Told<'_>) -> Result<Self, Fault> {
+        Self::over(login.dial(told).await?, login, told).await
+    }
+
+    /// The same, over what is connected to the server.
+    pub(super) async fn over(line: Line, login: &Login, told: Told<'_>) -> Result<Self, Fault> {
         let mut me = Self {
-            line: login.dial(told).await?,
+            line,
             version: String::new(),
             pending: false,
         };

@@ -27,7 +27,7 @@ pub(crate) fn load(path: &FilePath) -> Result<Vec<Spec>, String> {
     parse(&name, text)
 }
 
-fn parse(name: &str, text: &str) -> Result<Vec<Spec>, String> {
+pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Spec>, String> {
     let file: Arc<str> = Arc::from(name);
     let mut findings = Findings::new();
     let mut roots = documents_in(Schema::Core, text, &file, &mut findings).into_iter();

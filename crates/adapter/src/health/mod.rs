@@ -15,6 +15,8 @@ mod board;
 mod check;
 mod door;
 mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod grpc;
 mod latency;
 mod link;

@@ -11,6 +11,8 @@
 mod batch;
 mod check;
 mod expose;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod keeper;
 mod own;
 mod params;
@@ -63,18 +65,6 @@ static SPEC: ModuleSpec = ModuleSpec {
     needs: &[],
     metrics: &METRICS,
 };
-
-/// Reads the text of `;queries=FILE`, for the fuzzer.
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn read_queries(text: &str) {
-    drop(source::sql::parse_queries(text));
-}
-
-/// What the fuzzer runs.
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn fuzz_targets() -> Vec<podkit_foundation::fuzz::Target> {
-    source::fuzz_targets()
-}
 
 const SETS: [&[Metric]; 4] = [
     &own::METRICS,

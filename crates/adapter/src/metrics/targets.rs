@@ -88,6 +88,12 @@ pub(crate) struct Targets {
 /// The entries of `--targets-file`, for whoever makes the ground.
 pub(crate) struct Entries(Vec<Entry>);
 
+/// Reads the text of --targets-file, for the fuzzer.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_entries(text: &str) {
+    drop(parse(text));
+}
+
 impl Entries {
     /// An error says where and what is wrong.
     pub(crate) fn read(path: &Path) -> Result<Self, String> {

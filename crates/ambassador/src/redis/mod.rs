@@ -17,6 +17,8 @@ mod cluster;
 mod commands;
 mod engine;
 mod fence;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod held;
 mod page;
 mod params;

@@ -41,6 +41,16 @@ use hot::HotParams;
 use params::Params;
 pub use params::ring_of_file;
 
+/// Reads the text of --shards-file, and each of its shards again as it is shown, for the fuzzer.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_again(text: &str) {
+    use podkit_foundation::params::ParamType as _;
+
+    for shard in params::listed("file", text).unwrap_or_default() {
+        assert_eq!(params::ShardSaid::parse(&shard.to_string()), Ok(shard));
+    }
+}
+
 /// The module.
 pub const MODULE: Module = Module {
     spec: &SPEC,

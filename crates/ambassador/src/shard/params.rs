@@ -305,9 +305,14 @@ fn places(all: &[ShardSaid]) -> Vec<Shard> {
 
 /// The shards of a file. The error is one line with the file, and the line in it.
 pub(super) fn read(path: &FilePath) -> Result<Vec<ShardSaid>, String> {
-    let shown = path.display();
+    let shown = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{shown} can't be read ({error})"))?;
+    listed(&shown, &text)
+}
+
+/// Those of its text.
+pub(super) fn listed(shown: &str, text: &str) -> Result<Vec<ShardSaid>, String> {
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line

@@ -21,6 +21,8 @@
 mod asker;
 mod command;
 mod front;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod join;
 mod lane;
 mod reply;

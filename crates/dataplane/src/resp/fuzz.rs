@@ -114,6 +114,7 @@ const JOIN: Target = Target {
         b"\x05$-1\r\n$1\r\na\r\n",
         b"\x06*2\r\n$2\r\n17\r\n*1\r\n$1\r\na\r\n",
         b"\x07*2\r\n:1\r\n:0\r\n*2\r\n:1\r\n:1\r\n",
+        b"\x08$32\r\n# Keyspace\r\ndb0:keys=1,expires=0\r\n=22\r\ntxt:used_memory:1\r\nx:y\r\n-ERR x\r\n",
     ],
     run: |bytes| {
         let Some((kind, rest)) = bytes.split_first() else {
@@ -123,7 +124,7 @@ const JOIN: Target = Target {
         if parts.is_empty() {
             return;
         }
-        let merge = || match kind % 8 {
+        let merge = || match kind % 9 {
             0 => Merge::Ok,
             1 => Merge::Sum,
             2 => Merge::Values(places(&parts)),
@@ -131,7 +132,8 @@ const JOIN: Target = Target {
             4 => Merge::First,
             5 => Merge::Some,
             6 => Merge::Cursor(1, 3),
-            _ => Merge::Least,
+            7 => Merge::Least,
+            _ => Merge::Info,
         };
         let shown = format!("{:?}", merge());
         // Whether or not it was noted where the parts' values end.

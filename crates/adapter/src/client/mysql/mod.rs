@@ -98,8 +98,18 @@ impl Conn {
         many: bool,
         told: Told<'_>,
     ) -> Result<Self, Fault> {
+        Self::over(login.dial(told).await?, login, many, told).await
+    }
+
+    /// The same, over what is connected to the server.
+    pub(super) async fn over(
+        line: Line,
+        login: &Login,
+        many: bool,
+        told: Told<'_>,
+    ) -> Result<Self, Fault> {
         let mut me = Self {
-            line: login.dial(told).await?,
+            line,
             number: 0,
             server: Server::default(),
             pending: false,

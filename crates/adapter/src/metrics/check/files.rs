@@ -33,7 +33,7 @@ pub(super) fn asked(path: &FilePath) -> Result<Asked, String> {
     parse(&shown, text)
 }
 
-fn parse(shown: &str, text: &str) -> Result<Asked, String> {
+pub(super) fn parse(shown: &str, text: &str) -> Result<Asked, String> {
     // A dashboard is read as the JSON that it is: its escapes are not all YAML's.
     if text.trim_start().starts_with('{') {
         let root: Value =

@@ -10,6 +10,8 @@
 //! and a source that does not answer is judged by that alone; a database, whose names are those of its own variables, can't be.
 
 mod files;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod promql;
 mod service;
 

@@ -312,6 +312,20 @@ fn put_commands(name: &str, stats: &Stats<'_>, class: Option<&str>, batch: &mut 
     put("set", "hit", set.map(|(set, cas)| set - cas));
 }
 
+/// No bytes upset it.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) const FUZZ: podkit_foundation::fuzz::Target = podkit_foundation::fuzz::Target {
+    name: "metrics-memcached",
+    seeds: &[
+        b"STAT version 1.6.18\nSTAT uptime 9\nSTAT cmd_get 7\nSTAT get_hits 5\nSTAT proxy_backend_total 1\nSTAT maxbytes 67108864\n",
+        b"STAT 1:chunk_size 96\nSTAT 1:get_hits 1\nSTAT active_slabs 1\nSTAT items:1:number 2\nSTAT items:1:age 18446744073709551615\n",
+    ],
+    run: |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        crate::metrics::fuzz::check_page(&read(&text, &text, &text, &text));
+    },
+};
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -142,8 +142,16 @@ pub(crate) fn fuzz_targets() -> Vec<podkit_foundation::fuzz::Target> {
         jmx::fuzz::TARGET,
         json::fuzz::DOCUMENT,
         json::fuzz::PATH,
+        memcached::FUZZ,
+        nginx::FUZZ,
         prometheus::text::FUZZ,
         prometheus::relabel::fuzz::TARGET,
+        redis::fuzz::ANSWERS,
+        redis::fuzz::KEYS,
+        redis::fuzz::QUERIES,
+        sql::FUZZ,
+        statsd::fuzz::LINES,
+        statsd::fuzz::MAPPING,
         text_file::fuzz::TARGET,
     ]
 }

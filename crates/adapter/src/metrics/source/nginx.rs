@@ -141,6 +141,20 @@ fn read(page: &str) -> Option<Batch> {
     Some(batch)
 }
 
+/// No bytes upset it.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) const FUZZ: podkit_foundation::fuzz::Target = podkit_foundation::fuzz::Target {
+    name: "metrics-nginx",
+    seeds: &[
+        b"Active connections: 291 \nserver accepts handled requests\n 16630948 16630948 31070465 \nReading: 6 Writing: 179 Waiting: 106 \n",
+    ],
+    run: |bytes| {
+        if let Some(batch) = read(&String::from_utf8_lossy(bytes)) {
+            crate::metrics::fuzz::check_page(&batch);
+        }
+    },
+};
+
 #[cfg(test)]
 mod tests {
     use super::read;

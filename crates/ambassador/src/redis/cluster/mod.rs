@@ -13,6 +13,8 @@
 //! - [`nodes`], [`over`]: where a command of a worker's client goes.
 
 mod finder;
+#[cfg(any(test, feature = "fuzz"))]
+pub(in crate::redis) mod fuzz;
 mod map;
 mod nodes;
 mod over;

@@ -7,6 +7,8 @@
 //! What a server does not know, or does not allow, is asked once a connection: it counts such commands as errors, which people have
 //! alerts on. What goes through keys ([`keys`]) has an interval and a connection of its own.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod info;
 mod keys;
 mod more;

@@ -167,7 +167,7 @@ pub(super) fn file(path: &FilePath) -> Result<Vec<Query>, String> {
     words::file("queries", path, queries)
 }
 
-fn queries(words: &mut Words<'_>) -> Vec<Query> {
+pub(super) fn queries(words: &mut Words<'_>) -> Vec<Query> {
     let root = Path::root();
     let items = words.list(&root, MOST);
     if !words.has(&root) {

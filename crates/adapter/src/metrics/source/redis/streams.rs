@@ -164,7 +164,7 @@ impl Check {
 }
 
 /// The reply to XINFO STREAM.
-fn stream(reply: &Value<'_>, labels: &[(&str, &str)], batch: &mut Batch) {
+pub(super) fn stream(reply: &Value<'_>, labels: &[(&str, &str)], batch: &mut Batch) {
     put("redis_stream_", &STREAM, reply, labels, batch);
     if reply.list().is_empty() {
         return;
@@ -179,7 +179,7 @@ fn stream(reply: &Value<'_>, labels: &[(&str, &str)], batch: &mut Batch) {
 }
 
 /// The reply to XINFO CONSUMERS.
-fn consumers(key: &Key, group: &[u8], reply: &Value<'_>, batch: &mut Batch) {
+pub(super) fn consumers(key: &Key, group: &[u8], reply: &Value<'_>, batch: &mut Batch) {
     let (shown, group) = (key.shown(), String::from_utf8_lossy(group));
     for fields in reply.list().iter().take(MOST) {
         let Some(name) = fields.field("name").and_then(Value::text) else {

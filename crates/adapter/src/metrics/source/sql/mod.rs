@@ -97,11 +97,16 @@ fn gauges(names: &[&str]) -> Vec<(String, Kind)> {
     kinds.collect()
 }
 
-/// Reads the text of a file of queries.
+/// The text of `;queries=FILE`.
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn parse_queries(text: &str) -> Result<(), String> {
-    file::parse(text, "queries.yaml").map(drop)
-}
+pub(crate) const FUZZ: podkit_foundation::fuzz::Target = podkit_foundation::fuzz::Target {
+    name: "queries-yaml",
+    seeds: &[
+        b"a:\n  query: SELECT 1\n  cache_seconds: 3\n  runonserver: '>=10 <13 || 9.6'\n  metrics:\n    - x: {usage: GAUGE, description: y}\n",
+        b"b:\n  name: c\n  query: q\n  timeout: 2s\n  metrics:\n    - w: {usage: MAPPEDMETRIC, metric_mapping: {a: 1}}\n",
+    ],
+    run: |bytes| drop(file::parse(&String::from_utf8_lossy(bytes), "queries.yaml")),
+};
 
 /// Units of one interval, asked on a session of their own.
 struct Group {

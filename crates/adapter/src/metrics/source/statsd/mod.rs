@@ -13,6 +13,8 @@ mod cell;
 mod counts;
 mod distinct;
 mod families;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod line;
 mod lines;
 mod listen;

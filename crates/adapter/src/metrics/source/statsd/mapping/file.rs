@@ -110,7 +110,7 @@ pub(super) fn usual(ttl: u32) -> Treatment {
 }
 
 /// The mapping of a text; `ttl`, in seconds, is that of series for which it says none. An empty one has no rules.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(in super::super) fn parse(name: &str, text: &str, ttl: u32) -> Result<Mapping, String> {
     words::parse("mapping", name, text, |words| whole(words, ttl))
 }

@@ -12,7 +12,7 @@ use regex::bytes::Regex;
 
 use super::line::Kind;
 use super::window::Age;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 pub(super) use file::parse;
 pub(super) use file::read;
 use glob::Tree;
