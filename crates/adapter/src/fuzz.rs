@@ -17,6 +17,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        // Of many targets, each with many seeds.
+        #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn no_bytes_upset_a_parser(noise in prop::collection::vec(any::<u8>(), 0..64), at in any::<usize>()) {
             for target in super::targets() {
