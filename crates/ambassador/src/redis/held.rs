@@ -47,6 +47,8 @@ pub(super) struct Course {
     pub(super) slot: Option<u16>,
     /// The server has the slot not yet, and does it all the same when it is told so.
     pub(super) asking: bool,
+    /// A server has just said that it belongs here, and it was not sent since. The map may know less.
+    pub(super) told: bool,
     /// What waits for the same server need not wait behind it.
     pub(super) alone: bool,
     /// How often it was sent elsewhere.

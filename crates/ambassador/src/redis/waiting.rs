@@ -12,7 +12,8 @@ impl Local {
     /// Tries to send what waits, in order.
     pub(super) fn release(&self) {
         let all = self.held.borrow_mut().take();
-        for (kept, ticket) in all {
+        for (mut kept, ticket) in all {
+            kept.course.told = false;
             let hold = self.shared.params.hold;
             if kept.since.is_some_and(|since| since.elapsed() >= hold) {
                 self.shared.expired.inc();

@@ -156,7 +156,11 @@ impl Nodes {
         for local in &shards {
             let waiting: Vec<_> = local.held.borrow_mut().take().collect();
             for (kept, ticket) in waiting {
-                self.place(kept, ticket, Some(local));
+                match kept.course.told {
+                    // What its client sent behind it is told so next, and must not come before it.
+                    true => local.turned(kept, ticket),
+                    false => self.place(kept, ticket, Some(local)),
+                }
             }
         }
     }
@@ -247,6 +251,7 @@ impl Nodes {
         };
         let same = here.is_some_and(|here| Rc::ptr_eq(&here, &to));
         kept.local = to.me.clone();
+        kept.course.told = true;
         // It is the primary no more, and names the one that is.
         let demoted = same && !kept.course.asking && replica.is_none() && !to.is_primary(&addr);
         if demoted {
