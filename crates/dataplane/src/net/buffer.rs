@@ -332,20 +332,21 @@ mod tests {
         let settled = || {
             SETTLED.fetch_add(1, Ordering::Relaxed);
         };
-        let passes = async |seconds| tokio::time::sleep(Duration::from_secs(seconds)).await;
+        let passes = async |millis| tokio::time::sleep(Duration::from_millis(millis)).await;
         let test = async {
             load(1);
-            passes(3).await;
+            passes(3000).await;
             assert_eq!(kept(), 0);
             assert_eq!(SETTLED.load(Ordering::Relaxed), 0, "one is no load");
             drop(Buf::large());
             load(20);
-            for _ in 0..10 {
+            // Between two looks they are used at least twice.
+            for _ in 0..25 {
                 load(2);
-                passes(1).await;
+                passes(400).await;
             }
             assert_eq!(kept(), 2, "those that are used stay");
-            passes(3).await;
+            passes(3000).await;
             assert_eq!((kept(), SETTLED.load(Ordering::Relaxed)), (0, 1));
         };
         tokio::select! {
