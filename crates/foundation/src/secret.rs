@@ -15,7 +15,8 @@ const KEYS: [&str; 5] = [
     "passwd=",
     "token=",
     "secret=",
-    "authorization:",
+    // A field of a request, such as `header=Authorization: Bearer …`; not a registry's words.
+    "=authorization:",
 ];
 
 /// A line in which a URL may have a password (`redis://user:secret@host`), or a key a secret (`;password=secret`).
@@ -198,7 +199,8 @@ mod tests {
             "git@host:path, a@b://c",
             "redis://h;password-file=/run/p",
             "redis://u:***@h",
-            "authorization:",
+            "pull access denied, may require authorization: authentication required",
+            ";header=authorization:",
         ] {
             check(same, same);
         }
