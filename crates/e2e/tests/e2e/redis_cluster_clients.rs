@@ -168,17 +168,14 @@ fn clients_that_wait_are_called_wherever_they_were_sent() {
             (count() > before + 2.0).then_some(())
         });
     };
+    let wait = |waits: &mut Client| {
+        let (no, there) = (format!("{tag}no"), format!("{tag}there"));
+        waits.send(&["BLMOVE", &no, &there, "LEFT", "LEFT", "30"]);
+        more(&tried);
+    };
     for how in ["timeout", "error"] {
         let (mut waits, id) = called();
-        waits.send(&[
-            "BLMOVE",
-            &format!("{tag}no"),
-            &format!("{tag}there"),
-            "LEFT",
-            "LEFT",
-            "30",
-        ]);
-        more(&tried);
+        wait(&mut waits);
         let list = client.line(&format!("client list id {id}"));
         assert!(list.contains("flags=b"), "{list}");
         check(&mut client, &unblock(&id, how), ":1");
@@ -186,15 +183,7 @@ fn clients_that_wait_are_called_wherever_they_were_sent() {
         check(&mut waits, "ping", "PONG");
     }
     let (mut waits, id) = called();
-    waits.send(&[
-        "BLMOVE",
-        &format!("{tag}no"),
-        &format!("{tag}there"),
-        "LEFT",
-        "LEFT",
-        "30",
-    ]);
-    more(&tried);
+    wait(&mut waits);
     check(&mut client, &format!("client kill id {id}"), ":1");
     told(&mut waits, "the end");
     // A transaction whose key is elsewhere waits; it is not blocked, and can be ended.

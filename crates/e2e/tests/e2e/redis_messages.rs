@@ -132,17 +132,23 @@ fn hears_of_all(mut client: Client, other: &mut Client, resp3: bool) {
     check(other, "flushall", "OK");
 }
 
+/// By RESP2 and by RESP3; a client more.
+fn hears_by_both(connect: impl Fn() -> Client) -> Client {
+    let mut other = connect();
+    check(&mut other, "config set notify-keyspace-events KEA", "OK");
+    hears_of_all(connect(), &mut other, false);
+    let mut client = connect();
+    assert!(client.line("hello 3").contains("proto :3"));
+    hears_of_all(client, &mut other, true);
+    other
+}
+
 #[test]
 fn shards_say_what_becomes_of_their_keys() {
     let Some(ground) = shard::Ground::start(3, &[]) else {
         return;
     };
-    let mut other = ground.client();
-    check(&mut other, "config set notify-keyspace-events KEA", "OK");
-    hears_of_all(ground.client(), &mut other, false);
-    let mut client = ground.client();
-    assert!(client.line("hello 3").contains("proto :3"));
-    hears_of_all(client, &mut other, true);
+    let mut other = hears_by_both(|| ground.client());
     // A user who may not hear of it does not, and goes on as before.
     check(
         &mut other,
@@ -273,12 +279,7 @@ fn a_cluster_is_heard_as_one_server() {
     let Some(ground) = redis_cluster::Ground::start(0, &[]) else {
         return;
     };
-    let mut other = ground.client();
-    check(&mut other, "config set notify-keyspace-events KEA", "OK");
-    hears_of_all(ground.client(), &mut other, false);
-    let mut client = ground.client();
-    assert!(client.line("hello 3").contains("proto :3"));
-    hears_of_all(client, &mut other, true);
+    let mut other = hears_by_both(|| ground.client());
     // Channels of slots of several nodes; one goes elsewhere, and is heard there.
     let mut client = ground.client();
     check(&mut client, "ssubscribe a b c d", "[ssubscribe a :1]");
