@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use podkit_dataplane::module::Setup;
 use podkit_dataplane::net::{
-    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept, ebb,
+    Connections, Listener, ListenerLimits, Serve, Worker, Workers, accept, coalesce, ebb,
 };
 use podkit_dataplane::resp::RespLimits;
 use podkit_foundation::error::Failure;
@@ -44,7 +44,11 @@ impl Clients {
         let most = self.limits.max_connections as usize;
         let connections = Connections::new(most, &self.listener_limits, &[]);
         let settled = setup.settled;
+        let coalesced = self.limits.coalesce.then(|| setup.metrics.clone());
         let begin = move |worker: &Rc<Worker>| {
+            if let Some(metrics) = &coalesced {
+                coalesce(metrics);
+            }
             drop(tokio::task::spawn_local(ebb(settled)));
             begin(worker)
         };

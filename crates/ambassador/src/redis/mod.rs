@@ -33,7 +33,7 @@ mod watch;
 mod ways;
 
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::{ListenerLimits, Worker};
+use podkit_dataplane::net::{COALESCED, ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
 use podkit_dataplane::tls::{ORIGIN_METRICS, UPSTREAM_FILES, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
@@ -168,11 +168,12 @@ const OFFSET: Metric = Metric {
     doc: "How far a server is in the stream of replication.",
 };
 
-const SETS: [&[Metric]; 4] = [
+const SETS: [&[Metric]; 5] = [
     &[
         COMMANDS, STALE, FENCED, HELD, UNCERTAIN, FAILOVERS, LAG, OFFSET, SLOTS, REDIRECTS,
         REFRESHES,
     ],
+    &[COALESCED],
     Worker::METRICS,
     UpstreamMetrics::METRICS,
     &ORIGIN_METRICS,

@@ -29,7 +29,7 @@ pub(crate) mod spread;
 
 use podkit_dataplane::http::proxy::HttpMetrics;
 use podkit_dataplane::module::Module;
-use podkit_dataplane::net::{ListenerLimits, Worker};
+use podkit_dataplane::net::{COALESCED, ListenerLimits, Worker};
 use podkit_dataplane::resp::RespLimits;
 use podkit_dataplane::tls::{ORIGIN_METRICS, UPSTREAM_FILES, UpstreamTlsParams};
 use podkit_dataplane::upstream::UpstreamMetrics;
@@ -155,8 +155,9 @@ const HOT: Metric = Metric {
     doc: "Times a second that a key came which is hot (--hot-keys), over 5 seconds.",
 };
 
-const SETS: [&[Metric]; 5] = [
+const SETS: [&[Metric]; 6] = [
     &[COMMANDS, REFUSED, RELOADS, OUT, OUTAGES, HOT],
+    &[COALESCED],
     Worker::METRICS,
     HttpMetrics::METRICS,
     UpstreamMetrics::METRICS,

@@ -49,7 +49,7 @@ const ONLY_REDIS: [&str; 6] = [
     "upstream_key",
 ];
 /// What has no meaning for HTTP.
-const NOT_HTTP: [&str; 12] = [
+const NOT_HTTP: [&str; 13] = [
     "on_failure",
     "spare",
     "probe_period",
@@ -62,6 +62,7 @@ const NOT_HTTP: [&str; 12] = [
     "max_command_size",
     "max_reply_size",
     "client_timeout",
+    "coalesce",
 ];
 
 /// `--shard`: NAME=[rediss://]ADDR[;weight=N][;server-name=NAME].

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::by_address::{ByAddress, ListenerLimits};
 use super::clock::Clock;
+use super::coalesce::before_sleep;
 use super::socket::Peer;
 
 /// The bounds on connections, over all threads (`--max-connections`, `--max-connections-per-ip`).
@@ -437,6 +438,7 @@ fn serve_thread(
 ) -> io::Result<()> {
     let runtime = Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(before_sleep)
         .build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let worker = Worker::new(lifecycle, metrics, connections);

@@ -15,6 +15,7 @@ use super::commands::Words;
 use super::front::Client;
 use super::lane::Greeting;
 use super::node::Node;
+use super::reply::Mute;
 use super::route::Router;
 use super::scan::{integer, put_bulk};
 use super::session::{Taken, greeted};
@@ -249,9 +250,8 @@ impl<R: Router> Client<R> {
             let mut out = Vec::new();
             put_bulk(&mut out, &self.line());
             self.near.outbox.answer(&out);
-        } else if is("reply", 3) && words.is(2, b"on") && !self.front.router.is_single() {
-            // It is: the others are refused.
-            self.near.outbox.answer(b"+OK\r\n");
+        } else if is("reply", 3) && !self.front.router.is_single() {
+            self.reply(&words);
         } else if stays.iter().any(|word| words.is(1, word.as_bytes())) {
             return self.stay(&taken).await;
         } else if let Some(answer) = self.by_id(&words).await {
@@ -270,6 +270,23 @@ impl<R: Router> Client<R> {
             lane.send(request.bytes, self.near.outbox.ticket());
         }
         Ok(())
+    }
+
+    /// CLIENT REPLY, over several servers: they reply, and the client is not told.
+    fn reply(&self, words: &Words<'_>) {
+        let outbox = &self.near.outbox;
+        if words.is(2, b"on") {
+            outbox.mute(Mute::Nobody);
+            outbox.answer(b"+OK\r\n");
+        } else if words.is(2, b"off") {
+            outbox.mute(Mute::All);
+        } else if words.is(2, b"skip") {
+            if !outbox.is_silent() {
+                outbox.mute(Mute::Next);
+            }
+        } else {
+            outbox.answer(b"-ERR syntax error\r\n");
+        }
     }
 
     fn set_name(&mut self, name: &[u8]) {

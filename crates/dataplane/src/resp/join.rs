@@ -59,6 +59,8 @@ pub(crate) struct Join {
     bytes: Vec<u8>,
     /// Where the values of each end, where whoever read it has noted that.
     ends: Vec<usize>,
+    /// Nobody wants it.
+    muted: bool,
 }
 
 /// The reply of one upstream.
@@ -79,7 +81,13 @@ impl Join {
             left: parts,
             bytes: Vec::new(),
             ends: Vec::new(),
+            muted: false,
         }
+    }
+
+    /// Nobody wants it: it is done when all parts are there, and empty.
+    pub(super) fn mute(&mut self) {
+        self.muted = true;
     }
 
     /// It is made of the values in its parts: where those end is worth noting.
@@ -110,6 +118,9 @@ impl Join {
     pub(super) fn finish(&self, out: &mut Option<Buf>) -> bool {
         if self.left > 0 {
             return false;
+        }
+        if self.muted {
+            return true;
         }
         let there = self.parts.iter().flatten();
         let parts: Vec<&[u8]> = there.map(|part| &self.bytes[part.reply.clone()]).collect();

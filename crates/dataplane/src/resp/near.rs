@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::reply::Outbox;
-use crate::net::{Buf, Socket, Timer, Transport};
+use crate::net::{Buf, Socket, Timer, Transport, asked};
 
 /// Commands of one client without a reply before no more are read from it.
 pub(crate) const MOST_WAITING: usize = 4096;
@@ -29,6 +29,8 @@ pub(crate) struct Near {
     busy: bool,
     /// What is ready waits for more, until the sockets have been looked at.
     waited: bool,
+    /// When it was last heard of; see [`asked`].
+    seen: u32,
     /// Armed only where silence is bounded.
     timer: Timer,
     silence: Duration,
@@ -43,6 +45,7 @@ impl Near {
             input: None,
             busy: false,
             waited: false,
+            seen: 0,
             timer,
             silence,
         }
@@ -105,6 +108,7 @@ impl Near {
             self.input = None;
         }
         if let Poll::Ready(Ok(count)) = read {
+            asked(&mut self.seen);
             self.busy = count >= BUSY_BYTES;
             if !self.silence.is_zero() {
                 self.timer.arm_for(self.silence);

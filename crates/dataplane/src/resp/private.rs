@@ -19,6 +19,7 @@ use super::front::Client;
 use super::journal::{Journal, Step, Waiting};
 use super::lane::Greeting;
 use super::node::Node;
+use super::reply::Mute;
 use super::route::{Elsewhere, Request, Router};
 use super::scan::{Replies, Shape};
 use super::session::Taken;
@@ -164,6 +165,7 @@ impl<R: Router> Client<R> {
                 }
                 self.greeting = None;
                 self.who.name.clear();
+                self.near.outbox.mute(Mute::Nobody);
                 return self.near.outbox.answer(b"+RESET\r\n");
             }
             "multi" if private.multi => {

@@ -24,8 +24,18 @@ struct State {
     /// The number of the oldest.
     first: u64,
     waker: Option<Waker>,
+    mute: Mute,
     /// The client is gone: what comes is of no use.
     gone: bool,
+}
+
+/// Whose replies the client does not want (CLIENT REPLY).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mute {
+    #[default]
+    Nobody,
+    Next,
+    All,
 }
 
 #[derive(Debug)]
@@ -81,6 +91,8 @@ pub struct Ticket {
     part: u32,
     /// Where the values of its reply end is of use.
     of_values: bool,
+    /// The client does not want the reply.
+    muted: bool,
     /// Who wants the command back when it was not done.
     keep: Option<Box<dyn Keep>>,
 }
@@ -89,11 +101,13 @@ impl Outbox {
     /// The next command's reply comes from one place.
     #[inline]
     pub(crate) fn ticket(self: &Rc<Self>) -> Ticket {
+        let (number, muted) = self.open(Slot::Waiting);
         Ticket {
             outbox: Rc::clone(self),
-            number: self.open(Slot::Waiting),
+            number,
             part: 0,
             of_values: false,
+            muted,
             keep: None,
         }
     }
@@ -105,27 +119,47 @@ impl Outbox {
         parts: u32,
     ) -> impl Iterator<Item = Ticket> + use<> {
         let of_values = join.is_of_values();
-        let number = self.open(Slot::Joined(Box::new(join)));
+        let (number, muted) = self.open(Slot::Joined(Box::new(join)));
         let outbox = Rc::clone(self);
         (0..parts).map(move |part| Ticket {
             outbox: Rc::clone(&outbox),
             number,
             part,
             of_values,
+            muted,
             keep: None,
         })
     }
 
-    fn open(&self, slot: Slot) -> u64 {
-        let mut state = self.0.borrow_mut();
+    /// A place for a command's reply: its number, and whether the client does not want it.
+    #[inline]
+    fn open(&self, mut slot: Slot) -> (u64, bool) {
+        let state = &mut *self.0.borrow_mut();
         let number = state.first + state.slots.len() as u64;
+        let muted = state.is_mute();
+        if muted && let Slot::Joined(join) = &mut slot {
+            join.mute();
+        }
         state.slots.push_back(slot);
-        number
+        (number, muted)
+    }
+
+    /// From the next command on.
+    pub(super) fn mute(&self, mute: Mute) {
+        self.0.borrow_mut().mute = mute;
+    }
+
+    /// No reply is wanted until that is taken back.
+    pub(super) fn is_silent(&self) -> bool {
+        self.0.borrow().mute == Mute::All
     }
 
     /// The next command's reply is known.
     pub(crate) fn answer(&self, reply: &[u8]) {
         let state = &mut *self.0.borrow_mut();
+        if state.is_mute() {
+            return;
+        }
         if state.slots.is_empty() {
             state.put(reply);
         } else {
@@ -180,6 +214,16 @@ impl State {
     #[inline]
     fn put(&mut self, bytes: &[u8]) {
         put(&mut self.out, bytes);
+    }
+
+    /// The client does not want the reply of the command that has come.
+    #[inline]
+    fn is_mute(&mut self) -> bool {
+        let mute = self.mute;
+        if mute == Mute::Next {
+            self.mute = Mute::Nobody;
+        }
+        mute != Mute::Nobody
     }
 
     /// Moves on what is ready at the front.
@@ -238,6 +282,7 @@ impl Ticket {
         if self.keep.is_some() && bytes.first() == Some(&b'-') {
             return self.fail(Failure::Error(bytes));
         }
+        let bytes = if self.muted { &[] } else { bytes };
         let state = &mut *self.outbox.0.borrow_mut();
         if state.gone {
             return;
@@ -345,6 +390,29 @@ mod tests {
         first.reply(b"");
         assert_eq!(outbox.waiting(), 0);
         outbox.with(|out| assert!(out.is_none()));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_left_out() {
+        let outbox = Rc::new(Outbox::default());
+        let first = outbox.ticket();
+        outbox.mute(Mute::Next);
+        let skipped = outbox.ticket();
+        outbox.answer(b"+3\r\n");
+        outbox.mute(Mute::All);
+        outbox.answer(b"+no\r\n");
+        let parts: Vec<Ticket> = outbox.tickets(Join::new(Merge::Sum, 2), 2).collect();
+        let lost = outbox.ticket();
+        outbox.mute(Mute::Nobody);
+        let last = outbox.ticket();
+        skipped.reply(b"+no\r\n");
+        lost.fail(Failure::Lost(b"-no\r\n"));
+        first.reply(b"+1\r\n");
+        assert_eq!(ready(&outbox), "+1\r\n+3\r\n");
+        last.reply(b"+last\r\n");
+        parts.into_iter().for_each(|part| part.reply(b"-no\r\n"));
+        assert_eq!(ready(&outbox), "+last\r\n");
+        assert_eq!(outbox.waiting(), 0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::hearing::put;
 use super::lane::{Greeting, ask};
 use super::names::find;
 use super::node::Node;
+use super::reply::Mute;
 use super::route::{Request, Router};
 use super::scan::{Bounds, Commands, Found};
 use super::secret::{Auth, Credentials};
@@ -107,6 +108,7 @@ impl<R: Router> Client<R> {
                 self.greeting = None;
                 self.hears = None;
                 self.who.name.clear();
+                self.near.outbox.mute(Mute::Nobody);
                 self.near.outbox.answer(b"+RESET\r\n");
             }
             "select" => self.select(&request).await,

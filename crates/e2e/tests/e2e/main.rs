@@ -74,6 +74,7 @@ mod shard_failure;
 mod shard_http;
 mod shard_memcached;
 mod shard_memcached_stats;
+mod shard_sleep;
 mod statsd_example;
 mod takeover;
 mod topz;

@@ -82,6 +82,7 @@ const WITHOUT_PODS: &[&str] = &[
     "shard_http",
     "shard_memcached",
     "shard_memcached_stats",
+    "shard_sleep",
     "takeover",
     "topz",
 ];

@@ -5,7 +5,6 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use podkit_testkit::certs::replace;
-use podkit_testkit::machine::cpu_time;
 use podkit_testkit::net::free_addr;
 use podkit_testkit::podkit::{Module, podkit};
 use podkit_testkit::redis::{Client, Redis, Reply};
@@ -14,7 +13,7 @@ use podkit_testkit::{Need, Turn, able, until};
 /// Servers with a shard module in front.
 pub(crate) struct Ground {
     pub(crate) servers: Vec<Redis>,
-    module: Module,
+    pub(crate) module: Module,
     listen: SocketAddr,
     _turn: Turn,
 }
@@ -76,30 +75,6 @@ fn who_sends_no_more_still_gets_all_replies() {
         .map(|at| format!("+OK\r\n${}\r\n{at}\r\n", at.to_string().len()))
         .collect();
     assert_eq!(got, expected);
-}
-
-/// It looks for replies for as long as it was told, and then sleeps.
-#[test]
-fn a_worker_that_looks_for_replies_sleeps_in_the_end() {
-    let Some(ground) = Ground::start(2, &["--busy-poll=10ms"]) else {
-        return;
-    };
-    let pid = ground.module.process.pid();
-    let mut client = ground.client();
-    let before = cpu_time(pid);
-    for at in 0..50 {
-        assert_eq!(client.line(&format!("set k{at} v")), "OK");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let busy = cpu_time(pid) - before;
-    std::thread::sleep(Duration::from_millis(100));
-    let before = cpu_time(pid);
-    std::thread::sleep(Duration::from_millis(500));
-    let idle = cpu_time(pid) - before;
-    assert!(
-        busy > Duration::from_millis(100) && idle < Duration::from_millis(50),
-        "{busy:?} while asked, {idle:?} after it"
-    );
 }
 
 #[test]

@@ -231,3 +231,41 @@ fn commands_that_podkit_does_not_know_go_where_their_keys_are() {
     assert_eq!(client.line("fetch k1"), "QUEUED");
     assert_eq!(client.line("exec"), "[v1]");
 }
+
+/// As Redis does it, whatever the replies are made of.
+#[test]
+fn who_wants_no_replies_gets_none() {
+    let Some(ground) = Ground::start(2, &["--hash-tag={}"]) else {
+        return;
+    };
+    let alone = Redis::start(&[]);
+    let said = [
+        "client reply skip\r\nset a 1\r\nget a\r\n",
+        "client reply skip\r\nclient reply skip\r\nmset a 2 b 3 c 4\r\nmget a b c\r\n",
+        "client reply skip\r\nget\r\nclient reply skip\r\nclient reply on\r\nget a\r\n",
+        "client reply off\r\nset b 5\r\nmget a b c nothing\r\nnosuch\r\nclient reply skip\r\nping\r\ndel c\r\n",
+        "multi\r\nset {b}c 7\r\nexec\r\nclient reply on\r\nmget a b c {b}c\r\n",
+        "client reply maybe\r\nclient reply off\r\nping\r\nreset\r\nblpop nothing 0.01\r\nclient reply skip\r\nmulti\r\nget {b}c\r\nexec\r\n",
+        "echo end\r\n",
+    ]
+    .concat();
+    let replies = |mut client: Client| {
+        client.send_bytes(said.as_bytes());
+        let mut replies = Vec::new();
+        while replies.last().is_none_or(|last| last != "end") {
+            replies.push(client.reply().unwrap().to_string());
+        }
+        replies
+    };
+    let directly = replies(alone.client());
+    assert_eq!(directly[0], "1");
+    assert_eq!(replies(ground.client()), directly);
+    // And it goes on as any other.
+    let mut client = ground.client();
+    client.send_bytes(b"client reply off\r\n");
+    for at in 0..1000 {
+        client.send(&["SET", &format!("k{at}"), "v"]);
+    }
+    assert_eq!(client.line("client reply on"), "OK");
+    assert_eq!(client.line("dbsize"), ":1003");
+}
