@@ -220,17 +220,13 @@ impl Hearing {
     ) -> Result<Vec<u8>, Fault> {
         self.begin(router);
         let names: Vec<Vec<u8>> = request.words.iter().skip(1).map(<[u8]>::to_vec).collect();
-        let mut steps: Vec<(Rc<Node>, Vec<Vec<u8>>)> = Vec::new();
+        let mut steps = Vec::new();
         for name in &names {
             for node in Self::places(router, sort, name).map_err(Fault::Refused)? {
-                match steps.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &node)) {
-                    // Those of several slots a node takes one by one only.
-                    Some((_, names)) if sort != Sort::Slot => names.push(name.clone()),
-                    _ => steps.push((node, vec![name.clone()])),
-                }
+                add(&mut steps, sort, node, name);
             }
         }
-        let mut done: Vec<(Rc<Node>, Vec<Vec<u8>>)> = Vec::new();
+        let mut done: Vec<Step> = Vec::new();
         for (node, names) in steps {
             match self
                 .tell(router, greeting, &node, (sort.command(true), &names))
@@ -255,7 +251,7 @@ impl Hearing {
         }
         let mut out = Vec::new();
         for name in names {
-            let has = |(_, names): &&(Rc<Node>, Vec<Vec<u8>>)| names.contains(&name);
+            let has = |(_, names): &&Step| names.contains(&name);
             let at = done.iter().filter(has).map(|(node, _)| Rc::clone(node));
             self.subscriptions
                 .insert((sort, name.clone()), at.collect());
@@ -288,16 +284,18 @@ impl Hearing {
         if names.is_empty() {
             put(&mut out, resp3, name, None, self.count(sort));
         }
+        let mut steps = Vec::new();
         for channel in names {
             let places = self.subscriptions.remove(&(sort, channel.clone()));
             for node in places.into_iter().flatten() {
-                // Nothing else may be heard there.
-                if self.is_used(&node) {
-                    let end = (name, std::slice::from_ref(&channel));
-                    self.tell(router, greeting, &node, end).await?;
-                }
+                add(&mut steps, sort, node, &channel);
             }
             put(&mut out, resp3, name, Some(&channel), self.count(sort));
+        }
+        // Where nothing else is heard too: who publishes is told of how many heard it.
+        for (node, channels) in steps {
+            self.tell(router, greeting, &node, (name, &channels))
+                .await?;
         }
         self.hang_up();
         Ok(out)
@@ -413,6 +411,17 @@ impl Hearing {
             outbox.push(&out);
         }
         Ok(self.stale)
+    }
+}
+
+/// What a server is told in one command.
+type Step = (Rc<Node>, Vec<Vec<u8>>);
+
+fn add(steps: &mut Vec<Step>, sort: Sort, node: Rc<Node>, name: &[u8]) {
+    match steps.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &node)) {
+        // Those of several slots a node takes one by one only.
+        Some((_, names)) if sort != Sort::Slot => names.push(name.to_vec()),
+        _ => steps.push((node, vec![name.to_vec()])),
     }
 }
 

@@ -63,9 +63,9 @@ impl<R: Router> Client<R> {
         let (front, greeting) = (Rc::clone(&self.front), self.greeting.clone());
         let (router, resp3) = (&front.router, self.speaks_resp3());
         let greeting = greeting.as_ref();
+        let request = taken.request();
+        let name = request.command.map_or("", |command| command.name);
         let telling = async {
-            let request = taken.request();
-            let name = request.command.map_or("", |command| command.name);
             match Sort::of(name) {
                 Some((sort, true)) => {
                     hears
@@ -87,11 +87,20 @@ impl<R: Router> Client<R> {
             Ok(told) => told,
             Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
+        let (outbox, held, of) = (&self.near.outbox, hears.take_held(), Sort::of(name));
+        let ends = of.is_some_and(|(_, begins)| !begins);
+        if ends {
+            outbox.push(&held);
+        }
         match told {
-            Ok(reply) | Err(Fault::Refused(reply)) => self.near.outbox.answer(&reply),
+            // Said as messages are, to one who wants no replies too.
+            Ok(said) if of.is_some() => outbox.say(&said),
+            Ok(reply) | Err(Fault::Refused(reply)) => outbox.answer(&reply),
             Err(Fault::Lost(why)) => return Err(io::Error::other(why)),
         }
-        self.near.outbox.answer(&hears.take_held());
+        if !ends {
+            outbox.push(&held);
+        }
         if !hears.is_empty() {
             self.hears = Some(hears);
         }

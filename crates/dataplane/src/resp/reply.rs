@@ -168,6 +168,12 @@ impl Outbox {
         }
     }
 
+    /// The next command is answered by something that is no reply: nobody can mute it.
+    pub(super) fn say(&self, said: &[u8]) {
+        self.answer(b"");
+        self.push(said);
+    }
+
     /// Something that is no reply, between two.
     pub(crate) fn push(&self, said: &[u8]) {
         self.0.borrow_mut().put(said);

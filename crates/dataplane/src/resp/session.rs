@@ -212,7 +212,7 @@ impl<R: Router> Client<R> {
         }
         let channels = words.iter().skip(1);
         channels.for_each(|channel| put(&mut out, resp3, name, Some(channel), 0));
-        self.near.outbox.answer(&out);
+        self.near.outbox.say(&out);
     }
 
     pub(super) fn speaks_resp3(&self) -> bool {

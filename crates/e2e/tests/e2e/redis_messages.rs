@@ -104,6 +104,13 @@ fn hears_of_all(mut client: Client, other: &mut Client, resp3: bool) {
         "[punsubscribe __keyspace@0__:k* :0]",
     );
     check(&mut client, "punsubscribe", "[punsubscribe nil :0]");
+    // Once that is said nobody hears.
+    for _ in 0..20 {
+        client.send(&["SUBSCRIBE", "x", "y"]);
+        client.send(&["UNSUBSCRIBE"]);
+        heard(&mut client, 4);
+        check(other, "publish y late", ":0");
+    }
     // It is a client as any other again.
     for key in &keys {
         check(&mut client, &format!("set {key} 2"), "OK");

@@ -246,7 +246,8 @@ fn who_wants_no_replies_gets_none() {
         "client reply off\r\nset b 5\r\nmget a b c nothing\r\nnosuch\r\nclient reply skip\r\nping\r\ndel c\r\n",
         "multi\r\nset {b}c 7\r\nexec\r\nclient reply on\r\nmget a b c {b}c\r\n",
         "client reply maybe\r\nclient reply off\r\nping\r\nreset\r\nblpop nothing 0.01\r\nclient reply skip\r\nmulti\r\nget {b}c\r\nexec\r\n",
-        "echo end\r\n",
+        "client reply off\r\nunsubscribe none\r\nhello 3\r\nsubscribe news\r\npsubscribe n*\r\npublish news hello\r\nsubscribe\r\n",
+        "unsubscribe news\r\npunsubscribe n*\r\nclient reply on\r\nclient reply skip\r\nssubscribe shards\r\nping\r\necho end\r\n",
     ]
     .concat();
     let replies = |mut client: Client| {
