@@ -145,8 +145,8 @@ mod tests {
         assert_eq!(length(2 * MS, 33, 1), Duration::ZERO);
         assert_eq!(length(2 * MS, 132, 4), Duration::ZERO);
         // A thousand that seldom ask: less than three a sleep.
-        assert_eq!(length(2 * MS, 38, 38), Duration::ZERO);
-        assert_eq!(length(2 * MS, 41, 41), LONGEST);
+        assert_eq!(length(2 * MS, 28, 28), Duration::ZERO);
+        assert_eq!(length(2 * MS, 31, 31), LONGEST);
         // Nothing, and little in a window that became long.
         assert_eq!(length(2 * MS, 0, 0), Duration::ZERO);
         assert_eq!(length(Duration::MAX, 5, 5), Duration::ZERO);
