@@ -44,11 +44,9 @@ impl Clients {
         let most = self.limits.max_connections as usize;
         let connections = Connections::new(most, &self.listener_limits, &[]);
         let settled = setup.settled;
-        let coalesced = self.limits.coalesce.then(|| setup.metrics.clone());
+        let (how, metrics) = (self.limits.coalesce, setup.metrics.clone());
         let begin = move |worker: &Rc<Worker>| {
-            if let Some(metrics) = &coalesced {
-                coalesce(metrics);
-            }
+            coalesce(how, &metrics);
             drop(tokio::task::spawn_local(ebb(settled)));
             begin(worker)
         };

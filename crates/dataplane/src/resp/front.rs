@@ -24,7 +24,7 @@ use super::near::{MOST_UNREAD, MOST_WAITING, Near};
 use super::route::{Place, Request, Router, Sender};
 use super::scan::{Bounds, Commands, Found, put_command};
 use super::way::Way;
-use crate::net::{Accepted, Guard, Serve, Worker};
+use crate::net::{Accepted, Coalesce, Guard, Serve, Worker};
 
 podkit_foundation::params! {
     /// What clients may do.
@@ -37,11 +37,12 @@ podkit_foundation::params! {
         max_reply_size: Size { default: Some("1Gi"), bounds: Some((1024, 17_179_869_184)) },
         /// How long a client may be silent; 0s: as long as it likes.
         client_timeout: Duration { default: Some("0s"), bounds: Some((0, 604_800_000)) },
-        /// Where many clients ask, a worker waits for several commands before it looks at its sockets again.
+        /// Where a worker waits for several commands before it looks at its sockets again, as network cards do with their interrupts: CPU time for latency.
         ///
-        /// It sleeps 200 µs at most, and at most an eighth of the time after which the clients ask again; only where each sleep gathers three
-        /// commands or pipelines. It saves a quarter of the CPU time. `false`: each command is done as soon as it comes.
-        coalesce: bool { default: Some("true") },
+        /// `queued`: where commands queue at the servers, for half as long as they do. `eager`: wherever many clients ask, for an eighth of the
+        /// time after which each asks again; a command that takes 200 µs may take 650 then. `never`: each is done as soon as it
+        /// comes. No longer than 200 µs, and only where that gathers three commands or pipelines.
+        coalesce: Coalesce { default: Some("queued") },
     }
 }
 

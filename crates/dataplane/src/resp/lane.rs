@@ -343,6 +343,10 @@ impl Lane {
             }
         }
         buf.consume(taken);
+        let first = state.waiting.front();
+        state
+            .out
+            .answered(first.map_or(state.out.end(), |first| first.start));
         Ok(())
     }
 

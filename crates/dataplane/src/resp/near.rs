@@ -30,7 +30,7 @@ pub(crate) struct Near {
     /// What is ready waits for more, until the sockets have been looked at.
     waited: bool,
     /// When it was last heard of; see [`asked`].
-    seen: u32,
+    heard: u32,
     /// Armed only where silence is bounded.
     timer: Timer,
     silence: Duration,
@@ -45,7 +45,7 @@ impl Near {
             input: None,
             busy: false,
             waited: false,
-            seen: 0,
+            heard: 0,
             timer,
             silence,
         }
@@ -108,7 +108,7 @@ impl Near {
             self.input = None;
         }
         if let Poll::Ready(Ok(count)) = read {
-            asked(&mut self.seen);
+            asked(&mut self.heard);
             self.busy = count >= BUSY_BYTES;
             if !self.silence.is_zero() {
                 self.timer.arm_for(self.silence);

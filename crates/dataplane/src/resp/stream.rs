@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::net::{Buf, Transport};
+use crate::net::{Buf, Transport, took};
 use crate::upstream::Wire;
 
 /// Bytes that wait to be sent before clients have to wait with theirs.
@@ -19,6 +19,8 @@ const MOST_WAITING: usize = 64 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 /// After a dial that failed nothing is dialled for so long; then twice as long, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// After so long the fastest command counts for a part more.
+const AGES: Duration = Duration::from_secs(1);
 
 /// Commands on their way. A place in their stream is a number that goes on over connections.
 #[derive(Debug, Default)]
@@ -28,6 +30,36 @@ pub(crate) struct Outgoing {
     written: usize,
     /// Bytes before `out`.
     before: u64,
+    trip: Trip,
+}
+
+/// How long commands are under way. One at a time is looked at.
+#[derive(Debug, Default)]
+struct Trip {
+    /// Where it begins, and when it was sent.
+    now: Option<(u64, std::time::Instant)>,
+    /// The fastest. It is forgotten slowly: servers become slower, and busy ones are never as fast.
+    least: Option<Duration>,
+    aged: Option<std::time::Instant>,
+}
+
+impl Trip {
+    /// How long the one that began then took, and the fastest of late.
+    fn ended(
+        &mut self,
+        began: std::time::Instant,
+        now: std::time::Instant,
+    ) -> (Duration, Duration) {
+        let trip = now - began;
+        let mut least = self.least.unwrap_or(trip);
+        let aged = self.aged.get_or_insert(now);
+        if now - *aged >= AGES {
+            (*aged, least) = (now, least + least / 32);
+        }
+        least = least.min(trip);
+        self.least = Some(least);
+        (trip, least)
+    }
 }
 
 impl Outgoing {
@@ -65,6 +97,9 @@ impl Outgoing {
 
     /// Sends what it can. The error ends the connection.
     pub(crate) fn write(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
+        if self.unsent() > 0 && self.trip.now.is_none() {
+            self.trip.now = Some((self.sent(), std::time::Instant::now()));
+        }
         while self.written < self.out.len() {
             match wire.poll_write(cx, &[IoSlice::new(&self.out[self.written..])]) {
                 Poll::Ready(Ok(0)) => return Err("it takes no more bytes".to_owned()),
@@ -85,11 +120,20 @@ impl Outgoing {
         Ok(())
     }
 
+    /// All before `place` was answered.
+    pub(crate) fn answered(&mut self, place: u64) {
+        if let Some((_, began)) = self.trip.now.take_if(|(start, _)| *start < place) {
+            let (trip, least) = self.trip.ended(began, std::time::Instant::now());
+            took(trip, least);
+        }
+    }
+
     /// The next connection begins with the command at `place`.
     pub(crate) fn restart(&mut self, place: u64) {
         let skip = usize::try_from(place - self.before).unwrap_or(self.out.len());
         self.out.drain(..skip);
         (self.before, self.written) = (place, 0);
+        self.trip = Trip::default();
     }
 
     /// Nothing of it is to be sent any more.
@@ -207,4 +251,24 @@ pub(crate) async fn exchange(
     };
     let exchanged = tokio::time::timeout(patience, exchange).await;
     exchanged.unwrap_or_else(|_| Err(format!("no reply for {} ms", patience.as_millis())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fastest_is_forgotten_slowly() {
+        let (mut trip, start, ms) = (
+            Trip::default(),
+            std::time::Instant::now(),
+            Duration::from_millis(1),
+        );
+        let mut took = |at: u32, long: u32| trip.ended(start + at * ms, start + (at + long) * ms);
+        assert_eq!(took(0, 100), (100 * ms, 100 * ms));
+        assert_eq!(took(100, 64), (64 * ms, 64 * ms));
+        assert_eq!(took(200, 100), (100 * ms, 64 * ms));
+        assert_eq!(took(1200, 100), (100 * ms, 66 * ms));
+        assert_eq!(took(1300, 65), (65 * ms, 65 * ms));
+    }
 }

@@ -32,11 +32,11 @@ fn a_worker_that_looks_for_replies_sleeps_in_the_end() {
     );
 }
 
-/// Their commands are gathered; those of one client never are.
+/// Eagerly: their commands are gathered; those of one client never are.
 #[test]
 fn only_where_many_ask_a_worker_waits_for_more() {
-    for (more, waits) in [(&[][..], true), (&["--coalesce=false"], false)] {
-        let Some(ground) = Ground::start(1, more) else {
+    for (more, waits) in [("--coalesce=eager", true), ("--coalesce=never", false)] {
+        let Some(ground) = Ground::start(1, &[more]) else {
             return;
         };
         let slept = || ground.module.metric("podkit_coalesced_sleeps_total");
