@@ -37,19 +37,15 @@ pub(crate) struct Outgoing {
 #[derive(Debug, Default)]
 struct Trip {
     /// Where it begins, and when it was sent.
-    now: Option<(u64, std::time::Instant)>,
+    now: Option<(u64, Instant)>,
     /// The fastest. It is forgotten slowly: servers become slower, and busy ones are never as fast.
     least: Option<Duration>,
-    aged: Option<std::time::Instant>,
+    aged: Option<Instant>,
 }
 
 impl Trip {
     /// How long the one that began then took, and the fastest of late.
-    fn ended(
-        &mut self,
-        began: std::time::Instant,
-        now: std::time::Instant,
-    ) -> (Duration, Duration) {
+    fn ended(&mut self, began: Instant, now: Instant) -> (Duration, Duration) {
         let trip = now - began;
         let mut least = self.least.unwrap_or(trip);
         let aged = self.aged.get_or_insert(now);
@@ -98,7 +94,7 @@ impl Outgoing {
     /// Sends what it can. The error ends the connection.
     pub(crate) fn write(&mut self, wire: &mut Wire, cx: &mut Context<'_>) -> Result<(), String> {
         if self.unsent() > 0 && self.trip.now.is_none() {
-            self.trip.now = Some((self.sent(), std::time::Instant::now()));
+            self.trip.now = Some((self.sent(), Instant::now()));
         }
         while self.written < self.out.len() {
             match wire.poll_write(cx, &[IoSlice::new(&self.out[self.written..])]) {
@@ -123,7 +119,7 @@ impl Outgoing {
     /// All before `place` was answered.
     pub(crate) fn answered(&mut self, place: u64) {
         if let Some((_, began)) = self.trip.now.take_if(|(start, _)| *start < place) {
-            let (trip, least) = self.trip.ended(began, std::time::Instant::now());
+            let (trip, least) = self.trip.ended(began, Instant::now());
             took(trip, least);
         }
     }
@@ -259,11 +255,7 @@ mod tests {
 
     #[test]
     fn the_fastest_is_forgotten_slowly() {
-        let (mut trip, start, ms) = (
-            Trip::default(),
-            std::time::Instant::now(),
-            Duration::from_millis(1),
-        );
+        let (mut trip, start, ms) = (Trip::default(), Instant::now(), Duration::from_millis(1));
         let mut took = |at: u32, long: u32| trip.ended(start + at * ms, start + (at + long) * ms);
         assert_eq!(took(0, 100), (100 * ms, 100 * ms));
         assert_eq!(took(100, 64), (64 * ms, 64 * ms));
