@@ -1,13 +1,14 @@
 //! The module in front of nodes that are made up: slots move while commands are on their way, whatever the pieces in which bytes come.
 //! Each client's commands for a key are done in order and once.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -50,6 +51,31 @@ struct World {
     slots: Vec<Slot>,
     epochs: [u64; 2],
     redirects: usize,
+    /// How often it was asked who has what.
+    asked: usize,
+}
+
+/// The world, and who waits until it is asked who has what.
+struct Shared {
+    world: Mutex<World>,
+    asked: Condvar,
+}
+
+impl Shared {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no panic")
+    }
+
+    /// Until somebody has learnt who has what; it may be that nobody wants to know.
+    fn until_asked(&self) {
+        let world = self.world();
+        let asked = world.asked;
+        let patience = Duration::from_millis(25);
+        let waited = self
+            .asked
+            .wait_timeout_while(world, patience, |world| world.asked == asked);
+        drop(waited.expect("no panic"));
+    }
 }
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
@@ -138,17 +164,21 @@ fn command(bytes: &[u8]) -> Option<(Vec<String>, usize)> {
     Some((words, length))
 }
 
-fn serve(mut stream: TcpStream, node: usize, world: &Mutex<World>, seed: u64) {
+fn serve(mut stream: TcpStream, node: usize, shared: &Shared, seed: u64) {
     let (mut input, mut asking, mut chance) = (Vec::new(), false, Chance(seed));
     let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
     loop {
         let (mut out, mut keyed) = (String::new(), false);
         while let Some((words, length)) = command(&input) {
             input.drain(..length);
-            let mut world = world.lock().expect("no panic");
+            let mut world = shared.world();
             out += &match words[0].as_str() {
                 "ASKING" | "READONLY" => "+OK\r\n".to_owned(),
-                "CLUSTER" => bulk(&world.nodes(node)),
+                "CLUSTER" => {
+                    world.asked += 1;
+                    shared.asked.notify_all();
+                    bulk(&world.nodes(node))
+                }
                 "INFO" => bulk(&format!(
                     "role:master\r\nmaster_replid:id{node}\r\nmaster_repl_offset:1\r\n"
                 )),
@@ -164,10 +194,10 @@ fn serve(mut stream: TcpStream, node: usize, world: &Mutex<World>, seed: u64) {
             if stream.write_all(&out[..length]).is_err() {
                 return;
             }
-            // Now and then long enough for the others to learn who has the slot before the rest comes.
+            // Now and then the others learn who has the slot before the rest comes.
             match chance.below(24) {
-                0 if keyed => thread::sleep(Duration::from_millis(25)),
-                1..8 => thread::sleep(Duration::from_micros(200)),
+                0 if keyed => shared.until_asked(),
+                1..8 => thread::yield_now(),
                 _ => {}
             }
             out = &out[length..];
@@ -181,7 +211,7 @@ fn serve(mut stream: TcpStream, node: usize, world: &Mutex<World>, seed: u64) {
 }
 
 /// Starts the nodes.
-fn nodes(seed: u64) -> (Arc<Mutex<World>>, [u16; 2]) {
+fn nodes(seed: u64) -> (Arc<Shared>, [u16; 2]) {
     let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
     let listeners = [bind(), bind()];
     let port = |at: usize| listeners[at].local_addr().expect("it is bound").port();
@@ -192,52 +222,57 @@ fn nodes(seed: u64) -> (Arc<Mutex<World>>, [u16; 2]) {
         pushed: Vec::new(),
         refused: HashSet::new(),
     };
-    let world = Arc::new(Mutex::new(World {
+    let world = Mutex::new(World {
         chance: Chance(seed),
         ports,
         slots: (0..KEYS.len()).map(slot).collect(),
         epochs: [1, 2],
         redirects: 0,
-    }));
+        asked: 0,
+    });
+    let shared = Arc::new(Shared {
+        world,
+        asked: Condvar::new(),
+    });
     for (node, listener) in listeners.into_iter().enumerate() {
-        let world = Arc::clone(&world);
+        let shared = Arc::clone(&shared);
         thread::spawn(move || {
             for (at, stream) in listener.incoming().flatten().enumerate() {
                 stream.set_nodelay(true).expect("a TCP socket");
-                let world = Arc::clone(&world);
-                thread::spawn(move || serve(stream, node, &world, seed + at as u64));
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || serve(stream, node, &shared, seed + at as u64));
             }
         });
     }
-    (world, ports)
+    (shared, ports)
 }
 
 const PUSHES: u32 = 300;
 
-/// Pushes numbers in order to two keys, without waiting for replies, and reads now and then. Each reply says how many there are by then.
+/// Pushes numbers in order to two keys, mostly without waiting for replies, and reads now and then. Each reply says how many there are by then.
 fn client(listen: &Path, keys: &'static [&'static str], seed: u64) {
-    let stream = loop {
-        // The workers start in threads of their own.
-        match UnixStream::connect(listen) {
-            Ok(stream) => break stream,
-            Err(_) => thread::sleep(Duration::from_millis(1)),
-        }
-    };
+    let stream = UnixStream::connect(listen).expect("it is listened to");
     let patience = Some(Duration::from_secs(10));
     stream.set_read_timeout(patience).expect("a duration");
     let mut writer = stream.try_clone().expect("a socket");
     let again = stream.try_clone().expect("a socket");
+    let (expects, expected) = channel();
+    let (answers, answered) = channel();
     let writes = thread::spawn(move || {
-        let mut chance = Chance(seed);
-        let (mut expected, mut bytes) = (Vec::new(), Vec::new());
+        let (mut chance, mut bytes) = (Chance(seed), Vec::new());
+        // Where commands end that were not answered yet, and how far it has sent.
+        let (mut ends, mut sent) = (VecDeque::new(), 0);
         for number in 1..=PUSHES {
             let word = number.to_string();
             for key in keys {
-                put_command(&mut bytes, &["RPUSH", key, &word]);
-                expected.push(number);
+                let mut add = |words: &[&str]| {
+                    put_command(&mut bytes, words);
+                    ends.push_back(sent + bytes.len());
+                    expects.send(number).expect("replies are read");
+                };
+                add(&["RPUSH", key, &word]);
                 if chance.below(4) == 0 {
-                    put_command(&mut bytes, &["GETRANGE", key, &format!("r{word}"), "0"]);
-                    expected.push(number);
+                    add(&["GETRANGE", key, &format!("r{word}"), "0"]);
                 }
             }
             // In pieces, of which some are few bytes.
@@ -245,12 +280,13 @@ fn client(listen: &Path, keys: &'static [&'static str], seed: u64) {
                 let length = (1 + chance.below(300) as usize).min(bytes.len());
                 writer.write_all(&bytes[..length]).expect("it takes them");
                 bytes.drain(..length);
-                if chance.below(2) == 0 {
-                    thread::sleep(Duration::from_millis(4));
+                sent += length;
+                if chance.below(2) == 0 && ends.front().is_some_and(|end| *end <= sent) {
+                    answered.recv().expect("replies are read");
+                    ends.pop_front();
                 }
             }
         }
-        expected
     });
     let mut replies = BufReader::new(stream);
     let mut check = |number: u32| {
@@ -258,8 +294,12 @@ fn client(listen: &Path, keys: &'static [&'static str], seed: u64) {
         replies.read_line(&mut line).expect("a reply");
         assert_eq!(line.trim_end(), format!(":{number}"), "seed {seed}");
     };
-    let expected = writes.join().expect("no panic");
-    expected.into_iter().for_each(&mut check);
+    for number in expected {
+        check(number);
+        // Once all is written nobody waits for it.
+        answers.send(()).unwrap_or_default();
+    }
+    writes.join().expect("no panic");
     // One at a time: some are refused for a moment.
     for number in PUSHES + 1..=PUSHES + 20 {
         let mut bytes = Vec::new();
@@ -277,7 +317,7 @@ fn each_command_is_done_once_and_in_order_wherever_its_slot_is() {
         .build()
         .expect("a runtime");
     for seed in 1..=2 {
-        let (world, ports) = nodes(seed);
+        let (shared, ports) = nodes(seed);
         let dir = tempfile::tempdir().expect("a directory");
         let listen = dir.path().join("listen");
         let given = |name: &str| match name {
@@ -309,7 +349,7 @@ fn each_command_is_done_once_and_in_order_wherever_its_slot_is() {
                 client.await.expect("every reply was right");
             }
         });
-        let world = world.lock().expect("no panic");
+        let world = shared.world();
         for slot in &world.slots {
             let all: Vec<u32> = (1..=slot.pushed.len() as u32).collect();
             assert_eq!(slot.pushed, all, "seed {seed}");

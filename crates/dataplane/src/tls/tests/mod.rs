@@ -8,8 +8,11 @@ mod reloads;
 mod watching;
 
 use std::fs;
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use podkit_foundation::params::{ParamSet, Values};
@@ -251,12 +254,17 @@ fn served(tls: &ServerTls, client: &Arc<ClientConfig>, name: &str) -> String {
     Certificate::from_der(der).unwrap().server_names()[0].clone()
 }
 
-async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if done() {
-            return;
+/// Lets the watch go on until that has come: it is looked at whenever the watch was woken.
+async fn eventually(what: &str, watch: &mut Pin<Box<impl Future>>, mut done: impl FnMut() -> bool) {
+    let come = poll_fn(|cx| {
+        let ended = watch.as_mut().poll(cx).is_ready();
+        assert!(!ended, "it watches for as long as the process lives");
+        match done() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it never came: {what}");
+    });
+    let patience = Duration::from_secs(20);
+    let in_time = tokio::time::timeout(patience, come).await;
+    assert!(in_time.is_ok(), "it never came: {what}");
 }

@@ -15,12 +15,11 @@ fn watched(flags: &[(&str, &str)], authority: &Authority, steps: Vec<Step>) {
     runtime.block_on(async {
         let (tls, _) = server(flags);
         let browser = Arc::new(client(authority.roots()));
-        let watch = tokio::spawn(tls.clone().watch());
-        // The first look of the watch itself.
-        tokio::task::yield_now().await;
+        let mut watch = Box::pin(tls.clone().watch());
+        eventually("the first look", &mut watch, || true).await;
         for (step, expected) in steps {
             step();
-            eventually(expected, || {
+            eventually(expected, &mut watch, || {
                 tls.view()
                     .certificates
                     .iter()
@@ -29,7 +28,6 @@ fn watched(flags: &[(&str, &str)], authority: &Authority, steps: Vec<Step>) {
             .await;
             assert_eq!(served(&tls, &browser, expected), expected);
         }
-        watch.abort();
     });
 }
 
