@@ -15,7 +15,7 @@ const E2E: &str = "podkit-e2e";
 /// Runs everything; the last line counts the tests.
 pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
-    let count = all()?;
+    let count = all(&|name| println!("== {name}, at {} s", started.elapsed().as_secs()))?;
     for skipped in &count.skips {
         println!("skipped: {skipped}");
     }
@@ -33,7 +33,8 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn all() -> Result<Count> {
+/// Says at each step when it begins.
+fn all(step: &dyn Fn(&str)) -> Result<Count> {
     step("what the tests need");
     machine::provide(machine::FOR_TESTS)?;
     machine::provide_python()?;
@@ -48,11 +49,13 @@ fn all() -> Result<Count> {
         let binary = scope.spawn(release);
         step("lints, beside the release build");
         lints()?;
-        step("tests of the crates, beside the release build");
+        step("the tests are built, beside the release build");
         let mut built = runner(&["--workspace"]);
         built.push("--no-run");
         build::run(&mut cargo(&built))?;
+        step("tests of the crates, beside the release build");
         tests(&["--workspace", "--exclude", E2E], None, &mut count)?;
+        step("the rest of the release build");
         binary.join().expect("it does not panic")
     })?;
 
@@ -190,10 +193,6 @@ fn components() -> Result<()> {
         build::run(command.args(["component", "add", component]))?;
     }
     Ok(())
-}
-
-fn step(name: &str) {
-    println!("== {name}");
 }
 
 #[cfg(test)]

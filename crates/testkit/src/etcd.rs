@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::net::free_addr;
-use crate::process::{Process, run};
+use crate::process::{Finished, Process, run};
+use crate::until;
 
 /// A member that runs.
 #[derive(Debug)]
@@ -115,6 +116,10 @@ impl Etcd {
 
     /// The same as `USER:PASSWORD`.
     pub fn ctl_as(&self, user: Option<&str>, args: &[&str]) -> String {
+        self.run_ctl(user, args).ok()
+    }
+
+    fn run_ctl(&self, user: Option<&str>, args: &[&str]) -> Finished {
         let mut command = Command::new("etcdctl");
         command
             .env("ETCDCTL_API", "3")
@@ -122,7 +127,7 @@ impl Etcd {
             .args(&self.ctl)
             .args(user.map(|user| format!("--user={user}")))
             .args(args);
-        run("etcdctl", &mut command).ok()
+        run("etcdctl", &mut command)
     }
 
     /// Sets a key.
@@ -130,7 +135,16 @@ impl Etcd {
         self.ctl(&["put", key, value]);
     }
 
-    /// The same by the gateway, without the time of a process, where nobody logs in.
+    /// Sets a key as soon as the members have a leader: one that lost theirs refuses, or keeps its client waiting for longer than
+    /// that waits.
+    pub fn put_once_led(&self, key: &str, value: &str) {
+        until("a leader", || {
+            let put = self.run_ctl(None, &["put", key, value]);
+            (put.code == Some(0)).then_some(())
+        });
+    }
+
+    /// Sets a key by the gateway, without the time of a process, where nobody logs in.
     pub fn put_fast(&self, key: &str, value: &str) {
         let body = serde_json::json!({ "key": base64(key), "value": base64(value) }).to_string();
         let head = format!(
