@@ -9,8 +9,33 @@ use podkit_testkit::repository;
 use crate::build::{self, cargo, release, watched};
 use crate::machine;
 
-/// Its tests need the binary.
-const E2E: &str = "podkit-e2e";
+/// Which tests.
+enum Tests {
+    All,
+    OfCrates,
+    /// Those that need the binary.
+    EndToEnd,
+}
+
+impl Tests {
+    /// For nextest. The package is chosen by a filter: with other packages to build, cargo would build them with other features, all anew.
+    fn for_nextest(&self) -> &[&'static str] {
+        match self {
+            Self::All => &[],
+            Self::OfCrates => &["-E", "not package(podkit-e2e)"],
+            Self::EndToEnd => &["-E", "package(podkit-e2e)"],
+        }
+    }
+
+    /// For cargo's own runner.
+    fn for_cargo(&self) -> &[&'static str] {
+        match self {
+            Self::All => &["--workspace"],
+            Self::OfCrates => &["--workspace", "--exclude", "podkit-e2e"],
+            Self::EndToEnd => &["--package", "podkit-e2e"],
+        }
+    }
+}
 
 /// Runs everything; the last line counts the tests.
 pub(crate) fn run() -> Result<()> {
@@ -50,17 +75,17 @@ fn all(step: &dyn Fn(&str)) -> Result<Count> {
         step("lints, beside the release build");
         lints()?;
         step("the tests are built, beside the release build");
-        let mut built = runner(&["--workspace"]);
+        let mut built = runner(&Tests::All);
         built.push("--no-run");
         build::run(&mut cargo(&built))?;
         step("tests of the crates, beside the release build");
-        tests(&["--workspace", "--exclude", E2E], None, &mut count)?;
+        tests(&Tests::OfCrates, None, &mut count)?;
         step("the rest of the release build");
         binary.join().expect("it does not panic")
     })?;
 
     step("end-to-end tests");
-    tests(&["--package", E2E], Some(&binary), &mut count)?;
+    tests(&Tests::EndToEnd, Some(&binary), &mut count)?;
 
     step("documentation tests");
     let (lines, passed) = watched(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))?;
@@ -138,24 +163,28 @@ fn lints() -> Result<()> {
     build::run(&mut cargo(&clippy))
 }
 
-/// How cargo is told to run the tests of some packages: by nextest where that is there.
-fn runner(packages: &[&'static str]) -> Vec<&'static str> {
+/// How cargo is told to run tests: by nextest where that is there.
+fn runner(which: &Tests) -> Vec<&'static str> {
     let nextest = cargo(&["nextest", "--version"])
         .output()
         .is_ok_and(|output| output.status.success());
-    let (command, flags): (&[_], &[_]) = match nextest {
-        true => (&["nextest", "run"], &["--color=never"]),
-        false => (
-            &["test"],
-            &["--all-targets", "--no-fail-fast", "--color=never"],
-        ),
-    };
-    [command, packages, flags].concat()
+    match nextest {
+        true => [
+            &["nextest", "run", "--workspace", "--color=never"],
+            which.for_nextest(),
+        ]
+        .concat(),
+        false => [
+            &["test", "--all-targets", "--no-fail-fast", "--color=never"],
+            which.for_cargo(),
+        ]
+        .concat(),
+    }
 }
 
-fn tests(packages: &[&'static str], binary: Option<&Path>, count: &mut Count) -> Result<()> {
+fn tests(which: &Tests, binary: Option<&Path>, count: &mut Count) -> Result<()> {
     let skipped = std::env::temp_dir().join(format!("xtask-skipped-{}", std::process::id()));
-    let args = runner(packages);
+    let args = runner(which);
     let nextest = args[0] == "nextest";
     let mut command = cargo(&args);
     command.env("TESTKIT_SKIPPED", &skipped);

@@ -243,7 +243,7 @@ impl Process {
     /// them open, until nothing new came for a moment.
     fn settle(&self) {
         const PIPES: usize = 2;
-        let patience = Instant::now() + Duration::from_millis(500);
+        let patience = Instant::now() + Duration::from_secs(2);
         while self.log.ended.load(Ordering::Acquire) < PIPES {
             if Instant::now() > patience {
                 return self.settle_by_silence();
@@ -260,7 +260,7 @@ impl Process {
                 return;
             }
             before = now;
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }

@@ -293,10 +293,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one whose slots are shared out evenly; ready when all nodes say so. A node that is silent for a second is replaced.
+    /// Starts one whose slots are shared out evenly; ready when all nodes say so. A node that is silent for two seconds is replaced; where
+    /// there is none to replace it, for 15 s.
     pub fn start(primaries: usize, replicas: usize) -> Self {
         let nodes: Vec<Redis> = (0..primaries * (1 + replicas))
-            .map(|_| Self::node())
+            .map(|_| Self::node_that_may_be_silent(if replicas > 0 { "2000" } else { "15000" }))
             .collect();
         for (at, node) in nodes[..primaries].iter().enumerate() {
             let (first, end) = (at * 16_384 / primaries, (at + 1) * 16_384 / primaries);
@@ -334,11 +335,16 @@ impl Cluster {
 
     /// A node that belongs to none yet.
     pub fn node() -> Redis {
+        Self::node_that_may_be_silent("15000")
+    }
+
+    /// For so many milliseconds.
+    fn node_that_may_be_silent(ms: &str) -> Redis {
         let bus = free_addr().port().to_string();
         let args = ["--cluster-enabled", "yes", "--cluster-port", &bus];
         let more = [
             "--cluster-node-timeout",
-            "1000",
+            ms,
             "--repl-diskless-sync-delay",
             "0",
         ];

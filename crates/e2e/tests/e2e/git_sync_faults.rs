@@ -98,12 +98,15 @@ fn a_kill_at_any_moment_leaves_a_whole_tree() {
     let kill = |number: usize| {
         let (tree, args) = place(number);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let begun = Instant::now();
         drop(Module::start("git-sync", &args, &[]));
+        // The kills come within twice the time that it takes to be there.
+        let most = (2 * begun.elapsed().as_millis() as usize).max(250);
         let mut last = whole(&tree).unwrap();
         for kill in 0..KILLS / PLACES {
             // Dropped, it is killed.
             let module = Module::spawn("git-sync", &args, &[]);
-            let ms = (kill * 37 + number * 11) % 250;
+            let ms = (kill * 37 + number * 11) % most;
             std::thread::sleep(Duration::from_millis(ms as u64));
             drop(module);
             let found = whole(&tree)

@@ -234,7 +234,7 @@ containers:
 fn the_grace_period_ends_with_a_kill() {
     let Some(ground) = Ground::new() else { return };
     let text = manifest(
-        "terminationGracePeriodSeconds: 1
+        "terminationGracePeriodSeconds: 3
 containers:
 - name: app
   image: none
@@ -253,7 +253,7 @@ containers:
     pod.process.signal(Signal::TERM);
     pod.process.wait();
     let took = asked.elapsed();
-    assert!(took >= Duration::from_millis(950), "{took:?}");
+    assert!(took >= Duration::from_millis(2950), "{took:?}");
     assert_eq!(log_of(&pod, "app"), ["up", "told"]);
     let (killed, asked) = (ended(&pod, "app"), ended(&pod, "two"));
     assert_eq!(

@@ -337,7 +337,7 @@ fn so_many_requests_of_a_key_at_once() {
     let _turn = Turn::shared();
     let (back, front) = (free_addr(), free_addr());
     let listen = format!("--listen={back}");
-    let _echo = Module::start("echo", &[&listen, "--delay=1s"], &[]);
+    let _echo = Module::start("echo", &[&listen, "--delay=4s"], &[]);
     let (listen, upstream) = (format!("--listen={front}"), format!("--upstream={back}"));
     let rule = "--rule=name=slow key=ip concurrency=1";
     let limit = Module::start("limit", &[&listen, &upstream, rule], &[]);

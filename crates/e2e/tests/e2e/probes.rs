@@ -133,18 +133,20 @@ containers:
   ports: [{containerPort: 8080}]
   livenessProbe:
     tcpSocket: {port: 8080}
+    initialDelaySeconds: 1
     periodSeconds: 1
-    failureThreshold: 1
+    timeoutSeconds: 10
   readinessProbe:
     httpGet: {path: /x, port: 8080}
-    periodSeconds: 1",
+    periodSeconds: 1
+    timeoutSeconds: 10",
     );
     let mut pod = Pod::run_text(&text, &[]);
-    let unhealthy = pod.wait_event("web", "Unhealthy");
-    assert!(
-        unhealthy["message"].as_str().unwrap().contains("500"),
-        "{unhealthy}"
-    );
+    // It may not listen yet when it is first asked.
+    pod.wait("the probe's answer", |said| {
+        let message = said["message"].as_str().unwrap_or_default();
+        said["reason"] == "Unhealthy" && message.contains("500")
+    });
     assert_eq!(http::get(loopback(8080), "/").unwrap().status, 500);
     assert!(
         !pod.said()

@@ -63,7 +63,7 @@ fn sentinels_and_servers_by_tls_with_users_are_followed_through_a_failover() {
         "port 0\n{}requirepass d\nsentinel auth-user main sentinel\nsentinel auth-pass main s\n",
         files.lines(at.port())
     );
-    let down_after = Duration::from_millis(500);
+    let down_after = Duration::from_secs(3);
     let _sentinel = Sentinel::start_on(at, primary_addr, 1, down_after, &more);
 
     let (cert, key) = authority.peer(&["podkit"]).write(dir.path(), "podkit");

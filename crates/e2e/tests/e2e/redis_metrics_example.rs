@@ -40,7 +40,7 @@ fn the_example_is_as_its_readme_says() {
         "count(podkit_metrics_source_up%7Bsource=%22redis%22%7D)",
         2.0,
     );
-    assert_eq!(client.line("client pause 5000"), "OK");
+    assert_eq!(client.line("client pause 12000"), "OK");
     seen("redis_up", 0.0);
     seen(
         "count(ALERTS%7Balertname=%22RedisDown%22,alertstate=%22firing%22%7D)",

@@ -352,7 +352,7 @@ fn passwords_are_passed_or_supplied() {
 
 #[test]
 fn a_shard_that_is_away_is_the_trouble_of_its_keys_only() {
-    let Some(mut ground) = Ground::start(2, &["--response-timeout=500ms"]) else {
+    let Some(mut ground) = Ground::start(2, &["--response-timeout=2s"]) else {
         return;
     };
     let mut client = ground.client();
@@ -392,19 +392,19 @@ fn a_shard_that_is_away_is_the_trouble_of_its_keys_only() {
         .process
         .signal(rustix::process::Signal::STOP);
     let begun = Instant::now();
-    let lines: Vec<String> = keys
+    let lines: Vec<String> = keys[..8]
         .iter()
         .map(|key| client.line(&format!("get {key}")))
         .collect();
     assert!(
-        begun.elapsed() < Duration::from_secs(15),
+        begun.elapsed() < Duration::from_secs(30),
         "{:?}",
         begun.elapsed()
     );
     assert!(
         lines
             .iter()
-            .any(|line| line.contains("no reply for 500 ms")),
+            .any(|line| line.contains("no reply for 2000 ms")),
         "{lines:?}"
     );
     ground.servers[0]

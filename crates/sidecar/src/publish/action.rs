@@ -194,7 +194,7 @@ fn execute(words: &[String], context: Context<'_>) -> Result<(), String> {
         return Ok(());
     }
     let said = heard
-        .recv_timeout(Duration::from_millis(200))
+        .recv_timeout(Duration::from_secs(1))
         .unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said

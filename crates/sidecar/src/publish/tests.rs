@@ -181,7 +181,7 @@ fn what_is_not_confirmed_goes_back_and_is_reloaded() {
         let flags = [
             ("reload", reload.as_str()),
             ("confirm", confirm.as_str()),
-            ("confirm-timeout", "200ms"),
+            ("confirm-timeout", "1s"),
         ];
         let mut engine = engine(form, dir.path(), &flags);
         let why = publish(&mut engine, &[("a", "bad0;")]).unwrap_err();
@@ -295,17 +295,18 @@ fn actions_are_read() {
 
 #[test]
 fn actions_that_fail_say_how() {
-    let run = |text: &str| {
+    let run_for = |ms: u64, text: &str| {
         let context = Context {
             tree: Path::new("/tree"),
             agent: Path::new("/no-agent"),
-            timeout: std::time::Duration::from_millis(300),
+            timeout: std::time::Duration::from_millis(ms),
         };
         Action::parse(text)
             .unwrap()
             .run(context)
             .map_err(|error| error.why)
     };
+    let run = |text: &str| run_for(20_000, text);
     assert_eq!(run("exec:test {} = /tree"), Ok(()));
     let why = run("exec:sh -c 'echo one; echo two >&2; exit 3'").unwrap_err();
     assert!(why.ends_with("exit status: 3: one; two"), "{why}");
@@ -315,9 +316,9 @@ fn actions_that_fail_say_how() {
         "{why}"
     );
     let begun = std::time::Instant::now();
-    let why = run("exec:sh -c 'sleep 20; true'").unwrap_err();
+    let why = run_for(300, "exec:sh -c 'sleep 20; true'").unwrap_err();
     assert!(why.ends_with("not done within 300 ms"), "{why}");
-    assert!(begun.elapsed().as_secs() < 5);
+    assert!(begun.elapsed().as_secs() < 15);
     let why = run("tcp:127.0.0.1:1").unwrap_err();
     assert!(
         why.starts_with("127.0.0.1:1 can't be connected to"),

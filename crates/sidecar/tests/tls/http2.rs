@@ -31,7 +31,14 @@ fn run<F: Future>(work: F) -> F::Output {
 struct Grpc {
     addr: SocketAddr,
     connections: Arc<AtomicUsize>,
-    cancelled: Arc<AtomicUsize>,
+    waits: Arc<Waits>,
+}
+
+/// Requests that are never answered: how many came, and how many were cancelled.
+#[derive(Default)]
+struct Waits {
+    begun: AtomicUsize,
+    cancelled: AtomicUsize,
 }
 
 impl Grpc {
@@ -41,9 +48,9 @@ impl Grpc {
         let app = Self {
             addr: listener.local_addr().unwrap(),
             connections: Arc::default(),
-            cancelled: Arc::default(),
+            waits: Arc::default(),
         };
-        let (connections, cancelled) = (Arc::clone(&app.connections), Arc::clone(&app.cancelled));
+        let (connections, waits) = (Arc::clone(&app.connections), Arc::clone(&app.waits));
         // Ends with the test's process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -56,7 +63,7 @@ impl Grpc {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
                     connections.fetch_add(1, Ordering::Relaxed);
-                    tokio::task::spawn_local(connection(stream, Arc::clone(&cancelled)));
+                    tokio::task::spawn_local(connection(stream, Arc::clone(&waits)));
                 }
             });
         });
@@ -64,7 +71,7 @@ impl Grpc {
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, cancelled: Arc<AtomicUsize>) {
+async fn connection(stream: tokio::net::TcpStream, waits: Arc<Waits>) {
     let mut connection = h2::server::Builder::new()
         .max_concurrent_streams(100)
         .handshake::<_, Bytes>(stream)
@@ -76,18 +83,14 @@ async fn connection(stream: tokio::net::TcpStream, cancelled: Arc<AtomicUsize>) 
         if request.uri().path() == "/leave" && served > 1 {
             connection.graceful_shutdown();
         }
-        let cancelled = Arc::clone(&cancelled);
+        let waits = Arc::clone(&waits);
         tokio::task::spawn_local(async move {
-            answer(request, respond, &cancelled).await;
+            answer(request, respond, &waits).await;
         });
     }
 }
 
-async fn answer(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    cancelled: &AtomicUsize,
-) {
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, waits: &Waits) {
     let (head, mut body) = request.into_parts();
     let ok = || Response::builder().header("content-type", "application/grpc");
     let mut trailers = HeaderMap::new();
@@ -99,9 +102,10 @@ async fn answer(
             respond.send_response(head, true).unwrap();
         }
         "/wait" => {
+            waits.begun.fetch_add(1, Ordering::Relaxed);
             let reason = std::future::poll_fn(|cx| respond.poll_reset(cx)).await;
             if matches!(reason, Ok(Reason::CANCEL)) {
-                cancelled.fetch_add(1, Ordering::Relaxed);
+                waits.cancelled.fetch_add(1, Ordering::Relaxed);
             }
         }
         // Each message back as it comes, then what was asked as trailers.
@@ -412,12 +416,12 @@ fn a_client_that_resets_cancels_at_the_upstream() {
             .unwrap()
             .send_request(ask("POST", "/wait").body(()).unwrap(), true)
             .unwrap();
-        while app.connections.load(Ordering::Relaxed) == 0 {
-            tokio::task::yield_now().await;
+        while app.waits.begun.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
         up.send_reset(Reason::CANCEL);
         drop(answer);
-        while app.cancelled.load(Ordering::Relaxed) == 0 {
+        while app.waits.cancelled.load(Ordering::Relaxed) == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
     });

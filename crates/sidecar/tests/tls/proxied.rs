@@ -8,11 +8,7 @@ use super::*;
 #[test]
 fn a_trusted_balancer_says_who_the_client_is() {
     let app = App::start();
-    let flags = [
-        ("self-signed", "true"),
-        ("accept-proxy", "127.0.0.0/8"),
-        ("head-timeout", "300ms"),
-    ];
+    let flags = [("self-signed", "true"), ("accept-proxy", "127.0.0.0/8")];
     let tls = Tls::start(app.addr, &flags);
     let asked = |header: &[u8]| -> Option<String> {
         let mut stream = podkit_testkit::http::dial(tls.addr).unwrap();

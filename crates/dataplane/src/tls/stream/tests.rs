@@ -272,7 +272,7 @@ fn what_was_changed_on_the_way_is_refused_and_told() {
 
 #[test]
 fn handshakes_that_fail_say_why() {
-    let fail = |bytes: &'static [u8], close: bool| {
+    let fail = |bytes: &'static [u8], close: bool, ms: u64| {
         let (server, _) = configs(None);
         let client = move |mut socket: UnixStream| {
             socket.write_all(bytes).unwrap();
@@ -284,19 +284,22 @@ fn handshakes_that_fail_say_why() {
             answer
         };
         run(client, |socket, worker| async move {
-            let accepted = TlsStream::accept(socket, server, &worker, Duration::from_millis(100));
+            let accepted = TlsStream::accept(socket, server, &worker, Duration::from_millis(ms));
             accepted.await.unwrap_err()
         })
     };
-    let (answer, error) = fail(b"GET / HTTP/1.1\r\n\r\n", false);
+    let (answer, error) = fail(b"GET / HTTP/1.1\r\n\r\n", false, 20_000);
     assert!(answer.starts_with(b"HTTP/1.1 400 ") && answer.ends_with(b"HTTPS.\n"));
     let inner = error
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<rustls::Error>());
     assert!(inner.is_some(), "{error}");
-    assert_eq!(fail(b"", true).1.kind(), io::ErrorKind::UnexpectedEof);
-    assert_eq!(fail(b"", false).1.kind(), io::ErrorKind::TimedOut);
-    let (answer, error) = fail(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", false);
+    assert_eq!(
+        fail(b"", true, 20_000).1.kind(),
+        io::ErrorKind::UnexpectedEof
+    );
+    assert_eq!(fail(b"", false, 100).1.kind(), io::ErrorKind::TimedOut);
+    let (answer, error) = fail(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", false, 20_000);
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     assert_eq!(answer.first(), Some(&21), "an alert");
 }

@@ -372,16 +372,16 @@ fn a_stream_of_messages() {
 #[test]
 fn both_ways_at_once_with_silence() {
     let flags = [
-        "--response-timeout=300ms",
-        "--body-timeout=300ms",
-        "--idle-timeout=300ms",
+        "--response-timeout=1s",
+        "--body-timeout=1s",
+        "--idle-timeout=1s",
     ];
     for_both(&flags, &async |_, mut client| {
         let (send, mut answers) = client.chat().await;
         for word in ["one", "two", "three"] {
             send.send(Bytes::from(word)).await.unwrap();
             assert_eq!(answers.message().await.unwrap().unwrap(), word);
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(1500)).await;
         }
         drop(send);
         assert_eq!(answers.message().await.unwrap(), None);
@@ -390,7 +390,7 @@ fn both_ways_at_once_with_silence() {
 
 #[test]
 fn and_ends_when_the_silence_is_longer_than_it_may_be() {
-    for_both(&["--tunnel-timeout=500ms"], &async |rig, mut client| {
+    for_both(&["--tunnel-timeout=2s"], &async |rig, mut client| {
         let before = rig.counts.dropped.load(Ordering::Relaxed);
         let (send, mut answers) = client.chat().await;
         send.send(Bytes::from("one")).await.unwrap();
@@ -431,14 +431,14 @@ fn a_deadline_ends_the_call_at_the_application_too() {
     for_both(&[], &async |rig, mut client| {
         let before = rig.counts.dropped.load(Ordering::Relaxed);
         let mut request = Request::new(Bytes::new());
-        request.set_timeout(Duration::from_millis(300));
+        request.set_timeout(Duration::from_secs(2));
         let since = Instant::now();
         let status = client.unary("/test/Hang", request).await.unwrap_err();
         assert!(
             matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded),
             "{status}"
         );
-        assert!(since.elapsed() >= Duration::from_millis(300));
+        assert!(since.elapsed() >= Duration::from_secs(2));
         rig.count(&rig.counts.dropped, before + 1).await;
     });
 }

@@ -50,9 +50,8 @@ fn no_client_notices_that_upstreams_restart_in_turn() {
 #[test]
 fn one_that_hangs_costs_no_more_than_the_head_timeout_and_is_left_out() {
     let _turn = Turn::alone();
-    let timeout = Duration::from_millis(700);
     let args = [
-        "--response-timeout=700ms",
+        "--response-timeout=3s",
         "--eject-after=3",
         "--eject-time=1m",
         // What is seen is the requests' doing.
@@ -79,10 +78,8 @@ fn one_that_hangs_costs_no_more_than_the_head_timeout_and_is_left_out() {
     );
     assert_eq!(later, after_ejection, "of {done}: {failed:?}");
     assert!(failed.len() <= 16, "of {done}: {failed:?}");
-    assert!(
-        slowest < timeout + Duration::from_millis(500),
-        "{slowest:?}"
-    );
+    // Once, not twice.
+    assert!(slowest < Duration::from_millis(5500), "{slowest:?}");
     assert_eq!(rig.shown()[1]["ejected"], 1);
 }
 
@@ -90,7 +87,7 @@ fn one_that_hangs_costs_no_more_than_the_head_timeout_and_is_left_out() {
 fn a_try_that_takes_too_long_goes_to_another_upstream() {
     let _turn = Turn::alone();
     let args = [
-        "--try-timeout=200ms",
+        "--try-timeout=2s",
         "--eject-after=3",
         "--eject-time=1m",
         "--ready=off",

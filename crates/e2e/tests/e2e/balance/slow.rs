@@ -146,16 +146,17 @@ fn drip(stream: &mut TcpStream, piece: &[u8], pause: Duration) {
 #[test]
 fn heads_that_never_end_are_cut_in_time() {
     let _turn = Turn::shared();
-    let (balance, listen, spring) = start(2, &["--head-timeout=1s"]);
+    let (balance, listen, spring) = start(2, &["--head-timeout=3s"]);
     let before = memory(&balance);
     // A crowd that says nothing more, and one that keeps sending.
-    let mut crowd: Vec<TcpStream> = (0..200).map(|_| http::dial(listen).unwrap()).collect();
+    let head = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(20_000));
     let began = Instant::now();
-    for stream in &mut crowd {
+    let begin = |_| {
+        let mut stream = http::dial(listen).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
         stream
-            .write_all(format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}", "x".repeat(20_000)).as_bytes())
-            .unwrap();
-    }
+    };
+    let mut crowd: Vec<TcpStream> = (0..200).map(begin).collect();
     let mut slow = http::dial(listen).unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nX: ").unwrap();
     assert_eq!(
@@ -166,8 +167,8 @@ fn heads_that_never_end_are_cut_in_time() {
     drip(&mut slow, b"x", Duration::from_millis(20));
     assert_eq!(answers(&mut slow), (1, "408".to_owned()));
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(900), "{took:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took >= Duration::from_millis(2900), "{took:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
     let most = memory(&balance) - before;
     for stream in &mut crowd {
         assert_eq!(answers(stream), (1, "408".to_owned()));
@@ -178,7 +179,7 @@ fn heads_that_never_end_are_cut_in_time() {
 }
 
 #[test]
-fn bodies_that_come_too_slowly_are_cut_and_steady_ones_are_taken() {
+fn bodies_that_come_too_slowly_are_cut() {
     let _turn = Turn::shared();
     let flags = ["--body-timeout=1s", "--min-body-rate=10Ki"];
     let (balance, listen, spring) = start(2, &flags);
@@ -210,6 +211,13 @@ fn bodies_that_come_too_slowly_are_cut_and_steady_ones_are_taken() {
     assert_eq!(spring.begun(), 0, "the application saw none of them whole");
     let faults = balance.metric("podkit_http_errors_total{fault=\"client\"}");
     assert_eq!(faults, Some(cases.len() as f64));
+    assert_eq!(balance.stop(), 0);
+}
+
+#[test]
+fn a_steady_body_is_taken_however_long_it_is() {
+    let _turn = Turn::shared();
+    let (_balance, listen, _spring) = start(2, &["--body-timeout=2s", "--min-body-rate=1Ki"]);
     // Longer than the timeout, but it keeps the rate.
     let mut steady = http::dial(listen).unwrap();
     steady
@@ -217,7 +225,7 @@ fn bodies_that_come_too_slowly_are_cut_and_steady_ones_are_taken() {
         .unwrap();
     for _ in 0..100 {
         steady.write_all(&[b'x'; 1000]).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(30));
     }
     assert_eq!(http::receive(&mut steady).unwrap().status, 200);
 }
@@ -274,11 +282,11 @@ fn readers_that_stop_hold_the_upstream_back_and_are_cut() {
 #[test]
 fn a_reader_that_is_slow_and_steady_gets_all() {
     let _turn = Turn::shared();
-    let (_balance, listen, _spring) = start(16 << 20, &["--idle-timeout=1s"]);
+    let (_balance, listen, _spring) = start(16 << 20, &["--idle-timeout=2s"]);
     let mut stream = stalled(listen, 1).remove(0);
     let (mut got, mut buffer) = (0, vec![0; 256 * 1024]);
     while got < 16 << 20 {
-        std::thread::sleep(Duration::from_millis(40));
+        std::thread::sleep(Duration::from_millis(60));
         match stream.read(&mut buffer).unwrap() {
             0 => panic!("cut after {got} bytes"),
             count => got += count,

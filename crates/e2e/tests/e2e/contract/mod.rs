@@ -31,7 +31,7 @@ struct Case {
     /// It serves HTTP there; otherwise its admin server is asked instead.
     listens: bool,
     tls: bool,
-    /// Whether a request takes [`DELAY`], so that it can be in flight.
+    /// Whether a request takes as long as was said, so that it can be in flight.
     slow: bool,
     /// A file whose contents it takes at a reload, when it has one.
     reloads: Option<Reloads>,
@@ -41,9 +41,6 @@ struct Case {
     /// Others may run beside it, tests that want the machine for themselves not.
     _turn: Turn,
 }
-
-/// How long the application of a case takes to answer.
-const DELAY: &str = "500ms";
 
 /// A pair of files that a module reads again.
 struct Reloads {
@@ -107,13 +104,18 @@ impl Case {
 
 /// Every registered module.
 fn modules() -> Vec<Case> {
+    modules_that_take("0s")
+}
+
+/// The same; the application takes so long to answer.
+fn modules_that_take(delay: &str) -> Vec<Case> {
     let surface = surface();
     let modules = surface["modules"].as_array().expect("modules");
     assert!(!modules.is_empty());
-    modules.iter().map(case).collect()
+    modules.iter().map(|surface| case(surface, delay)).collect()
 }
 
-fn case(surface: &Value) -> Case {
+fn case(surface: &Value, delay: &str) -> Case {
     let name = surface["name"].as_str().expect("a name").to_owned();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let serves = free_addr();
@@ -122,7 +124,7 @@ fn case(surface: &Value) -> Case {
     let listens = !matches!(name.as_str(), "config" | "shard" | "redis");
     let (args, tls, slow, reloads, upstream) = match name.as_str() {
         "echo" => (
-            vec![listen, format!("--delay={DELAY}")],
+            vec![listen, format!("--delay={delay}")],
             false,
             true,
             None,
@@ -132,7 +134,7 @@ fn case(surface: &Value) -> Case {
             let application = free_addr();
             let args = [
                 format!("--listen={application}"),
-                format!("--delay={DELAY}"),
+                format!("--delay={delay}"),
             ];
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let upstream = Module::start("echo", &args, &[]);
@@ -196,7 +198,7 @@ fn case(surface: &Value) -> Case {
             let application = free_addr();
             let args = [
                 format!("--listen={application}"),
-                format!("--delay={DELAY}"),
+                format!("--delay={delay}"),
             ];
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let upstream = Module::start("echo", &args, &[]);
