@@ -21,6 +21,20 @@ const KEYS: [&str; 5] = [
 
 /// A line in which a URL may have a password (`redis://user:secret@host`), or a key a secret (`;password=secret`).
 pub fn masked(text: &str) -> Cow<'_, str> {
+    let Cow::Owned(mut shown) = once(text) else {
+        return Cow::Borrowed(text);
+    };
+    // A secret may have hidden what else is one.
+    loop {
+        let again = once(&shown).into_owned();
+        if again == shown {
+            return Cow::Owned(shown);
+        }
+        shown = again;
+    }
+}
+
+fn once(text: &str) -> Cow<'_, str> {
     let mut spans = urls(text, false);
     spans.extend(keys(text));
     replaced(text, spans)
@@ -112,10 +126,13 @@ fn is_http(before: &str) -> bool {
 fn is_host(head: &str) -> bool {
     match head.rsplit_once(':') {
         None => true,
-        Some((_, port)) => {
+        Some((name, port)) => {
+            let is_ipv6 = name.starts_with('[') && name.ends_with(']');
             head == "unix:"
                 || head.starts_with('[') && head.ends_with(']')
-                || !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
+                || (is_ipv6 || !name.contains(':'))
+                    && !port.is_empty()
+                    && port.bytes().all(|byte| byte.is_ascii_digit())
         }
     }
 }
@@ -178,6 +195,7 @@ mod tests {
         check("redis://:se/cr@et@h", "redis://:***@h");
         check("redis://u:se/cr;et@h", "redis://u:***@h");
         check("redis://u:/secret@h", "redis://u:***@h");
+        check("redis://u:secret:0;@h", "redis://u:***@h");
         check("https://ghp_token@github.com/a", "https://***@github.com/a");
         check(
             "mysql://h;password=secret;x=y",
@@ -194,6 +212,7 @@ mod tests {
             "https://host/a@b",
             "https://host:8080/a@b?c=d:e@f",
             "https://[::1]/a@b",
+            "https://[::1]:443/a@b",
             "redis://unix:/run/a@b.sock",
             "text+file:/x@y/*.prom",
             "git@host:path, a@b://c",
