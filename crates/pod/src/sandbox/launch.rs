@@ -63,7 +63,7 @@ struct Made {
 #[derive(Default)]
 struct Told {
     proc: Option<OwnedFd>,
-    mount_namespace: Option<u64>,
+    mount_namespace: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     executing: bool,
     warnings: Vec<String>,
@@ -157,8 +157,8 @@ impl Told {
                 (Reply::Stage | Reply::Started, _) => {}
                 (Reply::Proc, fd) => self.proc = fd,
                 // The first counts: who could be traced by a neighbour is born later.
-                (Reply::MountNamespace(inode), _) => {
-                    self.mount_namespace.get_or_insert(inode);
+                (Reply::MountNamespace, fd) => {
+                    self.mount_namespace = self.mount_namespace.take().or(fd);
                 }
                 (Reply::Terminal, fd) => self.terminal = self.terminal.take().or(fd),
                 (Reply::Executing, _) => self.executing = true,

@@ -258,19 +258,21 @@ impl PodSandbox {
     /// could be killed) its other processes live on; they are known by their mount namespace. Returns how many there were.
     ///
     /// One that forks may have a child that a look at `/proc` misses, so it is looked until a look finds nobody new: what has
-    /// been killed forks no more. An error when new ones go on coming.
+    /// been killed forks no more. An error when new ones go on coming. Called once, at the end of the container: with the namespace its mounts
+    /// go as well.
     pub fn kill_rest(&self, container: &Process) -> io::Result<usize> {
         if !self.shares_pids() {
             // The kernel has killed them with their first.
             return Ok(0);
         }
-        let Some(namespace) = container.mount_namespace() else {
+        let Some(namespace) = container.take_mount_namespace() else {
             return Ok(0);
         };
+        let inode = rustix::fs::fstat(&namespace)?.st_ino;
         let mut killed = HashSet::new();
         for _ in 0..LOOKS_MAX {
             let before = killed.len();
-            kill_all_of(namespace, &mut killed)?;
+            kill_all_of(inode, &mut killed)?;
             if killed.len() == before {
                 return Ok(before);
             }

@@ -56,7 +56,7 @@ struct Inner {
     pid: i32,
     pid_in_pod: Option<i32>,
     pidfd: OwnedFd,
-    mount_namespace: Option<u64>,
+    mount_namespace: Mutex<Option<OwnedFd>>,
     terminal: Mutex<Option<OwnedFd>>,
     status: Mutex<Option<ExitStatus>>,
     warnings: Vec<String>,
@@ -66,7 +66,7 @@ struct Inner {
 impl Process {
     pub(super) fn new(
         pidfd: OwnedFd,
-        mount_namespace: Option<u64>,
+        mount_namespace: Option<OwnedFd>,
         terminal: Option<OwnedFd>,
         warnings: Vec<String>,
         identity: Arc<Identity>,
@@ -76,7 +76,7 @@ impl Process {
             pid,
             pid_in_pod,
             pidfd,
-            mount_namespace,
+            mount_namespace: Mutex::new(mount_namespace),
             terminal: Mutex::new(terminal),
             status: Mutex::new(None),
             warnings,
@@ -122,9 +122,14 @@ impl Process {
         &self.inner.identity
     }
 
-    /// The inode of its mount namespace, which tells a container's processes from others in a shared PID namespace.
-    pub(super) fn mount_namespace(&self) -> Option<u64> {
-        self.inner.mount_namespace
+    /// Its mount namespace, for the first who asks; none where the kernel ends what a container leaves. It tells a container's processes
+    /// from others in a shared PID namespace: while it is held, its number is nobody else's.
+    pub(super) fn take_mount_namespace(&self) -> Option<OwnedFd> {
+        self.inner
+            .mount_namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Sends a signal. A process that has ended is not an error.

@@ -162,8 +162,8 @@ pub(super) enum Reply {
     Started,
     /// The `/proc` of the pod's PID namespace comes with the message.
     Proc,
-    /// The inode of the container's mount namespace, by which its processes are known.
-    MountNamespace(u64),
+    /// The container's mount namespace, by which its processes are known, comes with the message.
+    MountNamespace,
     /// The other end of the process's terminal comes with the message.
     Terminal,
     /// All is done but the exec. Without it the end of the stream means that the process was killed.

@@ -25,6 +25,7 @@ mod terminal;
 
 use std::convert::Infallible;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -101,11 +102,16 @@ impl Reporter {
             .doing(|| "report the new process".into())
     }
 
-    /// By the child, since one that ends at once could not be asked any more.
+    /// By the child, since one that ends at once could not be asked any more. The namespace itself: the kernel gives the number of one that
+    /// is gone to the next.
     fn tell_mount_namespace(&self) {
-        if let Ok(namespace) = std::fs::metadata("/proc/self/ns/mnt") {
-            let reply = Reply::MountNamespace(namespace.ino());
-            drop(wire::send_reply(&self.socket, &reply, None));
+        if let Ok(namespace) = File::open("/proc/self/ns/mnt") {
+            let namespace = OwnedFd::from(namespace);
+            drop(wire::send_reply(
+                &self.socket,
+                &Reply::MountNamespace,
+                Some(&namespace),
+            ));
         }
     }
 
@@ -305,8 +311,10 @@ fn container(
         if !own_pids {
             enter_pids(&init)?;
         }
-        // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
-        reporter.tell_mount_namespace();
+        if !own_pids {
+            // While /proc is the machine's: an image could have anything in its place, and what is named here is killed.
+            reporter.tell_mount_namespace();
+        }
         let root = root::build(reporter, filesystem, &views)?;
         root::pivot(&root)?;
         if cgroups.any() {
