@@ -47,8 +47,8 @@ impl Login {
         };
         Ok(Greeting {
             auth,
-            resp3: false,
             database,
+            ..Greeting::default()
         })
     }
 }

@@ -32,8 +32,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let params = Arc::new(Params::checked(values)?);
     let greeting = Greeting {
         auth: params.auth(&setup.metrics)?,
-        resp3: false,
         database: params.database,
+        ..Greeting::default()
     };
     let sentinel = Greeting {
         auth: params.sentinel_auth(&setup.metrics)?,

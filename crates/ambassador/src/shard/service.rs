@@ -47,8 +47,8 @@ pub(super) fn build(values: &Values, setup: &Setup) -> Result<Rc<dyn Service>, F
     let hot = Hot::new(&hot);
     let greeting = Greeting {
         auth: params.auth(&setup.metrics)?,
-        resp3: false,
         database: params.database,
+        ..Greeting::default()
     };
     // A file may name shards with TLS later.
     let may_come = is_redis && params.shards_file.is_some() && values.is_given("upstream_ca");

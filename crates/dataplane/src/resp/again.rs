@@ -72,7 +72,7 @@ impl<R: Router> Client<R> {
             let since = *private.since.get_or_insert_with(Instant::now);
             let finding = find(
                 Rc::clone(&self.front),
-                self.greeting.clone(),
+                self.alone(),
                 place,
                 (private.journal.is_single() && !private.multi, node.clone()),
                 request.as_ref(),
@@ -128,7 +128,7 @@ impl<R: Router> Client<R> {
         node: Rc<Node>,
         request: &Request<'_>,
     ) -> Result<(), Vec<u8>> {
-        let (front, greeting) = (Rc::clone(&self.front), self.greeting.clone());
+        let (front, greeting) = (Rc::clone(&self.front), self.alone());
         let opening = async move {
             match node.spare(greeting.as_ref()).await {
                 Some(wire) => Ok((node, wire)),
@@ -145,7 +145,7 @@ impl<R: Router> Client<R> {
             }
         };
         let (node, wire) = opened.map_err(|why| format!("-ERR {why}\r\n").into_bytes())?;
-        node.prepare(self.greeting.as_ref());
+        node.prepare(self.alone().as_ref());
         private.retirement = Some(Box::pin(Rc::clone(&node).retirement()));
         (private.node, private.wire) = (Some(node), Some(wire));
         // The client has its +OK.

@@ -19,10 +19,13 @@ use super::reply::Mute;
 use super::route::Router;
 use super::scan::{integer, put_bulk};
 use super::session::{Taken, greeted};
+use super::track::Tracker;
 use crate::net::Peer;
 
 /// What the server is asked on a connection of the client's own, to know by which id it knows the client there.
 pub(super) const ID: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n";
+/// As Redis says it to one who has not asked to be told of some keys only, which is not there over several.
+const NO_CACHING: &[u8] = b"-ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled\r\n";
 /// A client that does not wait, or is not there, is not made to wait no more.
 const NOT_BLOCKED: &[u8] = b":0\r\n";
 
@@ -252,6 +255,10 @@ impl<R: Router> Client<R> {
             self.near.outbox.answer(&out);
         } else if is("reply", 3) && !self.front.router.is_single() {
             self.reply(&words);
+        } else if words.is(1, b"tracking") && !self.front.router.is_single() {
+            self.track(&words);
+        } else if words.is(1, b"caching") && !self.front.router.is_single() {
+            self.near.outbox.answer(NO_CACHING);
         } else if stays.iter().any(|word| words.is(1, word.as_bytes())) {
             return self.stay(&taken).await;
         } else if let Some(answer) = self.by_id(&words).await {
@@ -287,6 +294,47 @@ impl<R: Router> Client<R> {
         } else {
             outbox.answer(b"-ERR syntax error\r\n");
         }
+    }
+
+    /// CLIENT TRACKING, over several servers.
+    fn track(&mut self, words: &Words<'_>) {
+        let outbox = &self.near.outbox;
+        let (on, off) = (words.is(2, b"on"), words.is(2, b"off"));
+        if !on && !off {
+            return outbox.answer(b"-ERR syntax error\r\n");
+        }
+        if words.len() > 3 {
+            return outbox.answer(
+                b"-ERR over several shards CLIENT TRACKING has no options: expected ON or OFF alone\r\n",
+            );
+        }
+        if on && !self.speaks_resp3() {
+            return outbox.answer(
+                b"-ERR over several shards CLIENT TRACKING is for RESP3: expected HELLO 3 before it\r\n",
+            );
+        }
+        let greeting = Greeting {
+            tracks: on,
+            ..greeted(&self.front.router, self.greeting.as_ref())
+        };
+        let mut hears = self.hears.take().unwrap_or_default();
+        hears.track(None);
+        if on {
+            hears.begin(&self.front.router);
+            hears.track(Some(Tracker::new(greeting.clone(), outbox)));
+        }
+        self.hears = (!hears.is_empty()).then_some(hears);
+        self.greeting = Some(greeting);
+        outbox.answer(b"+OK\r\n");
+    }
+
+    /// What connections of its own begin with: nothing is tracked there, since they end.
+    pub(super) fn alone(&self) -> Option<Greeting> {
+        let greeting = self.greeting.clone()?;
+        Some(Greeting {
+            tracks: false,
+            ..greeting
+        })
     }
 
     fn set_name(&mut self, name: &[u8]) {
@@ -401,6 +449,7 @@ mod tests {
             auth: Some(Auth::Client((b"ann".to_vec(), b"secret".to_vec()))),
             resp3: true,
             database: 3,
+            tracks: false,
         };
         let id = who.id();
         assert_eq!(

@@ -21,6 +21,7 @@ use super::reply::Outbox;
 use super::route::{Elsewhere, Request, Router};
 use super::scan::{put_bulk, put_command};
 use super::session::Taken;
+use super::track::Tracker;
 
 /// What channels of servers' own begin with.
 const OF_KEYS: &[u8] = b"__key";
@@ -90,6 +91,8 @@ pub(super) struct Hearing {
     /// What is subscribed to, and where.
     subscriptions: BTreeMap<(Sort, Vec<u8>), Vec<Rc<Node>>>,
     monitors: bool,
+    /// It is told what it has to forget.
+    tracker: Option<Tracker>,
     /// Where messages of all other channels come from.
     main: Option<Rc<Node>>,
     /// What came before the client was told that it has subscribed.
@@ -103,7 +106,16 @@ pub(super) struct Hearing {
 
 impl Hearing {
     pub(super) fn is_empty(&self) -> bool {
-        self.subscriptions.is_empty() && !self.monitors
+        self.subscriptions.is_empty() && !self.monitors && self.tracker.is_none()
+    }
+
+    /// CLIENT TRACKING ON or, with none, OFF.
+    pub(super) fn track(&mut self, tracker: Option<Tracker>) {
+        self.tracker = tracker;
+    }
+
+    pub(super) fn tracker(&self) -> Option<&Tracker> {
+        self.tracker.as_ref()
     }
 
     pub(super) fn monitors(&self) -> bool {
@@ -324,7 +336,7 @@ impl Hearing {
     }
 
     /// Changes from now on are told of.
-    fn begin(&mut self, router: &impl Router) {
+    pub(super) fn begin(&mut self, router: &impl Router) {
         self.news.get_or_insert_with(|| router.news());
     }
 

@@ -23,6 +23,7 @@ use super::reply::Ticket;
 use super::scan::{Replies, Shape, put_command};
 use super::secret::Auth;
 use super::stream::{self, Outgoing, Rest};
+use super::track;
 use super::wait::{Busy, Silence, Waits};
 use crate::net::Buf;
 use crate::upstream::{Pool, Wire};
@@ -39,6 +40,8 @@ pub struct Greeting {
     pub resp3: bool,
     /// The database.
     pub database: u32,
+    /// The server says when what was read is not so any more.
+    pub tracks: bool,
 }
 
 impl Greeting {
@@ -55,6 +58,9 @@ impl Greeting {
         }
         if self.database > 0 {
             add(&[b"SELECT", self.database.to_string().as_bytes()]);
+        }
+        if self.tracks {
+            add(&track::BEGIN);
         }
         commands
     }
@@ -334,6 +340,9 @@ impl Lane {
             let reply = &bytes[taken..taken + length];
             taken += length;
             if shape == Shape::Push {
+                if self.greeting.tracks {
+                    track::tell(&self.greeting, reply);
+                }
                 continue;
             }
             match state.waiting.pop_front().map(|waiting| waiting.owed) {
@@ -367,6 +376,9 @@ impl Lane {
 
     /// The connection ended: what was sent gets an error, what was not is kept for the next one, unless the module takes it.
     fn lost(&self, why: &str) {
+        if self.greeting.tracks {
+            track::tell(&self.greeting, track::FORGET);
+        }
         let state = &mut *self.state.borrow_mut();
         let sent = state.out.sent();
         let mut answered = 0;

@@ -11,6 +11,7 @@ use super::near::MOST_UNREAD;
 use super::route::{Request, Router};
 use super::scan::put_bulk;
 use super::session::Taken;
+use super::track::FORGET;
 
 impl<R: Router> Client<R> {
     /// Nothing but what ends that may be asked now: replies and messages can't be told apart, or all that is seen would be.
@@ -60,7 +61,7 @@ impl<R: Router> Client<R> {
     /// Begins to hear of something, or ends it.
     pub(super) async fn listen(&mut self, taken: &Taken) -> io::Result<()> {
         let mut hears = self.hears.take().unwrap_or_default();
-        let (front, greeting) = (Rc::clone(&self.front), self.greeting.clone());
+        let (front, greeting) = (Rc::clone(&self.front), self.alone());
         let (router, resp3) = (&front.router, self.speaks_resp3());
         let greeting = greeting.as_ref();
         let request = taken.request();
@@ -112,7 +113,7 @@ impl<R: Router> Client<R> {
         let Some(mut hears) = self.hears.take() else {
             return Ok(());
         };
-        let (front, greeting) = (Rc::clone(&self.front), self.greeting.clone());
+        let (front, greeting) = (Rc::clone(&self.front), self.alone());
         let renewing = hears.renew(&front.router, greeting.as_ref());
         let renewed = match self.while_called(false, renewing).await {
             Ok(renewed) => renewed,
@@ -127,6 +128,10 @@ impl<R: Router> Client<R> {
             }
         }
         self.near.outbox.push(&hears.take_held());
+        if hears.tracker().is_some() {
+            // What it has read may be another server's by now, which does not know of that.
+            self.near.outbox.behind(FORGET);
+        }
         self.hears = Some(hears);
         Ok(())
     }

@@ -39,6 +39,7 @@ mod secret;
 mod session;
 pub(crate) mod stream;
 mod talk;
+mod track;
 mod value;
 mod wait;
 mod way;

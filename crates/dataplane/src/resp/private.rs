@@ -23,6 +23,7 @@ use super::reply::Mute;
 use super::route::{Elsewhere, Request, Router};
 use super::scan::{Replies, Shape};
 use super::session::Taken;
+use super::track::FORGET;
 use crate::net::{Buf, Transport};
 use crate::upstream::Wire;
 
@@ -54,6 +55,8 @@ pub(super) struct Private {
     pub(super) since: Option<Instant>,
     /// Others have ended its client.
     pub(super) over: bool,
+    /// Something may have been read that the client keeps.
+    reads: bool,
 }
 
 /// Why a turn ended.
@@ -121,7 +124,10 @@ impl<R: Router> Client<R> {
             match poll_fn(|cx| self.private_turn(&mut private, cx)).await? {
                 Turn::Input => {}
                 Turn::Done => {
-                    private.put_back(self.greeting.as_ref());
+                    if private.reads && self.greeting.as_ref().is_some_and(|one| one.tracks) {
+                        self.near.outbox.behind(FORGET);
+                    }
+                    private.put_back(self.alone().as_ref());
                     return Ok(());
                 }
                 // What it waited for is never answered.
@@ -242,9 +248,9 @@ impl<R: Router> Client<R> {
             private.out.extend_from_slice(&taken.bytes);
             return private.journal.put(&taken.bytes, Waiting::nobody(step));
         }
-        let reads = request
-            .command
-            .is_some_and(|command| matches!(command.kind, Kind::Read | Kind::BlocksRead));
+        let kind = request.command.map(|command| command.kind);
+        let reads = matches!(kind, Some(Kind::Read | Kind::BlocksRead));
+        private.reads |= !belongs && !matches!(kind, Some(Kind::Write | Kind::Blocks));
         private.out.extend_from_slice(&taken.bytes);
         let waiting = Waiting {
             ticket: Some(self.near.outbox.ticket()),

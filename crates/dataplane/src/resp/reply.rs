@@ -174,6 +174,22 @@ impl Outbox {
         self.push(said);
     }
 
+    /// Something that is no reply, behind those to all that was asked.
+    pub(super) fn behind(&self, said: &[u8]) {
+        let state = &mut *self.0.borrow_mut();
+        if state.gone {
+            return;
+        }
+        if !state.slots.is_empty() {
+            let slot = state.early.keep(said);
+            return state.slots.push_back(slot);
+        }
+        state.put(said);
+        if let Some(waker) = &state.waker {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Something that is no reply, between two.
     pub(crate) fn push(&self, said: &[u8]) {
         self.0.borrow_mut().put(said);

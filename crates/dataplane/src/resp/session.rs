@@ -111,8 +111,16 @@ impl<R: Router> Client<R> {
                 self.near.outbox.mute(Mute::Nobody);
                 self.near.outbox.answer(b"+RESET\r\n");
             }
-            "select" => self.select(&request).await,
-            "auth" => self.auth(&request).await,
+            "select" | "auth" => {
+                match name {
+                    "select" => self.select(&request).await,
+                    _ => self.auth(&request).await,
+                }
+                let tracker = self.hears.as_ref().and_then(|hears| hears.tracker());
+                if let (Some(tracker), Some(greeting)) = (tracker, &self.greeting) {
+                    tracker.greeted(greeting);
+                }
+            }
             "hello" if self.hears.is_some() => {
                 let line =
                     b"-ERR HELLO can't be done while messages of several servers are heard\r\n";
@@ -155,7 +163,7 @@ impl<R: Router> Client<R> {
                 return Ok(());
             }
         };
-        let opening = router.open(node, self.greeting.clone());
+        let opening = router.open(node, self.alone());
         let (node, mut wire) = match self.while_called(false, opening).await {
             Ok(Ok(opened)) => opened,
             Err(_) => return Err(io::ErrorKind::ConnectionAborted.into()),

@@ -61,6 +61,7 @@ mod redis_example;
 mod redis_failover;
 mod redis_messages;
 mod redis_metrics_example;
+mod redis_tracking;
 mod registries;
 mod reloads;
 mod rootless;

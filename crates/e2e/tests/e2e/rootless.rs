@@ -74,6 +74,7 @@ const WITHOUT_PODS: &[&str] = &[
     "redis_cluster_clients",
     "redis_failover",
     "redis_messages",
+    "redis_tracking",
     "rootless",
     "schema",
     "shard",
