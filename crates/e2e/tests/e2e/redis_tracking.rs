@@ -189,7 +189,7 @@ fn nothing_stale_is_kept(connect: impl Fn() -> Client + Sync, between: impl FnOn
         while !writers.iter().all(|writer| writer.is_finished()) {
             for keeper in &mut keepers {
                 turn += 1;
-                let keys: Vec<String> = (0..8)
+                let keys: Vec<String> = (0..32)
                     .map(|at| format!("w{}", (turn * 31 + at * 17) % KEYS))
                     .collect();
                 keeper.read(&keys);
