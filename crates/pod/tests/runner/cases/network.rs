@@ -9,7 +9,7 @@ pub(super) fn readiness_and_published_ports() {
   containers:
   - name: app
     image: podkit
-    args: [app, serve, "PORT", "300"]
+    args: [app, serve, "PORT", "50"]
     ports: [{containerPort: PORT, name: http}]
     readinessProbe: {httpGet: {port: http, path: /}}
 "#
@@ -19,10 +19,12 @@ pub(super) fn readiness_and_published_ports() {
         pod.log("app", "serving");
         let serving = begin.elapsed();
         pod.ready();
-        // Long before the period of ten seconds is over, and without a warning.
-        assert!(begin.elapsed() - serving < Duration::from_millis(900));
+        // Long before the period of ten seconds is over.
+        assert!(begin.elapsed() - serving < Duration::from_secs(5));
+        // And without a warning, unless it served so late that the attempt which counts, a second after its start, came before.
         assert!(
-            pod.seen.iter().all(|line| line["reason"] != "Unhealthy"),
+            serving > Duration::from_millis(900)
+                || pod.seen.iter().all(|line| line["reason"] != "Unhealthy"),
             "{:#?}",
             pod.seen
         );
