@@ -241,9 +241,12 @@ impl Pod {
         })
     }
 
-    /// Waits until this has held of so many lines since the start.
-    pub(crate) fn until(&mut self, what: &str, times: usize, is: impl Fn(&Value) -> bool) {
-        while self.seen.iter().filter(|line| is(line)).count() < times {
+    /// Waits until this has held of so many lines since the start, and gives the last of them.
+    pub(crate) fn until(&mut self, what: &str, times: usize, is: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            if let Some(line) = self.seen.iter().filter(|line| is(line)).nth(times - 1) {
+                return line.clone();
+            }
             self.wait(what, &is);
         }
     }

@@ -95,6 +95,8 @@ pub(super) fn liveness_kills_and_restarts() {
         );
         assert!(text.ends_with(":9: connect: connection refused"), "{text}");
         let killing = pod.event("app", "Killing");
+        let words = pod.seen.iter().filter(|line| line["line"] == "sleeping");
+        let words = words.count();
         assert_eq!(
             killing["message"],
             "Container app failed liveness probe, will be restarted"
@@ -105,7 +107,7 @@ pub(super) fn liveness_kills_and_restarts() {
             pod.state_json("live")["status"]["containerStatuses"][0]["restartCount"],
             1
         );
-        pod.log("app", "sleeping");
+        pod.sleeping(words + 1);
         assert_eq!(pod.stop().0, Some(0));
     });
 }
