@@ -475,17 +475,25 @@ async fn real_limits_kill_count_and_leave_nothing() {
     assert!(!end.success() || app.oom_kills() > 0, "{end}");
     assert!(app.oom_kills() > 0, "the kernel has counted no kill");
 
-    // Half a second of spinning at 200m gets about a tenth of a second.
+    // Spinning at 200m gets a fifth of the time, and half a period's worth more at most.
     let before = app.usage().cpu_usec.unwrap();
+    let begun = Instant::now();
     let mut spin = run_in(&app, "while :; do :; done");
-    std::thread::sleep(Duration::from_millis(600));
-    let spent = app.usage().cpu_usec.unwrap() - before;
+    let (spent, elapsed) = loop {
+        std::thread::sleep(Duration::from_millis(20));
+        let spent = app.usage().cpu_usec.unwrap() - before;
+        let elapsed = begun.elapsed().as_micros() as u64;
+        let enough = spent >= 60_000 && elapsed >= 600_000;
+        if enough || elapsed > 30_000_000 {
+            break (spent, elapsed);
+        }
+    };
     assert!(app.populated());
     app.kill_all();
     spin.wait().unwrap();
     assert!(
-        (60_000..300_000).contains(&spent),
-        "{spent} µs in 600 ms at 200m"
+        (60_000..elapsed / 5 + 60_000).contains(&spent),
+        "{spent} µs in {elapsed} µs at 200m"
     );
     assert!(app.usage().memory_bytes.is_some());
 

@@ -147,11 +147,11 @@ mod tests {
             changes.wait([]).unwrap();
         }
         std::fs::read(&file).unwrap();
+        let begun = Instant::now();
         let late = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             std::fs::remove_file(&file).unwrap();
         });
-        let begun = Instant::now();
         changes.wait([]).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(250));
         late.join().unwrap();
@@ -165,11 +165,11 @@ mod tests {
         changes.follow([dir.path().to_owned()]);
         let pod = found(dir.path(), i32::try_from(child.id()).unwrap());
         let stdin = child.stdin.take();
+        let begun = Instant::now();
         let late = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
             drop(stdin);
         });
-        let begun = Instant::now();
         changes.wait([&pod]).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(250));
         late.join().unwrap();

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -32,16 +33,16 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             });
             wait_for_term("serving")
         }
-        // flood: prints for ever
+        // flood: prints until SIGTERM
         "flood" => {
-            let line = [b'x'; 99];
-            let mut out = std::io::stdout().lock();
-            while out
-                .write_all(&line)
-                .and_then(|()| out.write_all(b"\n"))
-                .is_ok()
-            {}
-            ExitCode::SUCCESS
+            // Not by way of the standard library's lock, which who ends it wants too.
+            let out = std::io::stdout().as_fd().try_clone_to_owned();
+            let mut out = std::fs::File::from(out.expect("a descriptor"));
+            let mut line = [b'x'; 100];
+            line[99] = b'\n';
+            until_term(|| {
+                std::thread::spawn(move || while out.write_all(&line).is_ok() {});
+            })
         }
         // hog MIB: takes memory and touches it
         "hog" => {
@@ -63,7 +64,12 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             wait_for_term("made")
         }
         // follow DIR: says what its files are whenever they are others, read out of one version
-        "follow" => follow(word(1)),
+        "follow" => {
+            let dir = word(1).to_owned();
+            until_term(|| {
+                std::thread::spawn(move || follow(&dir));
+            })
+        }
         // fill PATH KIB
         "fill" => {
             let kib: usize = word(2).parse().expect("a size");
@@ -123,10 +129,12 @@ pub(crate) fn main(args: &[String]) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        // ask ADDRESS...: what each says, or that it says nothing
+        // ask {ADDRESS SECONDS}...: what each says, or that it says nothing for so long
         "ask" => {
-            for address in &args[1..] {
-                println!("{address}: {}", ask(address).unwrap_or_default());
+            for pair in args[1..].chunks(2) {
+                let patience = Duration::from_secs(pair[1].parse().expect("seconds"));
+                let said = ask(&pair[0], patience).unwrap_or_default();
+                println!("{}: {said}", pair[0]);
             }
             ExitCode::SUCCESS
         }
@@ -191,10 +199,9 @@ fn answer(mut stream: std::net::TcpStream) -> std::io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }
 
-/// What a server says by itself. A second is enough on one machine, and those that drop packets are not waited for longer.
-fn ask(address: &str) -> std::io::Result<String> {
+/// What a server says by itself.
+fn ask(address: &str, patience: Duration) -> std::io::Result<String> {
     let address = address.parse().expect("an address and a port");
-    let patience = Duration::from_secs(1);
     let mut stream = std::net::TcpStream::connect_timeout(&address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     let mut said = String::new();
@@ -202,9 +209,17 @@ fn ask(address: &str) -> std::io::Result<String> {
     Ok(said)
 }
 
-/// Until SIGTERM, which ends the process well; says so once it can be met. Through a runtime: the only safe way to a
-/// handler here.
+/// Until SIGTERM, which ends the process well; says so once it can be met.
 fn wait_for_term(say: &str) -> ExitCode {
+    until_term(|| {
+        if !say.is_empty() {
+            println!("{say}");
+        }
+    })
+}
+
+/// The same; `begin` is called once it can be met. Through a runtime: the only safe way to a handler here.
+fn until_term(begin: impl FnOnce()) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -212,9 +227,7 @@ fn wait_for_term(say: &str) -> ExitCode {
     runtime.block_on(async {
         use tokio::signal::unix::{SignalKind, signal};
         let mut term = signal(SignalKind::terminate()).expect("a handler");
-        if !say.is_empty() {
-            println!("{say}");
-        }
+        begin();
         term.recv().await;
     });
     println!("terminated");
@@ -222,7 +235,7 @@ fn wait_for_term(say: &str) -> ExitCode {
 }
 
 /// `a` and `b` are written together: whoever reads them out of one version sees them alike.
-fn follow(dir: &str) -> ExitCode {
+fn follow(dir: &str) {
     let text = |path: &str| std::fs::read_to_string(path);
     let mut last = String::new();
     loop {

@@ -52,7 +52,7 @@ pub(crate) fn run(args: &[String]) -> ExitCode {
 /// Everything that a start may leave on the machine.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Machine {
-    mounts: String,
+    mounts: Vec<String>,
     cgroups: Vec<PathBuf>,
     podkit: Vec<String>,
 }
@@ -64,7 +64,12 @@ impl Machine {
     }
 
     pub(crate) fn look() -> Self {
+        // Those of others are their own affair.
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let place = std::env::temp_dir();
+        let place = place.to_str().expect("UTF-8");
+        let ours = |line: &&str| line.contains(place) || line.contains("podkit");
+        let mounts = mounts.lines().filter(ours).map(str::to_owned).collect();
         let mut cgroups = vec![];
         let bases = std::fs::read_dir("/sys/fs/cgroup")
             .into_iter()
@@ -236,13 +241,22 @@ impl Pod {
         })
     }
 
+    /// Waits until this has held of so many lines since the start, and gives the last of them.
+    pub(crate) fn until(&mut self, what: &str, times: usize, is: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            if let Some(line) = self.seen.iter().filter(|line| is(line)).nth(times - 1) {
+                return line.clone();
+            }
+            self.wait(what, &is);
+        }
+    }
+
     /// Waits until so many containers have begun to sleep since the start. A pod is ready before: a SIGTERM that meets the first
     /// process of a PID namespace without a handler does nothing.
     pub(crate) fn sleeping(&mut self, times: usize) {
-        let sleeps = |line: &Value| line["type"] == "log" && line["line"] == "sleeping";
-        while self.seen.iter().filter(|line| sleeps(line)).count() < times {
-            self.wait("sleeping", sleeps);
-        }
+        self.until("sleeping", times, |line| {
+            line["type"] == "log" && line["line"] == "sleeping"
+        });
     }
 
     pub(crate) fn ready(&mut self) {
@@ -344,10 +358,9 @@ pub(crate) fn full(name: &str) -> String {
     prefix() + name
 }
 
-/// A port that nothing listens on.
+/// A port that nothing listens on, and that no other test is given meanwhile.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its address").port()
+    podkit_testkit::net::free_addr().port()
 }
 
 /// A pod of containers given as YAML.

@@ -42,6 +42,7 @@ pub(crate) fn needs(name: &str) -> Needs {
         "cgroups_are_joined" => Needs::Root("cgroups of its own"),
         "devices_are_shut_by_the_cgroup_too" => Needs::Root("device nodes"),
         "mounts_made_later" => Needs::Root("mounts of the machine"),
+        "how_long_a_start_takes" => Needs::Root("its figures are root's"),
         "user_groups_capabilities"
         | "accounts_of_the_image"
         | "exec_joins_the_container"
@@ -90,6 +91,6 @@ pub(crate) const ALL: &[(&str, Case)] = cases! {
     images: system_directories_are_no_links volumes_do_not_cover_proc accounts_that_are_no_files endless_environment;
     privileges: programs_give_no_privilege_where_that_is_forbidden who_may_mount_has_a_binary_of_its_own;
     races: places_in_a_shared_volume;
-    lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing hundred_rounds_leak_nothing a_thousand_commands_leak_nothing
+    lifetime: the_death_of_the_supervisor_kills_all destroy_leaves_nothing twenty_rounds_leak_nothing a_thousand_commands_leak_nothing
         forgotten_commands_do_not_hold_a_container the_stage_is_closed_to_others kill_rest_of_a_shared_pod sandbox_gone small_init signals_do_not_break_a_start how_long_a_start_takes;
 };

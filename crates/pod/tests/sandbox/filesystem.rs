@@ -368,10 +368,11 @@ pub(super) fn links_do_not_lead_out(private: &PrivateMounts) {
 pub(super) fn host_image(private: &PrivateMounts) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("conf"), "of the volume").unwrap();
-    std::fs::write("/var/tmp/podkit-sandbox-host", "secret").unwrap();
+    let secret = format!("/var/tmp/podkit-sandbox-host-{}", std::process::id());
+    std::fs::write(&secret, "secret").unwrap();
     let pod = pod(private);
-    let script = "ls -d /usr /bin /etc/passwd /home /root/.* /var/tmp/podkit-sandbox-host 2>&1; touch /usr/x /etc/x 2>&1; touch /tmp/x /run/x /var/tmp/x /var/log/x && echo private; cat /etc/podkit-new/dir/conf; touch /etc/y 2>&1; cat /etc/hostname";
-    let argv = ["sh", "-c", script].map(str::to_owned).into();
+    let script = "ls -d /usr /bin /etc/passwd /home /root/.* \"$0\" 2>&1; touch /usr/x /etc/x 2>&1; touch /tmp/x /run/x /var/tmp/x /var/log/x && echo private; cat /etc/podkit-new/dir/conf; touch /etc/y 2>&1; cat /etc/hostname";
+    let argv = ["sh", "-c", script, &secret].map(str::to_owned).into();
     let mut start = ContainerStart::new(Root::Host, argv);
     std::fs::write(dir.path().join("hostname"), "named").unwrap();
     start.mounts = vec![
@@ -381,13 +382,13 @@ pub(super) fn host_image(private: &PrivateMounts) {
     let (_, text) = run(&pod, start);
     has(&text, "/etc/passwd");
     has(&text, "'/home': No such file");
-    has(&text, "'/var/tmp/podkit-sandbox-host': No such file");
+    has(&text, &format!("'{secret}': No such file"));
     has(&text, "'/usr/x': Read-only file system");
     has(&text, "'/etc/x': Read-only file system");
     has(&text, "private\nof the volume");
     has(&text, "named");
     assert!(!std::path::Path::new("/etc/podkit-new").exists());
-    std::fs::remove_file("/var/tmp/podkit-sandbox-host").unwrap();
+    std::fs::remove_file(&secret).unwrap();
 
     // A plain one, without a layer: a target that is not there is said, and optional ones are passed over.
     let argv = || {

@@ -6,6 +6,7 @@ pub(crate) mod attack;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 /// `inside WORD ARG...; WORD ARG...`: the words one after the other, separated by arguments that are `;`.
 pub(crate) fn main(args: &[String]) -> ExitCode {
@@ -25,6 +26,18 @@ fn show(what: &str, result: std::io::Result<impl std::fmt::Debug>) {
         Ok(value) => println!("{what}: ok {value:?}"),
         Err(error) => println!("{what}: {}", error.raw_os_error().unwrap_or(-1)),
     }
+}
+
+fn zombies() -> usize {
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
+        .filter(|stat| {
+            stat.rsplit(") ")
+                .next()
+                .is_some_and(|rest| rest.starts_with('Z'))
+        })
+        .count()
 }
 
 fn act(word: &str, args: &[String]) -> Option<ExitCode> {
@@ -123,18 +136,14 @@ fn act(word: &str, args: &[String]) -> Option<ExitCode> {
                     .unwrap(),
             );
         }
-        "nap" => std::thread::sleep(std::time::Duration::from_millis(args[0].parse().unwrap())),
+        "nap" => std::thread::sleep(Duration::from_millis(args[0].parse().unwrap())),
+        // How many there are; none, as soon as all are reaped.
         "zombies" => {
-            let zombies = std::fs::read_dir("/proc")
-                .unwrap()
-                .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path().join("stat")).ok())
-                .filter(|stat| {
-                    stat.rsplit(") ")
-                        .next()
-                        .is_some_and(|rest| rest.starts_with('Z'))
-                })
-                .count();
-            println!("zombies {zombies}");
+            let end = Instant::now() + Duration::from_secs(20);
+            while zombies() > 0 && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            println!("zombies {}", zombies());
         }
         "terminal" => {
             use std::os::unix::fs::MetadataExt;
@@ -178,7 +187,7 @@ fn act(word: &str, args: &[String]) -> Option<ExitCode> {
             });
         }
         "mkdir" => show(&format!("mkdir {}", args[0]), std::fs::create_dir(&args[0])),
-        "sleep" => std::thread::sleep(std::time::Duration::from_secs(600)),
+        "sleep" => std::thread::sleep(Duration::from_secs(600)),
         "wait-input" => {
             let mut byte = [0];
             drop(std::io::stdin().read(&mut byte));
@@ -187,7 +196,7 @@ fn act(word: &str, args: &[String]) -> Option<ExitCode> {
         "kill-self" => {
             let me = rustix::process::getpid();
             rustix::process::kill_process(me, rustix::process::Signal::ABORT).unwrap();
-            std::thread::sleep(std::time::Duration::from_secs(600));
+            std::thread::sleep(Duration::from_secs(600));
         }
         "umask" => {
             println!(

@@ -10,10 +10,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-/// Nobody's id, on a machine that is not made to break this.
-pub(crate) const UID: u32 = 61_347;
+/// The first of the ids that nobody has, on a machine that is not made to break this.
+const FIRST_UID: u32 = 61_347;
+/// The variable that hands the id down to the programs that one of these starts.
+const UID_VARIABLE: &str = "PODKIT_TEST_UID";
 /// The ids that they have beside, in the private `/etc/subuid`.
 const RANGE: &str = "900000:65536";
+
+/// The user's id: another one for each run of this program, which so knows its processes from those of others.
+pub(crate) fn uid() -> u32 {
+    match std::env::var(UID_VARIABLE) {
+        Ok(given) => given.parse().expect("a number"),
+        Err(_) => FIRST_UID + std::process::id() % 1000,
+    }
+}
 
 /// The ids that a plain user has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +83,7 @@ impl Way {
         for dir in ["", "run", "tmp"] {
             let dir = home.path().join(dir);
             std::fs::create_dir_all(&dir).expect("a new directory");
-            chown(&dir, Some(UID), Some(UID)).expect("root gives away");
+            chown(&dir, Some(uid()), Some(uid())).expect("root gives away");
             std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o700)).expect("ours");
         }
         let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
@@ -94,6 +104,7 @@ impl Way {
             .env("TMPDIR", home.path().join("tmp"))
             .env("XDG_RUNTIME_DIR", home.path().join("run"))
             .env_remove("XDG_DATA_HOME")
+            .env(UID_VARIABLE, uid().to_string())
             .env("USER", "podkit-test");
         command.status().expect("the program again").success()
     }
@@ -106,20 +117,22 @@ fn ranges(home: &Path) -> Vec<OsString> {
         std::fs::create_dir(dir).expect("a new directory");
     }
     let passwd = std::fs::read_to_string("/etc/passwd").expect("checked");
-    let account = format!("podkit-test:x:{UID}:{UID}::{}:/bin/sh\n", home.display());
+    let uid = uid();
+    let account = format!("podkit-test:x:{uid}:{uid}::{}:/bin/sh\n", home.display());
     let range = format!("podkit-test:{RANGE}\n");
     for (name, text) in [
         ("passwd", passwd + &account),
         // By name and by number.
         ("subuid", range),
-        ("subgid", format!("{UID}:{RANGE}\n")),
+        ("subgid", format!("{uid}:{RANGE}\n")),
     ] {
         let file = files.join(name);
         std::fs::write(&file, text).expect("a new file");
         std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).expect("ours");
     }
-    // The whole directory: a mount on each file would be one that the user can't take off.
-    let script = "cp -a /etc/. \"$0.all\" && cp \"$0\"/* \"$0.all\" && mount --bind \"$0.all\" /etc && exec \"$@\"";
+    // A whole directory: a mount on each file would be one that the user can't take off. Without its directories, into which no case
+    // looks, and which take their time; cp says that it leaves them out.
+    let script = "cp -dp /etc/* \"$0.all\" 2>/dev/null; cp \"$0\"/* \"$0.all\" && mount --bind \"$0.all\" /etc && exec \"$@\"";
     let words = ["unshare", "--mount", "--propagation", "private", "--"];
     let words = words.into_iter().chain(["sh", "-c", script]);
     words.map(OsString::from).chain([files.into()]).collect()
@@ -128,7 +141,7 @@ fn ranges(home: &Path) -> Vec<OsString> {
 /// `as-user ARGS...`: the same as the user.
 pub(crate) fn as_user(args: &[String]) -> ExitCode {
     let mut command = Command::new("/proc/self/exe");
-    let error = command.args(args).uid(UID).gid(UID).exec();
+    let error = command.args(args).uid(uid()).gid(uid()).exec();
     eprintln!("as the user: {error}");
     ExitCode::FAILURE
 }

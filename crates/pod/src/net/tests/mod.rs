@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -296,6 +296,18 @@ async fn talk(to: SocketAddr, text: &[u8]) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
+/// [`talk`] as soon as there is room for one more.
+async fn talk_soon(to: SocketAddr, text: &[u8]) -> Vec<u8> {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match talk(to, text).await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < end, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn the_pod_has_its_address_and_its_sockets_live_inside() {
     let Some((namespace, net)) = pod_net() else {
@@ -486,8 +498,7 @@ async fn connections_are_bounded_and_none_leaks() {
         stream.shutdown().await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), b'A');
     }
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(talk(to, b"abc").await.unwrap(), b"ABC");
+    assert_eq!(talk_soon(to, b"abc").await, b"ABC");
     // Other tests open descriptors at the same time: many rounds make a leak stand out.
     let before = descriptors();
     for _ in 0..300 {
@@ -513,6 +524,7 @@ async fn all_ports_together_leave_descriptors_to_the_supervisor() {
         each: 10,
         descriptors: Arc::new(tokio::sync::Semaphore::new(3)),
     };
+    let room = Arc::clone(&limits.descriptors);
     let mut fronts = Vec::new();
     for _ in 0..2 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -522,12 +534,15 @@ async fn all_ports_together_leave_descriptors_to_the_supervisor() {
     }
     let mut first = TcpStream::connect(fronts[0]).await.unwrap();
     first.write_all(b"a").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let end = Instant::now() + Duration::from_secs(30);
+    while room.available_permits() == 3 {
+        assert!(Instant::now() < end, "the first is not taken");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     assert!(talk(fronts[1], b"abc").await.is_err());
     first.shutdown().await.unwrap();
     assert_eq!(first.read_u8().await.unwrap(), b'A');
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(talk(fronts[1], b"abc").await.unwrap(), b"ABC");
+    assert_eq!(talk_soon(fronts[1], b"abc").await, b"ABC");
 }
 
 #[tokio::test]
@@ -592,30 +607,45 @@ async fn idle_flows_end_and_make_room() {
         .unwrap();
     echo.set_nonblocking(true).unwrap();
     let echo = UdpSocket::from_std(echo).unwrap();
-    let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let to = front.local_addr().unwrap();
-    let idle = Duration::from_millis(150);
     let route = Route {
         port: 53,
         loopback: false,
     };
-    tokio::spawn(udp::serve(front, route, Arc::clone(&net), limits(1), idle));
-    let arrives = async |socket: &UdpSocket| {
-        socket.send_to(b"x", to).await.unwrap();
-        let mut buffer = [0; 8];
-        tokio::time::timeout(Duration::from_millis(60), echo.recv_from(&mut buffer))
-            .await
-            .is_ok()
+    let front = async |idle| {
+        let front = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let to = front.local_addr().unwrap();
+        tokio::spawn(udp::serve(front, route, Arc::clone(&net), limits(1), idle));
+        to
+    };
+    let arrives = async |patience| {
+        let mut byte = [0];
+        let arrived = tokio::time::timeout(patience, echo.recv_from(&mut byte)).await;
+        arrived.is_ok().then_some(byte[0])
     };
     let first = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let second = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    assert!(arrives(&first).await);
-    assert!(!arrives(&second).await, "the table holds one");
-    tokio::time::sleep(idle * 2).await;
-    assert!(
-        arrives(&second).await,
-        "the first was idle and is forgotten"
-    );
+    let long = Duration::from_secs(30);
+    let to = front(long * 10).await;
+    first.send_to(b"1", to).await.unwrap();
+    assert_eq!(arrives(long).await, Some(b'1'));
+    // The table holds one. Of what is sent later, much would come after the refused one if it came.
+    second.send_to(b"2", to).await.unwrap();
+    for _ in 0..10 {
+        first.send_to(b"1", to).await.unwrap();
+        assert_eq!(arrives(long).await, Some(b'1'));
+    }
+    // Who is idle is forgotten.
+    let to = front(Duration::from_millis(50)).await;
+    first.send_to(b"1", to).await.unwrap();
+    assert_eq!(arrives(long).await, Some(b'1'));
+    let end = Instant::now() + long;
+    loop {
+        second.send_to(b"2", to).await.unwrap();
+        if arrives(Duration::from_millis(20)).await == Some(b'2') {
+            break;
+        }
+        assert!(Instant::now() < end, "the first keeps its place");
+    }
 }
 
 #[tokio::test]

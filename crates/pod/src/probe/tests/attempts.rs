@@ -49,6 +49,8 @@ pub(super) fn no_exec() -> Ends {
 }
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// For what does not wait until it is over.
+pub(super) const LONG: Duration = Duration::from_secs(30);
 
 fn get(port: u16, path: &str) -> Action {
     Action::Http {
@@ -90,7 +92,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
 async fn look(answers: &[&str]) -> (Outcome, u16) {
     let (port, _task) = server(answers.iter().map(|a| a.to_string()).collect()).await;
     (
-        attempt(&get(port, "/"), SECOND * 5, &Loopback, &no_exec()).await,
+        attempt(&get(port, "/"), LONG, &Loopback, &no_exec()).await,
         port,
     )
 }
@@ -186,7 +188,7 @@ async fn requests_are_the_kubelet_s() {
             headers: headers.collect(),
         };
         assert_eq!(
-            attempt(&action, SECOND, &Loopback, &no_exec()).await,
+            attempt(&action, LONG, &Loopback, &no_exec()).await,
             Outcome::Success
         );
         task.await.unwrap()[0].replace(&port.to_string(), "PORT")
@@ -236,7 +238,7 @@ async fn redirects_to_the_same_host_are_followed() {
         ok,
     ];
     let (port, task) = server(answers).await;
-    let outcome = attempt(&get(port, "/"), SECOND, &Loopback, &no_exec()).await;
+    let outcome = attempt(&get(port, "/"), LONG, &Loopback, &no_exec()).await;
     assert_eq!(outcome, Outcome::Success);
     let paths: Vec<String> = task
         .await
@@ -248,7 +250,7 @@ async fn redirects_to_the_same_host_are_followed() {
     // In a circle, until it has been enough.
     let circle = vec![to("/again"); 10];
     let (port, task) = server(circle).await;
-    let outcome = attempt(&get(port, "/"), SECOND, &Loopback, &no_exec()).await;
+    let outcome = attempt(&get(port, "/"), LONG, &Loopback, &no_exec()).await;
     let text = format!("Get \"http://127.0.0.1:{port}/again\": stopped after 10 redirects");
     assert_eq!(outcome, Outcome::Failure(text));
     assert_eq!(task.await.unwrap().len(), 10);
@@ -264,13 +266,13 @@ async fn what_nothing_serves_is_clear() {
         .port();
     let tcp = Action::Tcp { host: None, port };
     assert_eq!(
-        attempt(&tcp, SECOND, &Loopback, &no_exec()).await,
+        attempt(&tcp, LONG, &Loopback, &no_exec()).await,
         Outcome::Failure(format!(
             "dial tcp 127.0.0.1:{port}: connect: connection refused"
         ))
     );
     assert_eq!(
-        attempt(&get(port, "/x"), SECOND, &Loopback, &no_exec()).await,
+        attempt(&get(port, "/x"), LONG, &Loopback, &no_exec()).await,
         Outcome::Failure(format!(
             "Get \"http://127.0.0.1:{port}/x\": dial tcp 127.0.0.1:{port}: connect: connection refused"
         ))
@@ -282,7 +284,7 @@ async fn what_nothing_serves_is_clear() {
         port,
     };
     assert_eq!(
-        attempt(&tcp, SECOND, &Loopback, &no_exec()).await,
+        attempt(&tcp, LONG, &Loopback, &no_exec()).await,
         Outcome::Success
     );
     // A label is 63 bytes at most: no resolver is asked.
@@ -291,7 +293,7 @@ async fn what_nothing_serves_is_clear() {
         host: Some(host.clone()),
         port,
     };
-    let outcome = attempt(&named, SECOND, &Loopback, &no_exec()).await;
+    let outcome = attempt(&named, LONG, &Loopback, &no_exec()).await;
     let start = format!("dial tcp: lookup {host}: ");
     assert!(
         matches!(&outcome, Outcome::Failure(text) if text.starts_with(&start)),
@@ -347,9 +349,9 @@ async fn a_host_name_is_looked_up_and_each_address_tried() {
     let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
     let (port, served) = server(vec![ok.clone(), ok]).await;
     let (_, http) = named("db.example", port);
-    let attempt = async |action: &Action| attempt(action, SECOND, &names, &no_exec()).await;
+    let attempt = async |action: &Action| attempt(action, LONG, &names, &no_exec()).await;
     assert_eq!(attempt(&http).await, Outcome::Success);
-    assert_eq!(hook(&http, Some(SECOND), &names, &no_exec()).await, Ok(()));
+    assert_eq!(hook(&http, Some(LONG), &names, &no_exec()).await, Ok(()));
     let heads = served.await.unwrap();
     let host = format!("\r\nHost: db.example:{port}\r\n");
     assert!(heads.iter().all(|head| head.contains(&host)), "{heads:?}");
@@ -367,7 +369,7 @@ async fn a_host_name_is_looked_up_and_each_address_tried() {
     let unknown = "dial tcp: lookup gone.example: no such host".to_owned();
     assert_eq!(attempt(&tcp).await, Outcome::Failure(unknown.clone()));
     assert_eq!(
-        hook(&http, Some(SECOND), &names, &no_exec()).await,
+        hook(&http, Some(LONG), &names, &no_exec()).await,
         Err(format!("Get \"http://gone.example:{port}/x\": {unknown}"))
     );
 }
@@ -412,16 +414,28 @@ async fn silence_is_a_timeout_in_go_s_words() {
     );
 }
 
+/// Makes [`LONG`] pass, once the sockets have been looked at so often that all that was sent has been seen.
+pub(super) async fn long_passes() {
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    tokio::time::pause();
+    tokio::time::advance(LONG).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
 async fn a_server_that_stalls_is_a_timeout_too() {
-    let short = Duration::from_millis(100);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let outcome = attempt(&get(port, "/"), short, &Loopback, &no_exec()).await;
+    let action = get(port, "/");
+    let attempt = async || attempt(&action, LONG, &Loopback, &no_exec()).await;
+    let (outcome, ()) = tokio::join!(attempt(), long_passes());
     let text = format!(
         "Get \"http://127.0.0.1:{port}/\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
     );
     assert_eq!(outcome, Outcome::Failure(text));
+    drop(listener.accept().await.unwrap());
     // After a good head it is not the container's failure: thrown away, as the kubelet does.
     let stalling = tokio::spawn(async move {
         let mut held = Vec::new();
@@ -430,9 +444,10 @@ async fn a_server_that_stalls_is_a_timeout_too() {
             let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc";
             stream.write_all(head).await.unwrap();
             held.push(stream);
+            long_passes().await;
         }
     });
-    let outcome = attempt(&get(port, "/"), short, &Loopback, &no_exec()).await;
+    let outcome = attempt().await;
     assert!(
         matches!(&outcome, Outcome::Unknown(text) if text.contains("while reading body")),
         "{outcome:?}"
@@ -491,7 +506,7 @@ async fn https_takes_any_certificate() {
         path: path.into(),
         headers: Vec::new(),
     };
-    let time = SECOND * 5;
+    let time = LONG;
     assert_eq!(
         attempt(&https(port, "/"), time, &Loopback, &no_exec()).await,
         Outcome::Success

@@ -1,5 +1,8 @@
 //! Files that are published whole: configMap, secret, projected, downwardAPI.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[test]
@@ -134,28 +137,30 @@ fn a_reader_never_sees_half_an_update() {
     )
     .unwrap();
     let conf = base.join("tls");
-    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let reader = std::thread::spawn({
-        let (conf, done) = (conf.clone(), done.clone());
-        move || {
-            let mut pairs = 0;
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+    let (done, pairs) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
                 // As a careful program reads: resolve ..data once, then read both.
                 let data = conf.join(fs::read_link(conf.join("..data")).unwrap());
                 let pair = (fs::read(data.join("cert")), fs::read(data.join("key")));
                 if let (Ok(cert), Ok(key)) = pair {
                     assert_eq!(cert, key);
-                    pairs += 1;
+                    pairs.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            pairs
+        });
+        // Until the reader has had its turn, too.
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut n = 1;
+        while n < 200 || (pairs.load(Ordering::Relaxed) == 0 && Instant::now() < end) {
+            assert!(volumes.update("tls", &version(n)).unwrap());
+            n += 1;
         }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
     });
-    for n in 1..200 {
-        assert!(volumes.update("tls", &version(n)).unwrap());
-    }
-    done.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(reader.join().unwrap() > 0);
+    assert!(pairs.into_inner() > 0);
     volumes.remove().unwrap();
 }
 

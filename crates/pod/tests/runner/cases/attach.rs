@@ -136,6 +136,10 @@ pub(super) fn a_terminal_is_attached_to() {
                 "{refused}"
             );
         });
-        pod.stop();
+        // It has no handler: asked twice it is killed.
+        pod.signal(Signal::INT);
+        pod.event("app", "Killing");
+        pod.signal(Signal::INT);
+        pod.end();
     });
 }

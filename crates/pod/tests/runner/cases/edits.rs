@@ -120,6 +120,8 @@ pub(super) fn only_what_changed_is_restarted() {
         };
         let mut pod = Pod::start(&text("one", "one", "", "x"), &["--watch"]);
         pod.ready();
+        // Whoever is to be ended has its handler, here and below.
+        pod.sleeping(2);
         let (app, adapter) = (
             pod.process("watched", "app"),
             pod.process("watched", "adapter"),
@@ -129,6 +131,7 @@ pub(super) fn only_what_changed_is_restarted() {
         pod.edit(&text("one", "two", "", "x"));
         pod.event("adapter", "Started");
         pod.ready();
+        pod.sleeping(3);
         assert_eq!(pod.process("watched", "app"), app);
         let adapter_now = pod.process("watched", "adapter");
         assert_ne!(adapter_now, adapter);
@@ -141,11 +144,13 @@ pub(super) fn only_what_changed_is_restarted() {
         );
         pod.event("app", "Started");
         pod.ready();
+        pod.sleeping(4);
         let app_now = pod.process("watched", "app");
         assert_ne!(app_now, app);
         pod.edit(&text("two", "two", "", "z"));
         pod.event("app", "Started");
         pod.ready();
+        pod.sleeping(5);
         assert_ne!(pod.process("watched", "app"), app_now);
         assert_eq!(pod.process("watched", "adapter"), adapter_now);
         // A bad edit changes nothing.

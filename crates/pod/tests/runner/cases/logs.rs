@@ -4,7 +4,7 @@ use super::*;
 
 pub(super) fn logs_apart_and_whole() {
     alone(|| {
-        let spec = "  containers:\n  - {name: app, image: podkit, args: [app, both]}\n";
+        let spec = "  terminationGracePeriodSeconds: 1\n  containers:\n  - {name: app, image: podkit, args: [app, both]}\n";
         let mut pod = Pod::start(&manifest("logs", spec), &[]);
         let partial = pod.log("app", "no end");
         assert_eq!(partial["partial"], true);
@@ -32,7 +32,7 @@ pub(super) fn a_flood_holds_nobody_up() {
   - {name: flood, image: podkit, args: [app, flood]}
   - name: app
     image: podkit
-    args: [app, serve, "PORT", "1500"]
+    args: [app, serve, "PORT", "200"]
     ports: [{containerPort: PORT}]
     readinessProbe: {tcpSocket: {port: PORT}, periodSeconds: 1}
 "#
@@ -43,8 +43,9 @@ pub(super) fn a_flood_holds_nobody_up() {
         });
         let begin = Instant::now();
         get(port).expect("an answer");
+        // The flood goes on, and who had to wait for its end would wait for ever.
         assert!(
-            begin.elapsed() < Duration::from_secs(1),
+            begin.elapsed() < Duration::from_secs(10),
             "{:?}",
             begin.elapsed()
         );

@@ -1,5 +1,7 @@
 //! What starts, restarts and stops when.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 pub(super) fn order_of_start_and_stop() {
@@ -43,25 +45,30 @@ pub(super) fn restarts_with_back_off() {
   containers:
   - {name: app, image: podkit, args: [app, exit, "3"]}
 "#;
-        let mut pod = Pod::start(&manifest("crash", spec), &["--backoff-ms", "2000"]);
+        let mut pod = Pod::start(&manifest("crash", spec), &["--backoff-ms", "800"]);
         let first = pod.state("app", "terminated");
+        let begin = Instant::now();
         assert_eq!(
             (&first["exitCode"], &first["reason"]),
             (&3.into(), &"Error".into())
         );
         // The first restart is at once.
         pod.event("app", "Started");
-        pod.event("app", "BackOff");
-        let waits = pod.state_json("crash")["status"]["containerStatuses"][0].clone();
+        // Who looks too late sees it run again; the next wait is twice as long.
+        let waits = (0..5).map(|_| {
+            pod.event("app", "BackOff");
+            pod.state_json("crash")["status"]["containerStatuses"][0].clone()
+        });
+        let mut waits = waits.skip_while(|now| now["state"]["waiting"].is_null());
+        let waits = waits.next().expect("a wait");
         assert_eq!(
             waits["state"]["waiting"]["reason"], "CrashLoopBackOff",
             "{waits}"
         );
         assert_eq!(waits["lastState"]["terminated"]["exitCode"], 3);
-        let begin = Instant::now();
         pod.event("app", "Started");
         assert!(
-            begin.elapsed() > Duration::from_millis(1000),
+            begin.elapsed() > Duration::from_millis(400),
             "{:?}",
             begin.elapsed()
         );
@@ -72,11 +79,12 @@ pub(super) fn restarts_with_back_off() {
 pub(super) fn liveness_kills_and_restarts() {
     alone(|| {
         let spec = r#"
+  terminationGracePeriodSeconds: 1
   containers:
   - name: app
     image: podkit
     args: [app, sleep]
-    livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 2}
+    livenessProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}
 "#;
         let mut pod = Pod::start(&manifest("live", spec), &[]);
         let unhealthy = pod.event("app", "Unhealthy")["message"].clone();
@@ -87,6 +95,8 @@ pub(super) fn liveness_kills_and_restarts() {
         );
         assert!(text.ends_with(":9: connect: connection refused"), "{text}");
         let killing = pod.event("app", "Killing");
+        let words = pod.seen.iter().filter(|line| line["line"] == "sleeping");
+        let words = words.count();
         assert_eq!(
             killing["message"],
             "Container app failed liveness probe, will be restarted"
@@ -97,7 +107,7 @@ pub(super) fn liveness_kills_and_restarts() {
             pod.state_json("live")["status"]["containerStatuses"][0]["restartCount"],
             1
         );
-        pod.log("app", "sleeping");
+        pod.sleeping(words + 1);
         assert_eq!(pod.stop().0, Some(0));
     });
 }
@@ -120,19 +130,29 @@ pub(super) fn exec_probe_and_hooks() {
     image: podkit
     args: [app, sleep]
     lifecycle:
-      postStart: {exec: {command: [/podkit, app, exit, "1"]}}
+      postStart: {exec: {command: [/podkit, app, exit, "1", "200"]}}
 "#;
-        let mut pod = Pod::start(&manifest("hooks", spec), &[]);
+        let mut pod = Pod::start(&manifest("hooks", spec), &["--backoff-ms", "60000"]);
         pod.wait("ready app", |line| {
             line["type"] == "container" && line["container"] == "app" && line["ready"] == true
         });
-        let failed = pod.event("bad", "FailedPostStartHook");
-        assert_eq!(failed["level"], "Warning");
-        pod.event("bad", "Killing");
-        pod.state("bad", "terminated");
+        // After its second end it is not started for a minute: nothing of it is asked to end that can't hear yet.
+        pod.until("the ends of bad", 2, |line| {
+            line["container"] == "bad" && line["state"] == "terminated"
+        });
         pod.wait_or_seen_log("app", "sleeping");
         let (code, lines, _) = pod.stop();
         assert_eq!(code, Some(0));
+        let of_bad = |reason: &str| {
+            let is =
+                |line: &&serde_json::Value| line["container"] == "bad" && line["reason"] == reason;
+            lines
+                .iter()
+                .find(is)
+                .unwrap_or_else(|| panic!("no {reason}: {lines:#?}"))
+        };
+        assert_eq!(of_bad("FailedPostStartHook")["level"], "Warning");
+        of_bad("Killing");
         assert!(
             story(&lines).contains(&"app FailedPreStopHook".to_owned()),
             "{lines:#?}"
@@ -140,21 +160,26 @@ pub(super) fn exec_probe_and_hooks() {
     });
 }
 
-/// A command that writes as it ends: the end may be seen first.
+/// A command that writes as it ends: the end may be seen first. Several of them are several occasions for it.
 pub(super) fn what_a_probe_wrote_is_told() {
     alone(|| {
-        let spec = r#"
-  terminationGracePeriodSeconds: 5
-  containers:
-  - name: app
+        let mut spec = "  terminationGracePeriodSeconds: 1\n  containers:\n".to_owned();
+        let mut untold: BTreeSet<String> = (0..5).map(|n| format!("app-{n}")).collect();
+        for name in &untold {
+            spec += &format!(
+                r#"
+  - name: {name}
     image: podkit
     args: [app, sleep]
-    readinessProbe: {exec: {command: [/podkit, app, exit, "1"]}, periodSeconds: 1}
-"#;
-        let mut pod = Pod::start(&manifest("wrote", spec), &[]);
-        for _ in 0..5 {
-            let told = pod.event("app", "Unhealthy");
+    readinessProbe: {{exec: {{command: [/podkit, app, exit, "1"]}}, timeoutSeconds: 20, periodSeconds: 1}}
+"#
+            );
+        }
+        let mut pod = Pod::start(&manifest("wrote", &spec), &[]);
+        while !untold.is_empty() {
+            let told = pod.wait("another one", |line| line["reason"] == "Unhealthy");
             assert_eq!(told["message"], "Readiness probe failed: exit 1");
+            untold.remove(told["container"].as_str().expect("a name"));
         }
         assert_eq!(pod.stop().0, Some(0));
     });

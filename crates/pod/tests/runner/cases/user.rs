@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::*;
-use crate::rootless::{UID, WAYS, Way};
+use crate::rootless::{WAYS, Way, uid};
 
 /// `prepared WHAT`: the user's part.
 pub(crate) fn prepared(args: &[String]) -> ExitCode {
@@ -59,7 +59,7 @@ fn processes_of_user() -> Vec<String> {
     let all = std::fs::read_dir("/proc").expect("proc").flatten();
     all.filter_map(|entry| status(entry).ok())
         .filter(|status| {
-            let is = |line: &str| line.starts_with(&format!("Uid:\t{UID}\t"));
+            let is = |line: &str| line.starts_with(&format!("Uid:\t{}\t", uid()));
             status.lines().any(is) && status.contains("\nVmRSS:")
         })
         .filter_map(|status| Some(status.lines().next()?.to_owned()))
@@ -88,8 +88,8 @@ fn way_out() {
     let (served, hidden) = (greet(MACHINE, "hello"), greet("127.0.0.1", "private"));
     alone(|| {
         let spec = format!(
-            "  restartPolicy: Never\n  containers:\n  - {{name: app, image: podkit, args: [app, ask, '{MACHINE}:{served}', \
-             '10.87.0.1:{hidden}']}}\n"
+            "  restartPolicy: Never\n  containers:\n  - {{name: app, image: podkit, args: [app, ask, '{MACHINE}:{served}', '10', \
+             '10.87.0.1:{hidden}', '1']}}\n"
         );
         let (code, lines, said) = Pod::start(&manifest("out", &spec), &[]).end();
         assert_eq!((code, said.as_str()), (Some(0), ""), "{lines:#?}");
@@ -136,7 +136,7 @@ impl Given {
         let dir = base.join(format!("podkit-user-{}", std::process::id()));
         std::fs::create_dir(&dir).ok()?;
         for path in [&dir, &dir.join("cgroup.procs")] {
-            chown(path, Some(UID), Some(UID)).expect("root gives away");
+            chown(path, Some(uid()), Some(uid())).expect("root gives away");
         }
         Some(Self(dir))
     }

@@ -51,15 +51,16 @@ pub(super) fn a_variable_whose_file_comes_late() {
     volumeMounts: [{name: made, mountPath: /made}]
 "#;
         let mut pod = Pod::start(&manifest("late-env", spec), &[]);
+        pod.wait("the wait for it", |line| {
+            let why = &line["reason"];
+            line["container"] == "app"
+                && line["state"] == "waiting"
+                && why == "CreateContainerConfigError"
+        });
         let failed = pod.event("app", "Failed")["message"].clone();
         assert_eq!(
             failed,
             "Error: variable A: environment variable key \"A\" of the file \"app.env\" in volume made: there is no such file"
-        );
-        let waits = pod.state_json("late-env")["status"]["containerStatuses"][0].clone();
-        assert_eq!(
-            waits["state"]["waiting"]["reason"], "CreateContainerConfigError",
-            "{waits}"
         );
         // And tried again; what was never made was not restarted.
         pod.log("app", r#"A=Some("here")"#);

@@ -9,28 +9,40 @@ use podkit_pod::sandbox::{ContainerStart, ExitStatus, Mount, PrivateMounts};
 
 use crate::support::*;
 
-/// A root file system with the test program as /podkit.
-pub(crate) fn image(fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Root) {
-    let dir = tempfile::tempdir().unwrap();
-    let lower = dir.path().join("lower");
-    std::fs::create_dir(&lower).unwrap();
-    std::fs::copy(std::env::current_exe().unwrap(), lower.join("podkit")).unwrap();
-    fill(&lower);
-    let source = podkit_pod::plan::ImageSource::Rootfs(lower);
-    let mut plan = podkit_pod::plan::ContainerPlan::new("app", source);
-    plan.command = vec!["/podkit".into()];
-    let root = podkit_pod::image::resolve(&plan, &dir.path().join("scratch"), None)
-        .unwrap()
-        .root;
-    (dir, root)
+/// Makes root file systems with the test program as /podkit. They share one copy of it: the program itself is nobody's to write to.
+pub(crate) struct Images(tempfile::TempDir);
+
+impl Images {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(std::env::current_exe().unwrap(), dir.path().join("podkit")).unwrap();
+        Self(dir)
+    }
+
+    /// One that has what `fill` puts there, too.
+    pub(crate) fn make(&self, fill: impl FnOnce(&Path)) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let lower = dir.path().join("lower");
+        std::fs::create_dir(&lower).unwrap();
+        std::fs::hard_link(self.0.path().join("podkit"), lower.join("podkit")).unwrap();
+        fill(&lower);
+        let source = podkit_pod::plan::ImageSource::Rootfs(lower);
+        let mut plan = podkit_pod::plan::ContainerPlan::new("app", source);
+        plan.command = vec!["/podkit".into()];
+        let root = podkit_pod::image::resolve(&plan, &dir.path().join("scratch"), None)
+            .unwrap()
+            .root;
+        (dir, root)
+    }
 }
 
 /// `/proc` of the image as a link into a volume: whatever is there would be read as if the kernel said it (CVE-2019-16884).
 pub(crate) fn system_directories_are_no_links(private: &PrivateMounts) {
     let pod = pod(private);
+    let images = Images::new();
     for name in ["proc", "sys", "dev"] {
         for to in ["/data/fake", "../../../../../../../tmp", "/nowhere"] {
-            let (_dir, root) = image(|lower| symlink(to, lower.join(name)).unwrap());
+            let (_dir, root) = images.make(|lower| symlink(to, lower.join(name)).unwrap());
             let error = pod
                 .start(&ContainerStart::new(root, argv("echo")))
                 .unwrap_err()
@@ -40,10 +52,10 @@ pub(crate) fn system_directories_are_no_links(private: &PrivateMounts) {
                 format!("mount /{name}: in the image it must be a directory: Not a directory")
             );
         }
-        let (_dir, root) = image(|lower| std::fs::write(lower.join(name), "").unwrap());
+        let (_dir, root) = images.make(|lower| std::fs::write(lower.join(name), "").unwrap());
         assert!(pod.start(&ContainerStart::new(root, argv("echo"))).is_err());
         // The control.
-        let (_dir, root) = image(|lower| std::fs::create_dir(lower.join(name)).unwrap());
+        let (_dir, root) = images.make(|lower| std::fs::create_dir(lower.join(name)).unwrap());
         assert_eq!(
             run(&pod, ContainerStart::new(root, argv("exit 3"))).0,
             ExitStatus::Code(3)
@@ -56,6 +68,7 @@ pub(crate) fn system_directories_are_no_links(private: &PrivateMounts) {
 pub(crate) fn volumes_do_not_cover_proc(private: &PrivateMounts) {
     let volume = tempfile::tempdir().unwrap();
     let pod = pod(private);
+    let images = Images::new();
     for (link, target) in [
         ("/proc", "/link"),
         ("/proc/self", "/link/attr"),
@@ -63,7 +76,7 @@ pub(crate) fn volumes_do_not_cover_proc(private: &PrivateMounts) {
         ("/proc/1/root/proc", "/link"),
         ("/dev/fd/../..", "/link/proc/sys"),
     ] {
-        let (_dir, root) = image(|lower| symlink(link, lower.join("link")).unwrap());
+        let (_dir, root) = images.make(|lower| symlink(link, lower.join("link")).unwrap());
         let mut start = ContainerStart::new(root, argv("cat /proc/self/mountinfo"));
         start.mounts = vec![Mount::path(volume.path(), target)];
         match pod.start(&start) {
@@ -81,6 +94,7 @@ type Place<'a> = &'a dyn Fn(&Path);
 /// The stage reads them as root, before the program's user is known.
 pub(crate) fn accounts_that_are_no_files(private: &PrivateMounts) {
     let pod = pod(private);
+    let images = Images::new();
     let fifo = |at: &Path| {
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -116,7 +130,7 @@ pub(crate) fn accounts_that_are_no_files(private: &PrivateMounts) {
         }),
     ];
     for (what, place) in places {
-        let (_dir, root) = image(|lower| {
+        let (_dir, root) = images.make(|lower| {
             std::fs::create_dir(lower.join("etc")).unwrap();
             place(&lower.join("etc/group"));
             let same = "root:x:0:0::/root:/bin/sh\n";
@@ -150,7 +164,7 @@ pub(crate) fn accounts_that_are_no_files(private: &PrivateMounts) {
     victim.security.add_capabilities = vec!["NET_ADMIN".into()];
     let (victim, _output) = start(&pod, victim);
     let link = format!("/proc/{}/root/etc/passwd", victim.pid_in_pod().unwrap());
-    let (_dir, root) = image(|lower| {
+    let (_dir, root) = images.make(|lower| {
         std::fs::create_dir(lower.join("etc")).unwrap();
         symlink(link, lower.join("etc/passwd")).unwrap();
     });

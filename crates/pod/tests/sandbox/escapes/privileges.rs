@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use podkit_pod::sandbox::{ContainerStart, PrivateMounts};
 
-use super::images::image;
+use super::images::Images;
 use crate::support::*;
 
 /// `struct vfs_cap_data`, version 2: these capabilities permitted, and effective at once. (capabilities(7))
@@ -14,7 +14,7 @@ fn file_capabilities(bits: u32) -> Vec<u8> {
 }
 
 pub(crate) fn programs_give_no_privilege_where_that_is_forbidden(private: &PrivateMounts) {
-    let (_dir, root) = image(|lower| {
+    let (_dir, root) = Images::new().make(|lower| {
         for name in ["suid", "net-raw", "sys-admin"] {
             std::fs::copy(lower.join("podkit"), lower.join(name)).unwrap();
         }
