@@ -105,7 +105,7 @@ fn flood(replicas: &Replicas, keys: usize, time: Duration) -> (u64, u64) {
 const RULE: &str = "name=key key=header:X-Key rate=200/s burst=40";
 
 fn allow_what_one_would(time: Duration) {
-    let replicas = Replicas::start(RULE, "30s", &[SECRET; 3]);
+    let replicas = Replicas::start(RULE, "10s", &[SECRET; 3]);
     replicas.connected();
     let (passed, exact) = flood(&replicas, 2, time);
     let share = passed as f64 / exact as f64 * 100.0;

@@ -16,15 +16,16 @@ use podkit_testkit::redis::{Client, Redis};
 use podkit_testkit::{Need, Turn, able, until};
 use rustix::process::Signal;
 
+/// Not what ends the waiting for a shard that is out.
+const PATIENT: &str = "--response-timeout=60s";
+
 /// A shard is out at most so long after its end: three probes, the wait before them, and what a busy machine adds.
 const SOON: Duration = Duration::from_secs(15);
 
-const QUICK: [&str; 5] = [
+const QUICK: [&str; 4] = [
     "--probe-period=100ms",
     "--probe-timeout=1s",
     "--min-out=300ms",
-    // Not what ends the waiting for a shard that is out.
-    "--response-timeout=60s",
     "--workers=2",
 ];
 
@@ -59,7 +60,7 @@ fn rehash_gives_a_cache_to_the_others_and_nothing_stale_comes_back() {
     let servers: Vec<Redis> = (0..3).map(|_| Redis::start(&[])).collect();
     let addr = free_addr();
     let addrs: Vec<SocketAddr> = servers.iter().map(|server| server.addr).collect();
-    let module = start(addr, &addrs, &["--on-failure=rehash"]);
+    let module = start(addr, &addrs, &["--on-failure=rehash", PATIENT]);
     // Of both workers, so that they have to agree.
     let mut clients: Vec<Client> = (0..6).map(|_| Client::connect(addr)).collect();
     assert!(set(&mut clients[0], "old"));
@@ -259,7 +260,7 @@ fn nothing_stale_of_memcached_comes_back() {
     let module = start(
         addr,
         &addrs,
-        &["--protocol=memcached", "--on-failure=rehash"],
+        &["--protocol=memcached", "--on-failure=rehash", PATIENT],
     );
     // Of both workers.
     let mut clients: Vec<_> = (0..4).map(|_| memcached::Client::connect(addr)).collect();
