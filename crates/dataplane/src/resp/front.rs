@@ -213,7 +213,9 @@ impl<R: Router> Client<R> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     // Armed only where silence is bounded; it also tells that the process drains.
-                    if self.near.is_over(cx) && self.hears.is_none() {
+                    if self.near.is_over(cx)
+                        && !self.hears.as_ref().is_some_and(|one| one.listens())
+                    {
                         return Poll::Ready(Err(io::Error::other(
                             "it was silent (--client-timeout)",
                         )));

@@ -106,7 +106,12 @@ pub(super) struct Hearing {
 
 impl Hearing {
     pub(super) fn is_empty(&self) -> bool {
-        self.subscriptions.is_empty() && !self.monitors && self.tracker.is_none()
+        !self.listens() && self.tracker.is_none()
+    }
+
+    /// It may be silent for as long as it likes.
+    pub(super) fn listens(&self) -> bool {
+        !self.subscriptions.is_empty() || self.monitors
     }
 
     /// CLIENT TRACKING ON or, with none, OFF.

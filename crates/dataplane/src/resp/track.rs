@@ -33,13 +33,16 @@ impl Tracker {
         Self(Rc::clone(outbox))
     }
 
-    /// They go by others now.
+    /// They go by others now: what was read by the former ones is not told of any more.
     pub(super) fn greeted(&self, greeting: &Greeting) {
         TRACKERS.with_borrow_mut(|all| {
-            let mine = all
+            let mut mine = all
                 .iter_mut()
                 .filter(|(_, outbox)| Rc::ptr_eq(outbox, &self.0));
-            mine.for_each(|(of, _)| of.clone_from(greeting));
+            if let Some((of, outbox)) = mine.next().filter(|(of, _)| of != greeting) {
+                of.clone_from(greeting);
+                outbox.behind(FORGET);
+            }
         });
     }
 }
@@ -86,7 +89,10 @@ mod tests {
         asked.reply(b"+old\r\n");
         assert_eq!(said(&one), [b"+old\r\n", FORGET].concat());
         assert_eq!((said(&two), said(&three)), (FORGET.to_vec(), Vec::new()));
+        second.greeted(&greeting(0));
+        assert_eq!(said(&two), b"");
         second.greeted(&greeting(1));
+        assert_eq!(said(&two), FORGET);
         drop(first);
         tell(&greeting(0), FORGET);
         tell(&greeting(1), FORGET);

@@ -36,7 +36,7 @@ fn five_hundred_kills_leave_five_hundred_good_sets() {
         let begin = |kill: u64| {
             let mut config = command(&["config", "--admin=127.0.0.1:0", &source, &out]);
             config.arg(MADE);
-            if kill % 2 == 0 {
+            if kill.is_multiple_of(2) {
                 config.args(["--reload=exec:true", "--confirm=exec:true"]);
             }
             Process::spawn("podkit config", &mut config)

@@ -232,6 +232,15 @@ fn over_shards() {
         server.client().line("client kill type normal skipme yes");
     }
     assert_eq!(next(&mut client), FORGET);
+    // By another connection nothing is told of what was read before.
+    let mut client = tracks(ground.client());
+    check(&mut client, "get k1", "1");
+    check(&mut client, "select 1", "OK");
+    assert_eq!(next(&mut client), FORGET);
+    check(&mut client, "get k1", "nil");
+    check(&mut other, "select 1", "OK");
+    check(&mut other, "set k1 2", "OK");
+    assert_eq!(next(&mut client), "[invalidate [k1]]");
 }
 
 #[test]
