@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::time::Duration;
 
 use podkit_foundation::params::{Addr, ParamSet, ParamType, Upstream, Values};
@@ -8,6 +9,7 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::*;
+use crate::net::Transport as _;
 
 fn limits(given: &[(&str, &str)]) -> UpstreamLimits {
     let find = |name: &str| {
@@ -93,23 +95,24 @@ fn connections_are_kept_last_used_first_and_bounded() {
             &format!("unix:{}", path.display()),
             &[("PODKIT_UPSTREAM_IDLE", "2")],
         );
-        let mut far = Vec::new();
+        let (mut near, mut far) = (Vec::new(), Vec::new());
         for _ in 0..3 {
-            let socket = pool.connect().await.unwrap();
+            near.push(pool.connect().await.unwrap());
             far.push(listener.accept().await.unwrap().0);
-            pool.keep(socket, Instant::now());
         }
-        // The third found no room. What the upstream has closed or written to is not used again.
         drop(far.remove(1));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        poll_fn(|cx| near[1].poll_readable(cx)).await.unwrap();
+        // The third finds no room. What the upstream has closed or written to is not used again.
+        near.into_iter()
+            .for_each(|socket| pool.keep(socket, Instant::now()));
         assert!(pool.take().is_some());
         assert!(pool.take().is_none());
 
-        let socket = pool.connect().await.unwrap();
+        let mut socket = pool.connect().await.unwrap();
         let mut other = listener.accept().await.unwrap().0;
-        pool.keep(socket, Instant::now());
         other.write_all(b"unasked").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+        pool.keep(socket, Instant::now());
         assert!(pool.take().is_none());
     });
 }

@@ -6,26 +6,31 @@ use crate::watch::{Interest, places};
 /// A change on disk, and the name that must be served after it.
 type Step = (Box<dyn FnOnce()>, &'static str);
 
-/// Starts the watch, takes step after step.
-fn watched(flags: &[(&str, &str)], authority: &Authority, steps: Vec<Step>) {
+fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(async {
+    runtime.block_on(test);
+}
+
+/// That this name has a certificate.
+fn has(tls: &ServerTls, name: &str) -> bool {
+    let view = tls.view();
+    let mut names = view.certificates.iter().map(|found| &found.leaf.dns[0]);
+    names.any(|found| found == name)
+}
+
+/// Starts the watch, takes step after step.
+fn watched(flags: &[(&str, &str)], authority: &Authority, steps: Vec<Step>) {
+    run(async {
         let (tls, _) = server(flags);
         let browser = Arc::new(client(authority.roots()));
         let mut watch = Box::pin(tls.clone().watch());
         eventually("the first look", &mut watch, || true).await;
         for (step, expected) in steps {
             step();
-            eventually(expected, &mut watch, || {
-                tls.view()
-                    .certificates
-                    .iter()
-                    .any(|found| found.leaf.dns[0] == expected)
-            })
-            .await;
+            eventually(expected, &mut watch, || has(&tls, expected)).await;
             assert_eq!(served(&tls, &browser, expected), expected);
         }
     });
@@ -137,19 +142,20 @@ fn a_pair_that_comes_later_and_in_halves_is_taken() {
     let root = files.0.path().to_owned();
     files.pair("tls", &authority.server(&["one.example"]));
     let late = authority.server(&["late.example"]);
-    let steps: Vec<Step> = vec![(
-        Box::new(move || {
-            fs::create_dir_all(root.join("later")).unwrap();
-            fs::write(root.join("later/tls.crt"), late.chain).unwrap();
-            // Longer than the watch is patient: the half is seen.
-            std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(300));
-                fs::write(root.join("later/tls.key"), late.key).unwrap();
-            });
-        }),
-        "late.example",
-    )];
-    watched(&[("cert-dir", &shown(files.0.path()))], &authority, steps);
+    run(async {
+        let (tls, _) = server(&[("cert-dir", &shown(files.0.path()))]);
+        let browser = Arc::new(client(authority.roots()));
+        let mut watch = Box::pin(tls.clone().watch());
+        eventually("the first look", &mut watch, || true).await;
+        fs::create_dir_all(root.join("later")).unwrap();
+        fs::write(root.join("later/tls.crt"), late.chain).unwrap();
+        let refused = || !tls.view().refused.is_empty();
+        eventually("the half", &mut watch, refused).await;
+        fs::write(root.join("later/tls.key"), late.key).unwrap();
+        eventually("late.example", &mut watch, || has(&tls, "late.example")).await;
+        assert_eq!(served(&tls, &browser, "late.example"), "late.example");
+        assert!(!refused());
+    });
 }
 
 #[test]

@@ -1,3 +1,7 @@
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+
 use podkit_foundation::params::ParamType as _;
 use tokio::task::LocalSet;
 
@@ -54,6 +58,18 @@ fn discovery(upstreams: &[&str]) -> Result<(Discovery, Membership), String> {
     .map_err(|failure| failure.to_string())
 }
 
+/// Carries the watch on until `seen`: all that it does happens when it is polled.
+async fn driven(watch: &mut Pin<Box<impl Future<Output = ()>>>, seen: impl Fn() -> bool) {
+    let seen = poll_fn(
+        |cx| match seen() || watch.as_mut().poll(cx).is_ready() || seen() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        },
+    );
+    let in_time = tokio::time::timeout(Duration::from_secs(30), seen).await;
+    in_time.expect("it is seen in time");
+}
+
 fn names(membership: &Membership) -> Vec<String> {
     let view = membership.view();
     let show = |one: &Arc<super::super::Endpoint>| format!("{}*{}", one.name(), one.weight());
@@ -100,25 +116,21 @@ fn a_bad_edit_is_refused_and_a_good_one_keeps_who_stays() {
                 .collect()
         };
         let old = ids(&membership);
-        let watching = tokio::task::spawn_local(discovery.clone().watch());
+        let mut watch = Box::pin(discovery.clone().watch());
 
         std::fs::write(&path, "127.0.0.1:1\nnonsense\n").unwrap();
         assert!(discovery.reload().unwrap_err().contains("line 2"));
-        while discovery.problems().is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        driven(&mut watch, || !discovery.problems().is_empty()).await;
         assert_eq!(names(&membership), before);
 
         // By rename, as editors do.
         let fresh = dir.path().join("fresh");
         std::fs::write(&fresh, "127.0.0.1:3\n127.0.0.1:2;weight=5\n").unwrap();
         std::fs::rename(&fresh, &path).unwrap();
-        while names(&membership) != ["127.0.0.1:3*1", "127.0.0.1:2*5", "127.0.0.1:9*1"] {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let after = ["127.0.0.1:3*1", "127.0.0.1:2*5", "127.0.0.1:9*1"];
+        driven(&mut watch, || names(&membership) == after).await;
         assert_eq!(ids(&membership)[1..], old[1..]);
         assert!(discovery.problems().is_empty());
-        watching.abort();
     }));
 }
 
@@ -132,12 +144,9 @@ fn a_name_is_every_address_it_has() {
         // From /etc/hosts.
         let (discovery, membership) = discovery(&["dns:localhost:81;weight=3"]).unwrap();
         assert!(names(&membership).is_empty());
-        let watching = tokio::task::spawn_local(discovery.watch());
-        while names(&membership).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let mut watch = Box::pin(discovery.watch());
+        driven(&mut watch, || !names(&membership).is_empty()).await;
         assert!(names(&membership).contains(&"127.0.0.1:81*3".to_owned()));
-        watching.abort();
     }));
 }
 

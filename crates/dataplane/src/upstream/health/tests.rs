@@ -216,7 +216,7 @@ fn an_endpoint_is_followed_as_long_as_it_is_listed() {
         let watching = tokio::task::spawn_local(checks.watch());
         let until = async |wanted| {
             while endpoint.readiness() != wanted {
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                tokio::task::yield_now().await;
             }
         };
         until(Readiness::Ready).await;
@@ -226,7 +226,7 @@ fn an_endpoint_is_followed_as_long_as_it_is_listed() {
         assert!(endpoint.counts.missed.get() >= 2);
         membership.set(&[]);
         while Arc::strong_count(&endpoint) > 1 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
         }
         watching.abort();
     });
